@@ -1,1 +1,20 @@
-//! Placeholder; see the crate's description.
+//! The gRPC contract between gateways, controllers and operators.
+//!
+//! The `.proto` files under `sallyport/v1` are the source; this crate holds what is generated from them and the little
+//! that a message with a secret needs. See the comments at the head of `types.proto` for the conventions.
+
+/// Version 1 of the contract.
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::all,
+    reason = "generated code; tests/documented.rs checks that each message and field carries a comment"
+)]
+pub mod v1 {
+    tonic::include_proto!("sallyport.v1");
+}
+
+mod secret;
+
+/// Largest message either side accepts, bytes: 1,000 reports or attempts with long texts stay below it.
+pub const MAX_MESSAGE_BYTES: usize = 4 * 1024 * 1024;

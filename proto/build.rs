@@ -1,0 +1,12 @@
+//! Turns the `.proto` files into Rust without a system `protoc`.
+
+use std::error::Error;
+
+const FILES: [&str; 3] = ["sallyport/v1/types.proto", "sallyport/v1/gateway.proto", "sallyport/v1/operator.proto"];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo::rerun-if-changed=sallyport");
+    let descriptors = protox::compile(FILES, ["."])?;
+    tonic_prost_build::configure().skip_debug(["sallyport.v1.Secret"]).compile_fds(descriptors)?;
+    Ok(())
+}
