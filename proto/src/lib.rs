@@ -18,3 +18,7 @@ mod secret;
 
 /// Largest message either side accepts, bytes: 1,000 reports or attempts with long texts stay below it.
 pub const MAX_MESSAGE_BYTES: usize = 4 * 1024 * 1024;
+
+/// The DNS name in every controller's certificate: what gateways and operators ask TLS to verify, whatever address they
+/// dialled. (Which controller it is, is in the certificate's other names.)
+pub const CONTROLLER_NAME: &str = "controller.sallyport.internal";

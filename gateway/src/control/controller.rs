@@ -1,0 +1,423 @@
+//! The gRPC client: policy and decisions in, reports out.
+//!
+//! Tasks here own the network towards the controllers; the control plane only sees [`FromController`] messages and never
+//! waits. Whatever is reported is kept in bounded queues and repeated until a controller has taken it: sessions and
+//! attempts carry identifiers, so that a repetition is harmless.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+use sallyport_proto::v1;
+use sallyport_proto::v1::gateway_client::GatewayClient;
+use tokio::sync::{mpsc, watch};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
+use tonic::{Code, Status};
+use tracing::{debug, info, warn};
+
+use crate::identity::Identity;
+
+/// A decision that takes longer counts as "the controllers are away".
+const DECISION_TIMEOUT: Duration = Duration::from_secs(10);
+/// Any other call.
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// First and longest pause between tries.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+/// Reports held while no controller takes them; beyond it the oldest attempts are dropped and counted.
+const HELD_REPORTS: usize = 20_000;
+/// Reports in one call; the contract allows 1,000.
+const BATCH: usize = 500;
+
+/// What the controllers say.
+#[derive(Debug)]
+pub enum FromController {
+    /// The policy, in full.
+    Policy(v1::Policy),
+    /// Something to do now.
+    Command(v1::Command),
+    /// The answer to [`Controllers::authenticate`]; the error is the cause in words.
+    Authenticated {
+        /// The number of the question.
+        question: u64,
+        /// The decision.
+        decision: Result<v1::authenticate_response::Decision, String>,
+    },
+    /// The answer to [`Controllers::admit`].
+    Admitted {
+        /// The number of the question.
+        question: u64,
+        /// The decision.
+        decision: Result<v1::admit_peer_response::Decision, String>,
+    },
+    /// Sessions that are no longer ours.
+    UnknownSessions(Vec<String>),
+}
+
+/// What goes up.
+#[derive(Debug)]
+pub enum Report {
+    /// What became of a session.
+    Session(v1::SessionReport),
+    /// An attempt that ended here.
+    Attempt(Box<v1::Attempt>),
+}
+
+/// Life signs that the control plane keeps current for the heartbeat.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Vitals {
+    /// Sessions up.
+    pub live_sessions: u32,
+    /// IKE exchanges under way.
+    pub half_open: u32,
+}
+
+/// Who we say we are.
+#[derive(Clone, Debug)]
+pub struct Registration {
+    /// Name, as in our certificate.
+    pub name: String,
+    /// Public addresses.
+    pub addresses: Vec<String>,
+    /// Drawn once per process.
+    pub boot_id: [u8; 16],
+}
+
+/// The handle: cheap to clone, never blocks.
+#[derive(Clone)]
+pub struct Controllers {
+    client: GatewayClient<Channel>,
+    member: Arc<RwLock<v1::Member>>,
+    events: mpsc::Sender<FromController>,
+    reports: mpsc::Sender<Report>,
+    vitals: watch::Sender<Vitals>,
+}
+
+/// The client cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum ControllerError {
+    /// No address configured.
+    #[error("[gateway] controllers is empty: name at least one controller as \"host:port\"")]
+    NoAddress,
+    /// An address that is none.
+    #[error("[gateway] controllers: {0:?} is not \"host:port\"")]
+    Address(String),
+    /// TLS material that does not fit.
+    #[error("the gateway's certificate, key or CA is not usable: {0}")]
+    Tls(String),
+    /// A controller answered and said no.
+    #[error("the controller refuses this gateway: {0}")]
+    Refused(String),
+}
+
+impl Controllers {
+    /// Registers with the first controller that answers, and keeps the policy stream, the heartbeat and the reports going
+    /// until `events` is closed. Waits as long as no controller answers, and says so.
+    pub async fn start(
+        addresses: &[String],
+        identity: &Identity,
+        registration: Registration,
+        events: mpsc::Sender<FromController>,
+    ) -> Result<(Self, v1::RegisterResponse), ControllerError> {
+        let channel = connect(addresses, identity)?;
+        let client = GatewayClient::new(channel)
+            .max_decoding_message_size(sallyport_proto::MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(sallyport_proto::MAX_MESSAGE_BYTES);
+        let registered = register(&client, &registration, addresses).await?;
+        let member = Arc::new(RwLock::new(registered.member.unwrap_or_default()));
+        let (reports, report_rx) = mpsc::channel(HELD_REPORTS);
+        let (vitals, vitals_rx) = watch::channel(Vitals::default());
+        let this = Self { client, member, events, reports, vitals };
+        tokio::spawn(this.clone().watch_policy(registration.clone()));
+        let interval = Duration::from_millis(u64::from(registered.heartbeat_interval_ms.clamp(100, 60_000)));
+        tokio::spawn(this.clone().heartbeat(registration, interval, vitals_rx));
+        tokio::spawn(this.clone().deliver(report_rx));
+        Ok((this, registered))
+    }
+
+    fn member(&self) -> v1::Member {
+        // A poisoned lock holds a value that is as good as any: it is replaced whole.
+        *self.member.read().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Keeps the heartbeat's figures current.
+    pub fn set_vitals(&self, vitals: Vitals) {
+        self.vitals.send_replace(vitals);
+    }
+
+    /// Sends a report; `false` when the queue is full and it was dropped.
+    pub fn report(&self, report: Report) -> bool {
+        self.reports.try_send(report).is_ok()
+    }
+
+    /// Asks for a decision on a user; the answer comes as [`FromController::Authenticated`].
+    pub fn authenticate(&self, question: u64, mut request: v1::AuthenticateRequest) {
+        let mut this = self.clone();
+        tokio::spawn(async move {
+            let decision = this
+                .retry(DECISION_TIMEOUT, async |client, member| {
+                    request.member = Some(member);
+                    client.authenticate(request.clone()).await
+                })
+                .await
+                .and_then(|r| r.decision.ok_or_else(|| "the controller answered nothing".into()));
+            let _ = this.events.send(FromController::Authenticated { question, decision }).await;
+        });
+    }
+
+    /// Asks whether a machine may in; the answer comes as [`FromController::Admitted`].
+    pub fn admit(&self, question: u64, mut request: v1::AdmitPeerRequest) {
+        let mut this = self.clone();
+        tokio::spawn(async move {
+            let decision = this
+                .retry(DECISION_TIMEOUT, async |client, member| {
+                    request.member = Some(member);
+                    client.admit_peer(request.clone()).await
+                })
+                .await
+                .and_then(|r| r.decision.ok_or_else(|| "the controller answered nothing".into()));
+            let _ = this.events.send(FromController::Admitted { question, decision }).await;
+        });
+    }
+
+    /// Repeats `call` while the failure may pass and `limit` allows. The error is the cause in words.
+    async fn retry<T>(
+        &mut self,
+        limit: Duration,
+        mut call: impl AsyncFnMut(&mut GatewayClient<Channel>, v1::Member) -> Result<tonic::Response<T>, Status>,
+    ) -> Result<T, String> {
+        let tries = async {
+            let mut pause = BACKOFF.0;
+            loop {
+                let member = self.member();
+                match call(&mut self.client, member).await {
+                    Ok(response) => return Ok(response.into_inner()),
+                    Err(status) if passes(&status) => debug!(%status, "controller call failed, trying again"),
+                    Err(status) => return Err(format!("the controller answered: {}", status.message())),
+                }
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(BACKOFF.1);
+            }
+        };
+        tokio::time::timeout(limit, tries).await.unwrap_or_else(|_| Err("no controller answered".into()))
+    }
+
+    async fn watch_policy(mut self, registration: Registration) {
+        let mut pause = BACKOFF.0;
+        while !self.events.is_closed() {
+            let request = v1::WatchPolicyRequest { member: Some(self.member()) };
+            match self.client.watch_policy(request).await {
+                Ok(response) => {
+                    pause = BACKOFF.0;
+                    if let Err(status) = self.follow(response.into_inner()).await {
+                        warn!(status = %status.message(), "the policy stream ended, opening it again");
+                    }
+                }
+                Err(status) if status.code() == Code::FailedPrecondition => self.register_again(&registration).await,
+                Err(status) => warn!(status = %status.message(), "no policy stream; what is up stays up"),
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(BACKOFF.1);
+        }
+    }
+
+    async fn follow(&self, mut stream: tonic::Streaming<v1::WatchPolicyResponse>) -> Result<(), Status> {
+        use v1::watch_policy_response::Update;
+        while let Some(message) = stream.message().await? {
+            let event = match message.update {
+                Some(Update::Policy(policy)) => FromController::Policy(policy),
+                Some(Update::Command(command)) => FromController::Command(command),
+                Some(Update::KeepAlive(_)) | None => continue,
+            };
+            if self.events.send(event).await.is_err() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    async fn register_again(&mut self, registration: &Registration) {
+        match self.client.register(register_request(registration)).await {
+            Ok(response) => {
+                let response = response.into_inner();
+                info!("registered again");
+                if let Some(member) = response.member {
+                    *self.member.write().unwrap_or_else(std::sync::PoisonError::into_inner) = member;
+                }
+                if let Some(policy) = response.policy {
+                    let _ = self.events.send(FromController::Policy(policy)).await;
+                }
+            }
+            Err(status) => warn!(status = %status.message(), "registering again failed"),
+        }
+    }
+
+    async fn heartbeat(mut self, registration: Registration, interval: Duration, vitals: watch::Receiver<Vitals>) {
+        let mut ticks = tokio::time::interval(interval);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        while !self.events.is_closed() {
+            ticks.tick().await;
+            let now = *vitals.borrow();
+            let request = v1::HeartbeatRequest {
+                member: Some(self.member()),
+                live_sessions: now.live_sessions,
+                half_open: now.half_open,
+                draining: false,
+            };
+            match tokio::time::timeout(CALL_TIMEOUT, self.client.heartbeat(request)).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(status)) if status.code() == Code::FailedPrecondition => {
+                    self.register_again(&registration).await;
+                }
+                Ok(Err(status)) => debug!(%status, "heartbeat failed"),
+                Err(_) => debug!("heartbeat timed out"),
+            }
+        }
+    }
+
+    async fn deliver(mut self, mut queue: mpsc::Receiver<Report>) {
+        let (mut sessions, mut attempts) = (VecDeque::new(), VecDeque::new());
+        let mut batch = Vec::with_capacity(BATCH);
+        while queue.recv_many(&mut batch, BATCH).await > 0 {
+            for report in batch.drain(..) {
+                match report {
+                    Report::Session(s) => sessions.push_back(s),
+                    Report::Attempt(a) => attempts.push_back(*a),
+                }
+            }
+            self.deliver_sessions(&mut sessions).await;
+            self.deliver_attempts(&mut attempts).await;
+        }
+    }
+
+    async fn deliver_sessions(&mut self, held: &mut VecDeque<v1::SessionReport>) {
+        if held.is_empty() {
+            return;
+        }
+        // One report per session and call: the newest says all that the earlier ones did.
+        let mut reports: Vec<v1::SessionReport> = Vec::with_capacity(held.len());
+        for report in held.drain(..) {
+            match reports.iter_mut().find(|r| r.session_id == report.session_id) {
+                Some(earlier) => *earlier = report,
+                None => reports.push(report),
+            }
+        }
+        let sent = self
+            .persist(async |client, member| {
+                client
+                    .report_sessions(v1::ReportSessionsRequest { member: Some(member), reports: reports.clone() })
+                    .await
+            })
+            .await;
+        if let Some(response) = sent
+            && !response.unknown_session_ids.is_empty()
+        {
+            let _ = self.events.send(FromController::UnknownSessions(response.unknown_session_ids)).await;
+        }
+    }
+
+    async fn deliver_attempts(&mut self, held: &mut VecDeque<v1::Attempt>) {
+        if held.is_empty() {
+            return;
+        }
+        let attempts: Vec<v1::Attempt> = held.drain(..).collect();
+        self.persist(async |client, member| {
+            client
+                .report_attempts(v1::ReportAttemptsRequest { member: Some(member), attempts: attempts.clone() })
+                .await
+        })
+        .await;
+    }
+
+    /// Repeats `call` until a controller took it, refused it for good, or the gateway stops.
+    async fn persist<T>(
+        &mut self,
+        mut call: impl AsyncFnMut(&mut GatewayClient<Channel>, v1::Member) -> Result<tonic::Response<T>, Status>,
+    ) -> Option<T> {
+        let mut pause = BACKOFF.0;
+        loop {
+            let member = self.member();
+            match tokio::time::timeout(CALL_TIMEOUT, call(&mut self.client, member)).await {
+                Ok(Ok(response)) => return Some(response.into_inner()),
+                Ok(Err(status)) if !passes(&status) => {
+                    warn!(status = %status.message(), "the controller refused a report");
+                    return None;
+                }
+                Ok(Err(_)) | Err(_) if self.events.is_closed() => return None,
+                Ok(Err(_)) | Err(_) => {}
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(BACKOFF.1);
+        }
+    }
+}
+
+/// Whether the same call may succeed later: see the head of the Gateway service in the contract.
+fn passes(status: &Status) -> bool {
+    matches!(
+        status.code(),
+        Code::Unavailable
+            | Code::ResourceExhausted
+            | Code::FailedPrecondition
+            | Code::Cancelled
+            | Code::DeadlineExceeded
+            | Code::Aborted
+            | Code::Unknown
+            | Code::Internal
+    )
+}
+
+fn connect(addresses: &[String], identity: &Identity) -> Result<Channel, ControllerError> {
+    if addresses.is_empty() {
+        return Err(ControllerError::NoAddress);
+    }
+    let tls = ClientTlsConfig::new()
+        .ca_certificate(Certificate::from_pem(&identity.ca))
+        .identity(tonic::transport::Identity::from_pem(&identity.grpc_chain, identity.grpc_key.as_slice()))
+        .domain_name(sallyport_proto::CONTROLLER_NAME);
+    let mut endpoints = Vec::new();
+    for address in addresses {
+        let endpoint = Endpoint::from_shared(format!("https://{address}"))
+            .map_err(|_| ControllerError::Address(address.clone()))?
+            .tls_config(tls.clone())
+            .map_err(|e| ControllerError::Tls(e.to_string()))?
+            .connect_timeout(Duration::from_secs(3))
+            .http2_keep_alive_interval(Duration::from_secs(5))
+            .keep_alive_timeout(Duration::from_secs(5))
+            .keep_alive_while_idle(true)
+            .tcp_nodelay(true);
+        endpoints.push(endpoint);
+    }
+    Ok(match endpoints.as_slice() {
+        [one] => one.connect_lazy(),
+        _ => Channel::balance_list(endpoints.into_iter()),
+    })
+}
+
+fn register_request(registration: &Registration) -> v1::RegisterRequest {
+    v1::RegisterRequest {
+        name: registration.name.clone(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        boot_id: registration.boot_id.to_vec(),
+        addresses: registration.addresses.clone(),
+        max_sessions: 0,
+    }
+}
+
+async fn register(
+    client: &GatewayClient<Channel>,
+    registration: &Registration,
+    addresses: &[String],
+) -> Result<v1::RegisterResponse, ControllerError> {
+    let mut client = client.clone();
+    let mut pause = BACKOFF.0;
+    loop {
+        match tokio::time::timeout(CALL_TIMEOUT, client.register(register_request(registration))).await {
+            Ok(Ok(response)) => return Ok(response.into_inner()),
+            Ok(Err(status)) if !passes(&status) => return Err(ControllerError::Refused(status.message().into())),
+            Ok(Err(status)) => warn!(?addresses, status = %status.message(), "waiting for a controller"),
+            Err(_) => warn!(?addresses, "waiting for a controller: no answer"),
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(BACKOFF.1);
+    }
+}
