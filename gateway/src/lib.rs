@@ -4,3 +4,6 @@
 //! controller) and the data plane (threads that move packets and never wait for the former).
 
 pub mod config;
+pub mod data;
+pub mod link;
+pub mod net;
