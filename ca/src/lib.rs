@@ -1,1 +1,50 @@
-//! Placeholder; see the crate's description.
+//! Sallyport's certificate authority, and the check of other people's certificates, as a library: no sockets, no files,
+//! no clock. Time comes in as [`UnixTime`], randomness as a [`SecureRandom`].
+//!
+//! * [`Authority`] makes the enterprise root and issues from it. What a certificate contains is decided by its
+//!   [`Profile`] and by the [`Subject`] that the caller's records name; of a certification request only the public key
+//!   and the proof of possession count ([`PublicKey::from_csr_der`]).
+//! * [`seal`] keeps keys and other secrets at rest.
+//! * [`verify`] validates what an IKE peer presents (RFC 5280 §6, RFC 4945) and says in words what is wrong with it.
+//!
+//! ```
+//! use sallyport_ca::*;
+//! let (rng, now) = (SystemRandom::new(), UnixTime(1_800_000_000));
+//! let seal_key = seal::SealKey::generate(&rng).unwrap();
+//! let (authority, sealed_key) = Authority::create(&RootConfig::new("Example", "Example VPN Root"), &seal_key, now, &rng).unwrap();
+//! let key = KeyPair::generate(KeyAlgorithm::EcdsaP256, &rng).unwrap();
+//! let subject = Subject::new("laptop7.example.com", vec![]).unwrap();
+//! let serial = Serial::generate(&rng).unwrap();
+//! let machine = authority.issue(Profile::Machine, &subject, &key.public_key(), now, serial, &rng).unwrap();
+//! let again = Authority::open(&sealed_key, &seal_key, authority.certificate().der()).unwrap();
+//!
+//! let mut trust = verify::TrustStore::new();
+//! trust.add_anchor_der(again.certificate().der()).unwrap();
+//! let received = [verify::CertPayload { encoding: 4, data: machine.der() }];
+//! let id = verify::IkeId { id_type: 2, data: b"laptop7.example.com" };
+//! let peer = verify::verify_peer(&trust, &received, Some(id), verify::PeerRole::Machine, now).unwrap();
+//! assert_eq!(peer.serial, machine.serial);
+//! ```
+
+mod authority;
+mod certificate;
+mod der;
+mod error;
+mod key;
+mod lint;
+mod name;
+pub mod pem;
+mod profile;
+mod request;
+pub mod seal;
+pub mod verify;
+
+pub use authority::{Authority, DEFAULT_ROOT_VALIDITY, Prepared, RevocationUrls, RootConfig};
+pub use certificate::{Certificate, Fingerprint, Serial};
+pub use error::Error;
+pub use key::{KeyAlgorithm, KeyPair, PublicKey};
+pub use lint::Lint;
+pub use name::{AltName, Subject, check_dns_name, text_of_name};
+pub use profile::Profile;
+pub use ring::rand::{SecureRandom, SystemRandom};
+pub use sallyport_base::UnixTime;

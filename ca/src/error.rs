@@ -1,0 +1,42 @@
+//! Why the authority does not do what it was asked, by who must act.
+
+use crate::{Lint, name::NameError, seal::SealError};
+
+/// A refusal of the authority. None of them carries key material.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The requester asked for a name that no certificate may carry.
+    #[error("bad name: {0}")]
+    Name(#[from] NameError),
+    /// The requester's key is of a kind or size that is not certified here.
+    #[error("bad public key: {0}")]
+    PublicKey(&'static str),
+    /// The requester's PKCS #10 request cannot be read, or is not signed by the key in it.
+    #[error("bad certification request: {0}")]
+    Request(&'static str),
+    /// A private key that cannot be read or used.
+    #[error("bad private key: {0}")]
+    PrivateKey(&'static str),
+    /// The certificate given as an authority's is not one, or does not belong to the key given with it.
+    #[error("bad authority certificate: {0}")]
+    Authority(&'static str),
+    /// The authority's own certificate is not valid at the time of the request.
+    #[error("the authority's certificate is not valid at this time")]
+    AuthorityExpired,
+    /// The caller asked for a lifetime outside what the profile allows.
+    #[error("bad lifetime: {0}")]
+    Validity(&'static str),
+    /// What would have been signed breaks a rule; nothing was signed. It is a defect of this software or of a profile.
+    #[error("refused before signing: {0}")]
+    Lint(#[from] Lint),
+    /// A sealed secret that cannot be opened.
+    #[error(transparent)]
+    Seal(#[from] SealError),
+    /// Text that holds no PEM block of the kind asked for.
+    #[error("no PEM block of type {0}")]
+    Pem(&'static str),
+    /// The random source or a cryptographic operation failed.
+    #[error("cryptographic failure: {0}")]
+    Crypto(&'static str),
+}

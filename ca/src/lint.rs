@@ -1,0 +1,178 @@
+//! What is never signed. The draft of a certificate is parsed again and held against its profile, by code that shares
+//! nothing with the code that built it; one broken rule and the authority's key is not touched.
+
+use x509_parser::certificate::X509Certificate;
+use x509_parser::extensions::{GeneralName, ParsedExtension};
+use x509_parser::prelude::FromDer as _;
+use x509_parser::x509::X509Version;
+
+use crate::{AltName, Profile, PublicKey, Subject, UnixTime};
+
+/// A rule that a draft breaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Lint {
+    /// It is not a version 3 certificate that can be parsed to its end.
+    #[error("not a version 3 certificate")]
+    Structure,
+    /// Serial numbers are positive and have 16 to 20 octets (RFC 5280 §4.1.2.2; 16 for the sake of randomness).
+    #[error("the serial number is not positive or has not 16 to 20 octets")]
+    Serial,
+    /// The issuer is not the authority, byte by byte.
+    #[error("the issuer's name differs from the authority's")]
+    Issuer,
+    /// The subject is empty.
+    #[error("the subject is empty")]
+    Subject,
+    /// It lives longer than its profile allows, or at a time when its authority does not.
+    #[error("the validity period is outside what the profile and the authority allow")]
+    Validity,
+    /// A leaf profile must give a critical basicConstraints with CA:FALSE.
+    #[error("it would be an authority, or its basic constraints are missing or not critical")]
+    BasicConstraints,
+    /// Key usage must be critical, and digitalSignature (with keyEncipherment for RSA).
+    #[error("the key usage differs from the profile's")]
+    KeyUsage,
+    /// The extended key usages are not exactly the profile's.
+    #[error("the extended key usages differ from the profile's")]
+    ExtendedKeyUsage,
+    /// The alternative names are not exactly the subject's, or the profile does not admit them.
+    #[error("the alternative names differ from the subject's, or the profile does not admit them")]
+    AltNames,
+    /// The subject or authority key identifier is missing or wrong.
+    #[error("a key identifier is missing or wrong")]
+    KeyIdentifier,
+    /// The key in it is not the requester's.
+    #[error("the public key differs from the requester's")]
+    PublicKey,
+    /// It has an extension that no profile has.
+    #[error("it has an extension that no profile has")]
+    UnknownExtension,
+}
+
+/// What a draft is held against: facts of the authority's own certificate.
+#[derive(Clone, Debug)]
+pub(crate) struct Issuer {
+    pub(crate) subject: Vec<u8>,
+    pub(crate) key_id: Vec<u8>,
+    pub(crate) not_before: UnixTime,
+    pub(crate) not_after: UnixTime,
+}
+
+impl Issuer {
+    pub(crate) fn from_certificate(certificate: &X509Certificate<'_>) -> Self {
+        let key_id = certificate.iter_extensions().find_map(|e| match e.parsed_extension() {
+            ParsedExtension::SubjectKeyIdentifier(id) => Some(id.0.to_vec()),
+            _ => None,
+        });
+        // Without an identifier of its own rcgen derives one as RFC 7093 §2 method 1 does over the whole key info.
+        let derive = || {
+            let digest = ring::digest::digest(&ring::digest::SHA256, certificate.public_key().raw);
+            digest.as_ref().iter().take(20).copied().collect()
+        };
+        Self {
+            subject: certificate.subject().as_raw().to_vec(),
+            key_id: key_id.unwrap_or_else(derive),
+            not_before: UnixTime(certificate.validity().not_before.timestamp()),
+            not_after: UnixTime(certificate.validity().not_after.timestamp()),
+        }
+    }
+}
+
+/// Checks a draft (a certificate with a void signature) against its profile.
+pub(crate) fn check(
+    draft: &[u8],
+    profile: Profile,
+    subject: &Subject,
+    key: &PublicKey,
+    issuer: &Issuer,
+) -> Result<(), Lint> {
+    let Ok(([], cert)) = X509Certificate::from_der(draft) else { return Err(Lint::Structure) };
+    let rule = |kept: bool, broken: Lint| if kept { Ok(()) } else { Err(broken) };
+
+    rule(cert.version() == X509Version::V3, Lint::Structure)?;
+    let serial = cert.raw_serial();
+    let positive = serial.first().is_some_and(|b| *b < 0x80) && serial.iter().any(|b| *b != 0);
+    rule(positive && (16..=20).contains(&serial.len()), Lint::Serial)?;
+    rule(cert.issuer().as_raw() == issuer.subject, Lint::Issuer)?;
+    rule(cert.subject().iter_common_name().count() == 1, Lint::Subject)?;
+    rule(cert.public_key().raw == key.spki_der(), Lint::PublicKey)?;
+
+    let (from, to) = (cert.validity().not_before.timestamp(), cert.validity().not_after.timestamp());
+    let life = to.saturating_sub(from);
+    // Five minutes of backdating come on top of the profile's longest life.
+    let longest = profile.max_validity().as_secs() as i64 + 300;
+    let inside = from >= issuer.not_before.0 && to <= issuer.not_after.0;
+    rule(inside && life > 0 && life <= longest, Lint::Validity)?;
+
+    let constraints = cert.basic_constraints().map_err(|_| Lint::BasicConstraints)?;
+    let leaf = constraints.is_some_and(|c| c.critical && !c.value.ca && c.value.path_len_constraint.is_none());
+    rule(leaf, Lint::BasicConstraints)?;
+
+    /// digitalSignature is bit 0, keyEncipherment bit 2.
+    const SIGN: u16 = 1;
+    const SIGN_AND_ENCIPHER: u16 = 1 | 4;
+    let wanted = if key.algorithm().is_rsa() { SIGN_AND_ENCIPHER } else { SIGN };
+    let usage = cert.key_usage().map_err(|_| Lint::KeyUsage)?;
+    rule(usage.is_some_and(|u| u.critical && u.value.flags == wanted), Lint::KeyUsage)?;
+
+    check_extended_key_usage(&cert, profile)?;
+    check_alt_names(&cert, profile, subject)?;
+
+    let own = Issuer::from_certificate(&cert).key_id;
+    let mut authority_key = None;
+    let mut own_key = None;
+    for extension in cert.iter_extensions() {
+        match extension.parsed_extension() {
+            ParsedExtension::AuthorityKeyIdentifier(aki) => authority_key = aki.key_identifier.as_ref().map(|k| k.0),
+            ParsedExtension::SubjectKeyIdentifier(ski) => own_key = Some(ski.0),
+            ParsedExtension::BasicConstraints(_)
+            | ParsedExtension::KeyUsage(_)
+            | ParsedExtension::ExtendedKeyUsage(_)
+            | ParsedExtension::SubjectAlternativeName(_)
+            | ParsedExtension::CRLDistributionPoints(_)
+            | ParsedExtension::AuthorityInfoAccess(_) => {}
+            _ => return Err(Lint::UnknownExtension),
+        }
+    }
+    cert.extensions_map().map_err(|_| Lint::UnknownExtension)?; // refuses an extension that comes twice
+    rule(authority_key == Some(&issuer.key_id[..]) && own_key == Some(&own[..]), Lint::KeyIdentifier)
+}
+
+/// serverAuth, clientAuth, ikeIntermediate, ipsecIKE: what profiles give, as the parser reports it.
+fn check_extended_key_usage(cert: &X509Certificate<'_>, profile: Profile) -> Result<(), Lint> {
+    /// DER contents of 1.3.6.1.5.5.8.2.2 and 1.3.6.1.5.5.7.3.17.
+    const IKE: [&[u8]; 2] = [&[0x2b, 6, 1, 5, 5, 8, 2, 2], &[0x2b, 6, 1, 5, 5, 7, 3, 17]];
+    let (server, client, ike) = match profile {
+        Profile::Gateway => (true, false, true),
+        Profile::Controller => (true, true, false),
+        Profile::GatewayLink | Profile::Operator | Profile::User => (false, true, false),
+        Profile::Machine => (false, true, true),
+    };
+    let Ok(Some(usage)) = cert.extended_key_usage() else { return Err(Lint::ExtendedKeyUsage) };
+    let usage = usage.value;
+    let others: Vec<&[u8]> = usage.other.iter().map(|oid| oid.as_bytes()).collect();
+    let wanted: &[&[u8]] = if ike { &IKE } else { &[] };
+    let foreign =
+        usage.any || usage.code_signing || usage.email_protection || usage.time_stamping || usage.ocsp_signing;
+    if !foreign && usage.server_auth == server && usage.client_auth == client && others == wanted {
+        Ok(())
+    } else {
+        Err(Lint::ExtendedKeyUsage)
+    }
+}
+
+fn check_alt_names(cert: &X509Certificate<'_>, profile: Profile, subject: &Subject) -> Result<(), Lint> {
+    let extension = cert.subject_alternative_name().map_err(|_| Lint::AltNames)?;
+    let mut found = Vec::new();
+    for name in extension.iter().flat_map(|e| &e.value.general_names) {
+        found.push(match name {
+            GeneralName::DNSName(dns) => AltName::Dns((*dns).to_owned()),
+            GeneralName::RFC822Name(email) => AltName::Email((*email).to_owned()),
+            GeneralName::IPAddress(octets) => AltName::Ip(crate::verify::address(octets).ok_or(Lint::AltNames)?),
+            _ => return Err(Lint::AltNames),
+        });
+    }
+    let asked = subject.encoded_alt_names();
+    if found == asked && profile.admits(&found) { Ok(()) } else { Err(Lint::AltNames) }
+}
