@@ -1,15 +1,20 @@
 //! The data plane: threads that move packets between the outside (UDP 500 and 4500, IP protocol 50) and the inside
 //! (one TUN device), and never wait for the control plane, a lock or an allocator.
 
+pub mod buffer;
+pub mod coalesce;
 pub mod config;
+pub mod icmp;
+pub mod packet;
 pub mod sa;
+pub mod segment;
 pub mod stats;
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
 pub use config::{DataConfig, DataLimits};
-pub use stats::{Count, DataStats, Drop, Gauge};
+pub use stats::{Count, DataStats, DropReason, Gauge};
 
 use crate::link::{FromDataReceiver, LinkStats, ToDataSender};
 use crate::net::Tun;

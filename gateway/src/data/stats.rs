@@ -31,7 +31,7 @@ macro_rules! counters {
 
 counters! {
     /// Why the data plane dropped a packet.
-    pub enum Drop {
+    pub enum DropReason {
         /// Shorter than what it claims to be.
         Truncated = "truncated",
         /// ESP with an SPI that is not installed.
@@ -144,26 +144,26 @@ counters! {
 /// A worker's own counters: plain numbers, published now and then.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Counters {
-    drops: [u64; Drop::COUNT],
+    drops: [u64; DropReason::COUNT],
     counts: [u64; Count::COUNT],
 }
 
 impl Default for Counters {
     fn default() -> Self {
-        Self { drops: [0; Drop::COUNT], counts: [0; Count::COUNT] }
+        Self { drops: [0; DropReason::COUNT], counts: [0; Count::COUNT] }
     }
 }
 
 impl Counters {
     /// One packet was dropped.
     #[inline]
-    pub fn drop(&mut self, why: Drop) {
+    pub fn drop(&mut self, why: DropReason) {
         self.drop_n(why, 1);
     }
 
     /// `n` packets were dropped.
     #[inline]
-    pub fn drop_n(&mut self, why: Drop, n: u64) {
+    pub fn drop_n(&mut self, why: DropReason, n: u64) {
         if let Some(c) = self.drops.get_mut(why as usize) {
             *c = c.wrapping_add(n);
         }
@@ -178,7 +178,7 @@ impl Counters {
     }
 
     /// How many packets were dropped for this reason.
-    pub fn dropped(&self, why: Drop) -> u64 {
+    pub fn dropped(&self, why: DropReason) -> u64 {
         self.drops.get(why as usize).copied().unwrap_or(0)
     }
 
@@ -196,7 +196,7 @@ impl Counters {
 /// The counters of one worker as others may read them at any time; each is exact, together they are a moment apart.
 #[derive(Debug)]
 pub struct DataStats {
-    drops: [AtomicU64; Drop::COUNT],
+    drops: [AtomicU64; DropReason::COUNT],
     counts: [AtomicU64; Count::COUNT],
     gauges: [AtomicU64; Gauge::COUNT],
 }
@@ -230,7 +230,7 @@ impl DataStats {
     }
 
     /// How many packets were dropped for this reason.
-    pub fn dropped(&self, why: Drop) -> u64 {
+    pub fn dropped(&self, why: DropReason) -> u64 {
         self.drops.get(why as usize).map_or(0, |c| c.load(Ordering::Relaxed))
     }
 
@@ -252,15 +252,15 @@ mod tests {
     #[test]
     fn each_counter_has_its_own_place_and_label() {
         let mut c = Counters::default();
-        for (n, d) in Drop::ALL.iter().enumerate() {
+        for (n, d) in DropReason::ALL.iter().enumerate() {
             c.drop_n(*d, n as u64 + 1);
         }
         let stats = DataStats::default();
         stats.publish(&c);
-        for (n, d) in Drop::ALL.iter().enumerate() {
+        for (n, d) in DropReason::ALL.iter().enumerate() {
             assert_eq!(stats.dropped(*d), n as u64 + 1);
         }
-        let mut labels: Vec<_> = Drop::ALL.iter().map(|d| d.as_str()).collect();
+        let mut labels: Vec<_> = DropReason::ALL.iter().map(|d| d.as_str()).collect();
         labels.extend(Count::ALL.iter().map(|d| d.as_str()));
         let n = labels.len();
         labels.sort_unstable();

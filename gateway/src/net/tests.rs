@@ -1,0 +1,1 @@
+//! What needs no privilege, or says that it was skipped.
