@@ -1,0 +1,45 @@
+//! `sallyport config`: the configuration file, checked and explained.
+
+use std::path::PathBuf;
+
+use clap::Subcommand;
+use serde::Serialize;
+
+use crate::cli::Global;
+use crate::config::{self, ConfigSource, DEFAULT_TEXT};
+use crate::error::Result;
+use crate::output::{Printer, print};
+
+/// What to do with the configuration.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Check a file: exit code 3 and one line with its place for what is wrong.
+    Check {
+        /// The file [default: the one that the daemons would read]
+        file: Option<PathBuf>,
+    },
+    /// Print a file with every key at its default, and what it means.
+    #[command(after_help = "\
+Examples:
+  sallyport config show-default | sudo tee /etc/sallyport/sallyport.toml")]
+    ShowDefault,
+}
+
+#[derive(Serialize)]
+struct Checked {
+    valid: bool,
+}
+
+/// Runs the command.
+pub(crate) fn run(command: Command, global: &Global) -> Result {
+    match command {
+        Command::Check { file } => {
+            match &file {
+                Some(file) => config::load(file)?,
+                None => ConfigSource::default().load()?,
+            };
+            Printer::new(global.output).one(&Checked { valid: true }, "the configuration is valid")
+        }
+        Command::ShowDefault => print(DEFAULT_TEXT),
+    }
+}

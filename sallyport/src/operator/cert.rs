@@ -1,0 +1,356 @@
+//! `sallyport cert`: certificates of machines, gateways and operators.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum, ValueHint};
+use sallyport_proto::v1::{
+    CertificateInfo, CertificateProfile, IssueCertificateRequest, IssueCertificateResponse, KeyAlgorithm,
+    ListCertificatesRequest, ListRootsRequest, RevokeCertificateRequest,
+};
+use serde::Serialize;
+
+use super::identity_files::{self, Folder};
+use super::{Connection, Context, PAGE, names, pages, refused, unix};
+use crate::cli::Global;
+use crate::clock::unix_now;
+use crate::duration::parse_days;
+use crate::error::{Error, Result};
+use crate::output::{Column, Record, print, rfc3339};
+
+/// What to do with certificates.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make a key and a certificate, and write both with the root into a folder.
+    #[command(after_help = "\
+The folder holds key.pem (mode 0600), cert.pem (with intermediates) and ca.pem (the root). A gateway's folder holds one
+pair for gRPC and one for each kind of key in IKE; point `[gateway] identity` to it. An operator's folder is what
+--identity takes. The controller keeps no copy of a key: what is lost is issued anew.
+
+Examples:
+  sallyport cert issue --machine laptop7.example.com --out laptop7
+  sallyport cert issue --machine phone3.example.com --key ecdsa-p256 --validity 90d
+  sallyport cert issue --gateway vpn.example.com --san 192.0.2.1 --out gw1
+  sallyport cert issue --operator grace --out ~/.config/sallyport")]
+    Issue(Issue),
+    /// List the certificates, newest first.
+    #[command(alias = "ls")]
+    List {
+        /// Only names that contain this.
+        filter: Option<String>,
+        /// Only of this kind.
+        #[arg(long, value_enum)]
+        profile: Option<Profile>,
+        /// Leave out what is expired or revoked.
+        #[arg(long)]
+        live: bool,
+    },
+    /// Revoke a certificate; sessions of that machine end at once.
+    Revoke {
+        /// Its serial number, as `cert list` shows it.
+        serial: String,
+        /// Why, for the records.
+        #[arg(long, default_value = "", hide_default_value = true)]
+        reason: String,
+    },
+    /// Print the root certificates (PEM), to be installed on machines.
+    Root,
+}
+
+/// A new certificate.
+#[derive(Debug, Args)]
+pub(crate) struct Issue {
+    #[command(flatten)]
+    subject: Subject,
+    /// Kind of key [default: rsa-2048 for machines, ecdsa-p256 for operators, both for gateways]
+    #[arg(long, value_enum)]
+    key: Option<Key>,
+    /// Further DNS name or IP address that stands in it; may be given several times.
+    #[arg(long = "san", value_name = "NAME")]
+    sans: Vec<String>,
+    /// Folder to write to; it is made if it is not there [default: the name]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    out: Option<PathBuf>,
+    /// How long it is valid, in days, such as 90d [default: what the profile says]
+    #[arg(long, value_name = "TIME", value_parser = parse_days)]
+    validity: Option<u32>,
+    /// Replace files that are there.
+    #[arg(long)]
+    force: bool,
+}
+
+/// Whose certificate.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct Subject {
+    /// Of a machine that connects; the name is a DNS name.
+    #[arg(long, value_name = "NAME")]
+    machine: Option<String>,
+    /// Of a gateway; the name is the DNS name that clients dial.
+    #[arg(long, value_name = "NAME")]
+    gateway: Option<String>,
+    /// Of an operator.
+    #[arg(long, value_name = "NAME")]
+    operator: Option<String>,
+}
+
+/// A kind of key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Key {
+    /// What every native client takes.
+    #[value(name = "rsa-2048")]
+    Rsa2048,
+    /// RSA, larger.
+    #[value(name = "rsa-3072")]
+    Rsa3072,
+    /// RSA, larger still.
+    #[value(name = "rsa-4096")]
+    Rsa4096,
+    /// Small and fast; Windows takes it, iOS profiles must say so.
+    #[value(name = "ecdsa-p256")]
+    EcdsaP256,
+    /// ECDSA, larger.
+    #[value(name = "ecdsa-p384")]
+    EcdsaP384,
+}
+
+impl From<Key> for KeyAlgorithm {
+    fn from(key: Key) -> Self {
+        match key {
+            Key::Rsa2048 => Self::Rsa2048,
+            Key::Rsa3072 => Self::Rsa3072,
+            Key::Rsa4096 => Self::Rsa4096,
+            Key::EcdsaP256 => Self::EcdsaP256,
+            Key::EcdsaP384 => Self::EcdsaP384,
+        }
+    }
+}
+
+/// A kind of certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Profile {
+    /// Machines.
+    Machine,
+    /// Gateways.
+    Gateway,
+    /// Operators.
+    Operator,
+    /// Controllers.
+    Controller,
+    /// Roots.
+    Root,
+}
+
+impl From<Profile> for CertificateProfile {
+    fn from(profile: Profile) -> Self {
+        match profile {
+            Profile::Machine => Self::Machine,
+            Profile::Gateway => Self::Gateway,
+            Profile::Operator => Self::Operator,
+            Profile::Controller => Self::Controller,
+            Profile::Root => Self::Root,
+        }
+    }
+}
+
+#[derive(Clone, Serialize)]
+struct Row {
+    name: String,
+    profile: &'static str,
+    key: &'static str,
+    state: &'static str,
+    sans: Vec<String>,
+    serial: String,
+    issued: String,
+    not_before: String,
+    not_after: String,
+    revoked: String,
+    revocation_reason: String,
+    fingerprint: String,
+}
+
+impl From<CertificateInfo> for Row {
+    fn from(info: CertificateInfo) -> Self {
+        let state = match info {
+            _ if info.revoked_unix_ms != 0 => "revoked",
+            _ if unix(info.not_after_unix_ms) < unix_now() => "expired",
+            _ => "valid",
+        };
+        Self {
+            profile: names::profile(info.profile()),
+            key: names::key_algorithm(info.key_algorithm()),
+            state,
+            name: info.name,
+            sans: info.sans,
+            serial: info.serial,
+            issued: rfc3339(unix(info.issued_unix_ms)),
+            not_before: rfc3339(unix(info.not_before_unix_ms)),
+            not_after: rfc3339(unix(info.not_after_unix_ms)),
+            revoked: rfc3339(unix(info.revoked_unix_ms)),
+            revocation_reason: info.revocation_reason,
+            fingerprint: crate::hex::lower(&info.fingerprint),
+        }
+    }
+}
+
+impl Record for Row {
+    const COLUMNS: &'static [Column] = &[
+        Column::left("NAME"),
+        Column::left("PROFILE"),
+        Column::left("KEY"),
+        Column::left("STATE"),
+        Column::left("NOT AFTER"),
+        Column::left("SERIAL"),
+    ];
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.name.clone(),
+            self.profile.into(),
+            self.key.into(),
+            self.state.into(),
+            self.not_after.clone(),
+            self.serial.clone(),
+        ]
+    }
+}
+
+#[derive(Serialize)]
+struct Issued {
+    certificates: Vec<Row>,
+    files: Vec<PathBuf>,
+}
+
+#[derive(Serialize)]
+struct Revoked {
+    #[serde(flatten)]
+    certificate: Row,
+    ended_sessions: u32,
+}
+
+/// Runs the command.
+pub(crate) async fn run(command: Command, global: &Global) -> Result {
+    match command {
+        Command::Issue(issue) => issue.run(global).await,
+        Command::List { filter, profile, live } => {
+            let mut context = Context::open(global).await?;
+            let (name_contains, profile) = (filter.unwrap_or_default(), profile.map(CertificateProfile::from));
+            let client = &mut context.connection.client;
+            let infos = pages(async |page_token| {
+                let request = ListCertificatesRequest {
+                    page_size: PAGE,
+                    page_token,
+                    profile: profile.unwrap_or_default().into(),
+                    name_contains: name_contains.clone(),
+                    live_only: live,
+                };
+                let response = client.list_certificates(request).await.map_err(refused)?.into_inner();
+                Ok((response.certificates, response.next_page_token))
+            })
+            .await?;
+            let rows: Vec<Row> = infos.into_iter().map(Row::from).collect();
+            context.printer.list(&rows, "no certificates; `sallyport cert issue --machine NAME` makes one")
+        }
+        Command::Revoke { serial, reason } => {
+            let mut context = Context::open(global).await?;
+            // As other tools print it: upper case, or in pairs with colons.
+            let serial: String = serial.to_ascii_lowercase().chars().filter(|c| *c != ':').collect();
+            let request = RevokeCertificateRequest { serial, reason };
+            let response = context.connection.client.revoke_certificate(request).await.map_err(refused)?.into_inner();
+            let certificate = Row::from(response.info.unwrap_or_default());
+            let text = format!("revoked the {} certificate of {}", certificate.profile, certificate.name);
+            context.printer.one(&Revoked { certificate, ended_sessions: response.ended_sessions }, &text)
+        }
+        Command::Root => {
+            let mut context = Context::open(global).await?;
+            let response = context.connection.client.list_roots(ListRootsRequest {}).await.map_err(refused)?;
+            let pem: String =
+                response.into_inner().roots.iter().map(|der| identity_files::certificate_pem(der)).collect();
+            print(&pem)
+        }
+    }
+}
+
+impl Issue {
+    async fn run(self, global: &Global) -> Result {
+        let (profile, name) = self.subject.resolve()?;
+        let out = self.out.unwrap_or_else(|| PathBuf::from(&name));
+        let kinds = kinds_of_keys(profile, self.key);
+        let folder = Folder::prepare(&out, profile, &kinds, self.force)?;
+
+        let mut context = Context::open(global).await?;
+        let (mut files, mut certificates) = (Vec::new(), Vec::new());
+        for kind in kinds {
+            let request = IssueCertificateRequest {
+                profile: profile.into(),
+                name: name.clone(),
+                sans: self.sans.clone(),
+                key_algorithm: kind.into(),
+                validity_days: self.validity.unwrap_or(0),
+            };
+            let mut response = issue(&mut context.connection, request).await?;
+            let info = response.info.take().unwrap_or_default();
+            for file in folder.write(kind, info.key_algorithm(), response)? {
+                if !files.contains(&file) {
+                    files.push(file);
+                }
+            }
+            certificates.push(Row::from(info));
+        }
+        if profile == CertificateProfile::Operator {
+            files.extend(folder.write_address(&context.connection.address)?);
+        }
+        let issued = Issued { certificates, files };
+        context.printer.one(&issued, &issued.text(profile))
+    }
+}
+
+impl Issued {
+    fn text(&self, profile: CertificateProfile) -> String {
+        let mut text = String::new();
+        for row in &self.certificates {
+            text += &format!(
+                "issued {} certificate {}: {}, serial {}, valid until {}\n",
+                row.profile, row.name, row.key, row.serial, row.not_after
+            );
+        }
+        for file in &self.files {
+            text += &format!("wrote {}\n", file.display());
+        }
+        text + match profile {
+            CertificateProfile::Machine => {
+                "copy these files to the machine, then remove key.pem here: the controller kept no copy of it"
+            }
+            CertificateProfile::Gateway => "copy the folder to the gateway and name it there as `[gateway] identity`",
+            _ => "use it with `--identity DIR`; it may do everything that an operator may",
+        }
+    }
+}
+
+/// Has the controller make a key and a certificate.
+pub(crate) async fn issue(
+    connection: &mut Connection,
+    request: IssueCertificateRequest,
+) -> Result<IssueCertificateResponse> {
+    Ok(connection.client.issue_certificate(request).await.map_err(refused)?.into_inner())
+}
+
+impl Subject {
+    fn resolve(self) -> Result<(CertificateProfile, String)> {
+        match self {
+            Self { machine: Some(name), .. } => Ok((CertificateProfile::Machine, name)),
+            Self { gateway: Some(name), .. } => Ok((CertificateProfile::Gateway, name)),
+            Self { operator: Some(name), .. } => Ok((CertificateProfile::Operator, name)),
+            _ => Err(Error::usage("one of --machine, --gateway and --operator is needed")),
+        }
+    }
+}
+
+/// The keys to make. A gateway has an RSA key and an ECDSA key, so that it can answer every client in kind.
+fn kinds_of_keys(profile: CertificateProfile, key: Option<Key>) -> Vec<KeyAlgorithm> {
+    match (profile, key) {
+        (_, Some(key)) => vec![key.into()],
+        (CertificateProfile::Gateway, None) => vec![KeyAlgorithm::EcdsaP256, KeyAlgorithm::Rsa2048],
+        (CertificateProfile::Machine, None) => vec![KeyAlgorithm::Rsa2048],
+        _ => vec![KeyAlgorithm::EcdsaP256],
+    }
+}

@@ -1,0 +1,142 @@
+//! `sallyport gateway`: without a further word the role itself; with one the gateways of the cluster.
+
+use clap::{Args, Subcommand};
+use sallyport_proto::v1::{GatewayInfo, ListGatewaysRequest, RemoveGatewayRequest};
+use serde::Serialize;
+
+use super::{Context, PAGE, pages, refused, unix};
+use crate::cli::Global;
+use crate::clock::unix_now;
+use crate::daemon;
+use crate::error::Result;
+use crate::output::{Column, Record, age, rfc3339};
+
+/// Run a gateway, or see those that run.
+#[derive(Debug, Args)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "\
+Examples:
+  sallyport cert issue --gateway gw1.example.com --out gw1      on the controller; copy the folder to the gateway
+  sudo sallyport gateway --config /etc/sallyport.toml           on the gateway
+  sallyport gateway list                                        anywhere with an operator's identity"
+)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    run: daemon::gateway::Arguments,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+/// What to do with gateways.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// List the gateways.
+    #[command(alias = "ls")]
+    List,
+    /// Forget a gateway that is gone, and end its sessions.
+    #[command(alias = "rm")]
+    Remove {
+        /// The gateway.
+        name: String,
+    },
+}
+
+#[derive(Serialize)]
+struct Row {
+    name: String,
+    slot: u32,
+    alive: bool,
+    draining: bool,
+    sessions: u32,
+    reported_sessions: u32,
+    half_open: u32,
+    addresses: Vec<String>,
+    version: String,
+    epoch: u64,
+    registered: String,
+    last_seen: String,
+    #[serde(skip)]
+    silence: String,
+}
+
+impl From<GatewayInfo> for Row {
+    fn from(gateway: GatewayInfo) -> Self {
+        Self {
+            silence: age(unix(gateway.last_seen_unix_ms), unix_now()),
+            registered: rfc3339(unix(gateway.registered_unix_ms)),
+            last_seen: rfc3339(unix(gateway.last_seen_unix_ms)),
+            name: gateway.name,
+            slot: gateway.slot,
+            alive: gateway.alive,
+            draining: gateway.draining,
+            sessions: gateway.sessions,
+            reported_sessions: gateway.reported_sessions,
+            half_open: gateway.half_open,
+            addresses: gateway.addresses,
+            version: gateway.version,
+            epoch: gateway.epoch,
+        }
+    }
+}
+
+impl Record for Row {
+    const COLUMNS: &'static [Column] = &[
+        Column::left("GATEWAY"),
+        Column::right("SLOT"),
+        Column::left("STATE"),
+        Column::right("SESSIONS"),
+        Column::right("HALF OPEN"),
+        Column::right("LAST SEEN"),
+        Column::left("ADDRESSES"),
+        Column::left("VERSION"),
+    ];
+
+    fn cells(&self) -> Vec<String> {
+        let state = match (self.alive, self.draining) {
+            (false, _) => "lost",
+            (true, true) => "draining",
+            (true, false) => "alive",
+        };
+        vec![
+            self.name.clone(),
+            self.slot.to_string(),
+            state.into(),
+            self.sessions.to_string(),
+            self.half_open.to_string(),
+            self.silence.clone(),
+            self.addresses.join(","),
+            self.version.clone(),
+        ]
+    }
+}
+
+#[derive(Serialize)]
+struct Removed<'a> {
+    gateway: &'a str,
+    ended_sessions: u32,
+}
+
+/// Runs the command.
+pub(crate) async fn run(arguments: Arguments, global: &Global) -> Result {
+    let Some(command) = arguments.command else { return daemon::gateway::run(arguments.run, global).await };
+    let mut context = Context::open(global).await?;
+    let client = &mut context.connection.client;
+    match command {
+        Command::List => {
+            let gateways = pages(async |page_token| {
+                let request = ListGatewaysRequest { page_size: PAGE, page_token };
+                let response = client.list_gateways(request).await.map_err(refused)?.into_inner();
+                Ok((response.gateways, response.next_page_token))
+            })
+            .await?;
+            let rows: Vec<Row> = gateways.into_iter().map(Row::from).collect();
+            context.printer.list(&rows, "no gateways; `sallyport gateway --help` says how to start one")
+        }
+        Command::Remove { name } => {
+            let request = RemoveGatewayRequest { name: name.clone() };
+            let ended_sessions = client.remove_gateway(request).await.map_err(refused)?.into_inner().ended_sessions;
+            context.printer.one(&Removed { gateway: &name, ended_sessions }, &format!("forgot gateway {name}"))
+        }
+    }
+}

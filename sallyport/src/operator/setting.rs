@@ -1,0 +1,216 @@
+//! `sallyport setting`: what all gateways follow, kept by the controller.
+
+use clap::{Subcommand, ValueEnum};
+use sallyport_proto::v1::{AuthMethod, GetSettingsRequest, Settings, UpdateSettingsRequest};
+use serde::Serialize;
+
+use super::{Context, names, refused};
+use crate::cli::Global;
+use crate::error::{Error, Result};
+use crate::output::{Column, Record};
+
+/// What to do with settings.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Show the settings.
+    #[command(alias = "list", alias = "ls")]
+    Show,
+    /// Change one setting; gateways follow within seconds.
+    #[command(after_help = "\
+Examples:
+  sallyport setting set auth-methods mschapv2,chap-md5
+  sallyport setting set ike-proposals aes256-sha256-modp2048,aes256-sha1-ecp384
+  sallyport setting set idle-timeout 3600")]
+    Set {
+        /// Which setting.
+        #[arg(value_enum)]
+        key: Key,
+        /// Its new value; lists are separated by commas, times are in seconds.
+        value: String,
+    },
+}
+
+/// A setting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Key {
+    /// Authentication protocols in the order in which they are offered: mschapv2, chap-md5, pap.
+    AuthMethods,
+    /// Keep passwords set from now on in a form that CHAP-MD5 can be checked with: true, false.
+    StoreChapSecrets,
+    /// IKE proposals, preferred first, such as aes256-sha256-modp2048; empty is the gateway's default.
+    IkeProposals,
+    /// ESP proposals, preferred first, such as aes256gcm16; empty is the gateway's default.
+    EspProposals,
+    /// Longest life of an ISAKMP SA; 0 is the gateway's default.
+    IkeLifetime,
+    /// Longest life of an ESP SA; 0 is the gateway's default.
+    EspLifetime,
+    /// Silence after which a peer is asked for a life sign; 0 is the gateway's default.
+    DpdDelay,
+    /// Silence after which a peer is given up; 0 is the gateway's default.
+    DpdTimeout,
+    /// Largest PPP frame that gateways ask for, bytes; 0 is the gateway's default.
+    Mru,
+    /// Interval of LCP echo requests; 0 is the gateway's default.
+    EchoInterval,
+    /// Unanswered LCP echo requests after which a link is down; 0 is the gateway's default.
+    EchoFailures,
+    /// Hang up after this time without traffic; 0 is never.
+    IdleTimeout,
+    /// Hang up after this time in any case; 0 is never.
+    SessionTimeout,
+    /// Most sessions of one user at a time; 0 is no limit.
+    MaxSessionsPerUser,
+    /// Wrong passwords of one user from one address after which both wait; 0 is never.
+    LockoutFailures,
+    /// How long they wait.
+    LockoutTime,
+}
+
+impl Key {
+    fn name(self) -> String {
+        self.to_possible_value().map(|v| v.get_name().to_owned()).unwrap_or_default()
+    }
+
+    fn meaning(self) -> String {
+        self.to_possible_value().and_then(|v| v.get_help().map(ToString::to_string)).unwrap_or_default()
+    }
+
+    fn value(self, settings: &Settings) -> String {
+        let (ike, ppp) = (settings.ike.clone().unwrap_or_default(), settings.ppp.unwrap_or_default());
+        match self {
+            Self::AuthMethods => settings.auth_methods().map(names::auth_method).collect::<Vec<_>>().join(","),
+            Self::StoreChapSecrets => settings.store_chap_secrets.to_string(),
+            Self::IkeProposals => ike.ike_proposals.join(","),
+            Self::EspProposals => ike.esp_proposals.join(","),
+            Self::IkeLifetime => ike.ike_lifetime_s.to_string(),
+            Self::EspLifetime => ike.esp_lifetime_s.to_string(),
+            Self::DpdDelay => ike.dpd_delay_s.to_string(),
+            Self::DpdTimeout => ike.dpd_timeout_s.to_string(),
+            Self::Mru => ppp.mru.to_string(),
+            Self::EchoInterval => ppp.echo_interval_s.to_string(),
+            Self::EchoFailures => ppp.echo_failures.to_string(),
+            Self::IdleTimeout => settings.idle_timeout_s.to_string(),
+            Self::SessionTimeout => settings.session_timeout_s.to_string(),
+            Self::MaxSessionsPerUser => settings.max_sessions_per_user.to_string(),
+            Self::LockoutFailures => settings.lockout_failures.to_string(),
+            Self::LockoutTime => settings.lockout_s.to_string(),
+        }
+    }
+
+    fn set(self, settings: &mut Settings, value: &str) -> Result {
+        let wrong = |allowed: &str| Error::usage(format!("`{value}` is no value of {}", self.name())).remedy(allowed);
+        let number = || value.parse::<u32>().map_err(|_| wrong("write a number"));
+        let list = || value.split(',').map(|v| v.trim().to_owned()).filter(|v| !v.is_empty()).collect::<Vec<_>>();
+        match self {
+            Self::AuthMethods => {
+                let methods: Option<Vec<AuthMethod>> = list().iter().map(|m| auth_method(m)).collect();
+                let methods = methods.filter(|m| !m.is_empty());
+                let methods =
+                    methods.ok_or_else(|| wrong("allowed are mschapv2, chap-md5 and pap, separated by commas"))?;
+                settings.auth_methods = methods.into_iter().map(i32::from).collect();
+            }
+            Self::StoreChapSecrets => {
+                settings.store_chap_secrets = value.parse().map_err(|_| wrong("write true or false"))?;
+            }
+            Self::IkeProposals => settings.ike.get_or_insert_default().ike_proposals = list(),
+            Self::EspProposals => settings.ike.get_or_insert_default().esp_proposals = list(),
+            Self::IkeLifetime => settings.ike.get_or_insert_default().ike_lifetime_s = number()?,
+            Self::EspLifetime => settings.ike.get_or_insert_default().esp_lifetime_s = number()?,
+            Self::DpdDelay => settings.ike.get_or_insert_default().dpd_delay_s = number()?,
+            Self::DpdTimeout => settings.ike.get_or_insert_default().dpd_timeout_s = number()?,
+            Self::Mru => settings.ppp.get_or_insert_default().mru = number()?,
+            Self::EchoInterval => settings.ppp.get_or_insert_default().echo_interval_s = number()?,
+            Self::EchoFailures => settings.ppp.get_or_insert_default().echo_failures = number()?,
+            Self::IdleTimeout => settings.idle_timeout_s = number()?,
+            Self::SessionTimeout => settings.session_timeout_s = number()?,
+            Self::MaxSessionsPerUser => settings.max_sessions_per_user = number()?,
+            Self::LockoutFailures => settings.lockout_failures = number()?,
+            Self::LockoutTime => settings.lockout_s = number()?,
+        }
+        Ok(())
+    }
+}
+
+fn auth_method(name: &str) -> Option<AuthMethod> {
+    [AuthMethod::Mschapv2, AuthMethod::ChapMd5, AuthMethod::Pap].into_iter().find(|m| names::auth_method(*m) == name)
+}
+
+#[derive(Serialize)]
+struct Row {
+    setting: String,
+    value: String,
+    meaning: String,
+}
+
+impl Row {
+    fn new(key: Key, settings: &Settings) -> Self {
+        Self { setting: key.name(), value: key.value(settings), meaning: key.meaning() }
+    }
+}
+
+impl Record for Row {
+    const COLUMNS: &'static [Column] = &[Column::left("SETTING"), Column::left("VALUE"), Column::left("MEANING")];
+
+    fn cells(&self) -> Vec<String> {
+        vec![self.setting.clone(), self.value.clone(), self.meaning.clone()]
+    }
+}
+
+/// Runs the command.
+pub(crate) async fn run(command: Command, global: &Global) -> Result {
+    let mut context = Context::open(global).await?;
+    let client = &mut context.connection.client;
+    let response = client.get_settings(GetSettingsRequest {}).await.map_err(refused)?;
+    let mut settings = response.into_inner().settings.unwrap_or_default();
+    match command {
+        Command::Show => {
+            let rows: Vec<Row> = Key::value_variants().iter().map(|key| Row::new(*key, &settings)).collect();
+            context.printer.list(&rows, "")
+        }
+        Command::Set { key, value } => {
+            key.set(&mut settings, &value)?;
+            let request = UpdateSettingsRequest { settings: Some(settings) };
+            let settings = client.update_settings(request).await.map_err(refused)?.into_inner().settings;
+            let row = Row::new(key, &settings.unwrap_or_default());
+            context.printer.one(&row, &format!("{} is now {}", row.setting, row.value))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_setting_shows_what_was_set() {
+        for key in Key::value_variants() {
+            let mut settings = Settings::default();
+            let value = match key {
+                Key::AuthMethods => "mschapv2,pap",
+                Key::StoreChapSecrets => "true",
+                Key::IkeProposals => "aes256-sha256-modp2048,3des-sha1-modp1024",
+                Key::EspProposals => "aes256gcm16",
+                _ => "1234",
+            };
+            key.set(&mut settings, value).unwrap();
+            assert_eq!(key.value(&settings), value, "{key:?}");
+            assert!(!key.meaning().is_empty(), "{key:?}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_value_says_what_is_allowed() {
+        let mut settings = Settings::default();
+        for (key, value, allowed) in [
+            (Key::AuthMethods, "mschapv1", "mschapv2, chap-md5 and pap"),
+            (Key::AuthMethods, "", "mschapv2, chap-md5 and pap"),
+            (Key::StoreChapSecrets, "yes", "true or false"),
+            (Key::IdleTimeout, "1h", "number"),
+        ] {
+            let error = key.set(&mut settings, value).unwrap_err().to_string();
+            assert!(error.contains(allowed), "{error}");
+        }
+        assert_eq!(settings, Settings::default());
+    }
+}

@@ -1,0 +1,108 @@
+//! `sallyport status`: the controller in a few numbers.
+
+use sallyport_proto::v1::{GetStatusRequest, GetStatusResponse};
+use serde::Serialize;
+
+use super::{Context, refused, unix};
+use crate::cli::Global;
+use crate::clock::unix_now;
+use crate::error::Result;
+use crate::output::{age, rfc3339};
+
+#[derive(Serialize)]
+struct Status {
+    version: String,
+    node_id: u64,
+    leader_id: u64,
+    term: u64,
+    applied_index: u64,
+    started: String,
+    clock: String,
+    clock_offset_s: i64,
+    users: u64,
+    sessions: u64,
+    gateways: u32,
+    gateways_alive: u32,
+    certificates: u64,
+    leases_size: u64,
+    leases_used: u64,
+    root_fingerprint: String,
+    policy_version: u64,
+    #[serde(skip)]
+    up: String,
+}
+
+impl From<GetStatusResponse> for Status {
+    fn from(status: GetStatusResponse) -> Self {
+        let now = unix_now();
+        Self {
+            up: age(unix(status.started_unix_ms), unix(status.now_unix_ms)),
+            clock_offset_s: unix(status.now_unix_ms).0.saturating_sub(now.0),
+            started: rfc3339(unix(status.started_unix_ms)),
+            clock: rfc3339(unix(status.now_unix_ms)),
+            version: status.version,
+            node_id: status.node_id,
+            leader_id: status.leader_id,
+            term: status.term,
+            applied_index: status.applied_index,
+            users: status.users,
+            sessions: status.sessions,
+            gateways: status.gateways,
+            gateways_alive: status.gateways_alive,
+            certificates: status.certificates,
+            leases_size: status.leases_size,
+            leases_used: status.leases_used,
+            root_fingerprint: crate::hex::lower(&status.root_fingerprint),
+            policy_version: status.policy_version,
+        }
+    }
+}
+
+impl Status {
+    fn text(&self) -> String {
+        let leader = match self.leader_id {
+            0 => "no leader".to_owned(),
+            id if id == self.node_id => "leader".to_owned(),
+            id => format!("follower of node {id}"),
+        };
+        // A second or two is the time that the answer took.
+        let clock = match self.clock_offset_s.unsigned_abs() {
+            0..=2 => String::new(),
+            offset => format!(" ({offset} s off this machine's clock)"),
+        };
+        format!(
+            "controller    {}, node {}, {leader} in term {}, up {}\n\
+             clock         {}{clock}\n\
+             gateways      {} alive of {}\n\
+             sessions      {}\n\
+             addresses     {} leased of {}\n\
+             users         {}\n\
+             certificates  {}\n\
+             root          {}\n\
+             policy        version {}, log index {}",
+            self.version,
+            self.node_id,
+            self.term,
+            self.up,
+            self.clock,
+            self.gateways_alive,
+            self.gateways,
+            self.sessions,
+            self.leases_used,
+            self.leases_size,
+            self.users,
+            self.certificates,
+            self.root_fingerprint,
+            self.policy_version,
+            self.applied_index,
+        )
+    }
+}
+
+/// Runs the command.
+pub(crate) async fn run(global: &Global) -> Result {
+    let mut context = Context::open(global).await?;
+    let response = context.connection.client.get_status(GetStatusRequest {}).await.map_err(refused)?;
+    let status = Status::from(response.into_inner());
+    context.printer.one(&status, &status.text())
+}
