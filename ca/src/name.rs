@@ -256,7 +256,7 @@ fn cut(s: String) -> String {
 }
 
 fn escape_into(out: &mut String, value: &str) {
-    for c in value.chars().take(MAX_TEXT) {
+    for c in value.chars().take(MAX_TEXT + 1) {
         match c {
             ',' | '+' | '"' | '\\' | '<' | '>' | ';' => out.extend(['\\', c]),
             c if c.is_control() || is_format_character(c) => out.extend(c.escape_unicode()),

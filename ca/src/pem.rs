@@ -67,7 +67,7 @@ mod tests {
             let der: Vec<u8> = (0..n).collect();
             let text = encode("CERTIFICATE", &der);
             assert!(text.lines().all(|l| l.len() <= 64));
-            assert_eq!(certificates(text.as_bytes()).unwrap(), [der.clone()]);
+            assert_eq!(certificates(text.as_bytes()).unwrap(), vec![der.clone()]);
             assert_eq!(*private_key(encode("PRIVATE KEY", &der).as_bytes()).unwrap(), der);
         }
         assert_eq!(certificates(b"nothing"), Err(Error::Pem("CERTIFICATE")));
