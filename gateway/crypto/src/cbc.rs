@@ -8,7 +8,7 @@ use cipher::array::{Array, ArraySize};
 use cipher::{BlockCipherDecrypt, BlockCipherEncrypt, BlockModeDecrypt, BlockModeEncrypt, InnerIvInit, KeyInit};
 use des::TdesEde3;
 
-use crate::CipherError;
+use crate::{CipherError, Rng};
 
 /// A block cipher in CBC mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -100,7 +100,8 @@ macro_rules! cbc_cipher {
         /// The schedules lie inline: a box would cost a cache miss per packet.
         #[allow(clippy::large_enum_variant)]
         enum $inner {
-            TripleDes($tdes),
+            /// Boxed: its 384 bytes would make every SA larger, and nobody runs 3DES for its speed.
+            TripleDes(Box<$tdes>),
             Aes128($aes128),
             Aes192($aes192),
             Aes256($aes256),
@@ -111,7 +112,7 @@ macro_rules! cbc_cipher {
             pub fn new(alg: CbcAlg, key: &[u8]) -> Result<Self, CipherError> {
                 let bad = |_| CipherError::KeyLength { expected: alg.key_len(), got: key.len() };
                 Ok(Self(match alg {
-                    CbcAlg::TripleDes => $inner::TripleDes(KeyInit::new_from_slice(key).map_err(bad)?),
+                    CbcAlg::TripleDes => $inner::TripleDes(Box::new(KeyInit::new_from_slice(key).map_err(bad)?)),
                     CbcAlg::Aes128 => $inner::Aes128(KeyInit::new_from_slice(key).map_err(bad)?),
                     CbcAlg::Aes192 => $inner::Aes192(KeyInit::new_from_slice(key).map_err(bad)?),
                     CbcAlg::Aes256 => $inner::Aes256(KeyInit::new_from_slice(key).map_err(bad)?),
@@ -133,7 +134,7 @@ macro_rules! cbc_cipher {
                 /// Encrypts whole blocks in place. On an error nothing was touched.
                 pub fn $enc(&self, iv: &[u8], buf: &mut [u8]) -> Result<(), CipherError> {
                     match &self.0 {
-                        $inner::TripleDes(c) => encrypt_blocks(c, iv, buf),
+                        $inner::TripleDes(c) => encrypt_blocks(&**c, iv, buf),
                         $inner::Aes128(c) => encrypt_blocks(c, iv, buf),
                         $inner::Aes192(c) => encrypt_blocks(c, iv, buf),
                         $inner::Aes256(c) => encrypt_blocks(c, iv, buf),
@@ -145,7 +146,7 @@ macro_rules! cbc_cipher {
                 /// Decrypts whole blocks in place. On an error nothing was touched.
                 pub fn $dec(&self, iv: &[u8], buf: &mut [u8]) -> Result<(), CipherError> {
                     match &self.0 {
-                        $inner::TripleDes(c) => decrypt_blocks(c, iv, buf),
+                        $inner::TripleDes(c) => decrypt_blocks(&**c, iv, buf),
                         $inner::Aes128(c) => decrypt_blocks(c, iv, buf),
                         $inner::Aes192(c) => decrypt_blocks(c, iv, buf),
                         $inner::Aes256(c) => decrypt_blocks(c, iv, buf),
@@ -173,6 +174,34 @@ cbc_cipher! {
 cbc_cipher! {
     /// CBC decryption only: half the key schedule. For an inbound SA.
     CbcDecryptor, Dec { TdesEde3, aes::Aes128Dec, aes::Aes192Dec, aes::Aes256Dec } ; decrypt
+}
+
+/// A source of CBC IVs that nobody without the key can predict: a counter under AES-128 (NIST SP 800-38A appendix C).
+///
+/// It has a key of its own, so that nothing which a peer makes us encrypt ever meets an IV's block.
+pub struct IvCipher(aes::Aes128Enc);
+
+impl IvCipher {
+    /// Draws the key.
+    #[must_use]
+    pub fn generate(rng: &mut Rng) -> Self {
+        let key = zeroize::Zeroizing::new(rng.bytes::<16>());
+        Self(aes::Aes128Enc::new((&*key).into()))
+    }
+
+    /// The IV for `counter`. A cipher with shorter blocks takes the first bytes.
+    #[must_use]
+    pub fn iv(&self, counter: u64) -> [u8; 16] {
+        let mut block = Array::from(u128::from(counter).to_be_bytes());
+        self.0.encrypt_block(&mut block);
+        block.into()
+    }
+}
+
+impl fmt::Debug for IvCipher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("IvCipher")
+    }
 }
 
 #[cfg(test)]

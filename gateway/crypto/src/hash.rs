@@ -207,6 +207,13 @@ impl Hmac {
         }
     }
 
+    /// Writes the MAC of the parts, cut to the length of `out`, which should not be longer than the MAC.
+    pub fn mac_into(&self, parts: &[&[u8]], out: &mut [u8]) {
+        for (to, from) in out.iter_mut().zip(self.mac(parts).iter()) {
+            *to = *from;
+        }
+    }
+
     /// Whether `tag` is the MAC of the parts, cut to the length of `tag`; in constant time.
     ///
     /// The caller decides how short a tag may be. An empty one never matches.

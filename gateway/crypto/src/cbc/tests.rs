@@ -112,6 +112,18 @@ fn wrong_lengths_are_refused_and_touch_nothing() {
     }
 }
 
+#[test]
+fn ivs_are_distinct_and_depend_on_the_key() {
+    let mut rng = crate::Rng::from_seed([3; 32]);
+    let (a, b) = (IvCipher::generate(&mut rng), IvCipher::generate(&mut rng));
+    let mut seen: Vec<_> = (0..500).map(|n| a.iv(n)).chain((0..500).map(|n| b.iv(n))).collect();
+    seen.sort_unstable();
+    seen.dedup();
+    assert_eq!(seen.len(), 1000);
+    assert_eq!(a.iv(7), a.iv(7));
+    assert_eq!(format!("{a:?}"), "IvCipher");
+}
+
 proptest! {
     #[test]
     fn decrypt_undoes_encrypt(key in any::<[u8; 32]>(), iv in any::<[u8; 16]>(), blocks in 0usize..40, fill in any::<u8>()) {
