@@ -9,6 +9,8 @@
 //! |      Offset Size (opt)        |    Offset pad... (opt)        |
 //! ```
 
+use core::fmt;
+
 use sallyport_base::{DecodeError, Reader};
 
 const T: u16 = 0x8000;
@@ -154,6 +156,20 @@ impl DataHeader {
     }
 }
 
+/// `DATA tunnel=7 session=9 ns=1 nr=2`
+impl fmt::Display for DataHeader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "DATA tunnel={} session={}", self.tunnel_id, self.session_id)?;
+        if let Some((ns, nr)) = self.sequence {
+            write!(f, " ns={ns} nr={nr}")?;
+        }
+        if let Some(offset) = self.offset {
+            write!(f, " offset={offset}")?;
+        }
+        f.write_str(if self.priority { " priority" } else { "" })
+    }
+}
+
 /// The sequence numbers of one session's data messages (RFC 2661 §5.4), for sessions that asked for them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DataSequence {
@@ -179,3 +195,6 @@ impl DataSequence {
         newer
     }
 }
+
+#[cfg(test)]
+mod tests;

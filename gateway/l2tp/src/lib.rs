@@ -5,19 +5,25 @@
 //! each call drain [`Endpoint::poll_output`]. Data messages never pass through it: the data path tells them apart with
 //! [`Packet::is_control`](header::Packet::is_control) and reads their header with [`DataHeader::parse`].
 
+pub mod avp;
 pub mod config;
 mod endpoint;
+mod handle;
 pub mod header;
 pub mod message;
 pub mod output;
+mod reliable;
+pub mod result;
 mod stats;
 pub mod timer;
+mod tunnel;
 
 pub use config::{Config, Limits, TunnelSecret};
-pub use endpoint::{Endpoint, LimitReached};
+pub use endpoint::{Endpoint, LimitReached, PORT};
 pub use header::{ControlHeader, DataHeader, DataSequence, Packet};
-pub use message::ResultCode;
+pub use message::{ControlMessage, Message, MessageType};
 pub use output::{
     DownReason, Event, Output, Phase, Refusal, SessionDown, SessionInfo, Transmit, TunnelDown, TunnelInfo,
 };
+pub use result::ResultCode;
 pub use stats::Stats;

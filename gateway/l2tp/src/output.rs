@@ -4,7 +4,7 @@ use core::fmt;
 
 use sallyport_base::PeerId;
 
-use crate::message::ResultCode;
+use crate::result::ResultCode;
 
 /// One thing for the shell to do. Drain [`Endpoint::poll_output`](crate::Endpoint::poll_output) after each call.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -26,3 +26,21 @@ pub struct Stats {
     /// Attempts refused.
     pub refused: u64,
 }
+
+impl Stats {
+    pub(crate) const fn new() -> Self {
+        Self {
+            messages_in: 0,
+            messages_out: 0,
+            malformed: 0,
+            unknown_tunnel: 0,
+            duplicates: 0,
+            out_of_order: 0,
+            outside_window: 0,
+            retransmissions: 0,
+            tunnels_up: 0,
+            sessions_up: 0,
+            refused: 0,
+        }
+    }
+}
