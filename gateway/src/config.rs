@@ -253,8 +253,6 @@ pub struct EspConfig {
     pub lifetime_seconds: Seconds<60, 86_400>,
     /// Most kilobytes that one ESP SA carries.
     pub lifetime_kilobytes: Bounded<1_024, 4_294_967_295>,
-    /// Anti-replay window in packets (RFC 4303 §3.4.3).
-    pub replay_window: Bounded<64, 65_536>,
 }
 
 impl Default for EspConfig {
@@ -264,7 +262,6 @@ impl Default for EspConfig {
             suites: vec![Aes256Gcm, Aes128Gcm, Aes256Sha256, Aes128Sha256, Aes256Sha1, Aes128Sha1],
             lifetime_seconds: Seconds(28_800),
             lifetime_kilobytes: Bounded(4_194_304),
-            replay_window: Bounded(1_024),
         }
     }
 }

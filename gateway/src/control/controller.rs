@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use sallyport_proto::v1;
 use sallyport_proto::v1::gateway_client::GatewayClient;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 use tonic::{Code, Status};
 use tracing::{debug, info, warn};
@@ -25,6 +25,8 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
 /// Reports held while no controller takes them; beyond it the oldest attempts are dropped and counted.
 const HELD_REPORTS: usize = 20_000;
+/// How long a gateway that stops waits for its last reports to be taken.
+const FLUSH: Duration = Duration::from_secs(3);
 /// Reports in one call; the contract allows 1,000.
 const BATCH: usize = 500;
 
@@ -62,6 +64,13 @@ pub enum Report {
     Attempt(Box<v1::Attempt>),
 }
 
+/// An element of the queue of reports.
+enum Queued {
+    Report(Report),
+    /// Tell when everything before was delivered.
+    Flush(oneshot::Sender<()>),
+}
+
 /// Life signs that the control plane keeps current for the heartbeat.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Vitals {
@@ -88,7 +97,7 @@ pub struct Controllers {
     client: GatewayClient<Channel>,
     member: Arc<RwLock<v1::Member>>,
     events: mpsc::Sender<FromController>,
-    reports: mpsc::Sender<Report>,
+    reports: mpsc::Sender<Queued>,
     vitals: watch::Sender<Vitals>,
 }
 
@@ -146,17 +155,26 @@ impl Controllers {
 
     /// Sends a report; `false` when the queue is full and it was dropped.
     pub fn report(&self, report: Report) -> bool {
-        self.reports.try_send(report).is_ok()
+        self.reports.try_send(Queued::Report(report)).is_ok()
+    }
+
+    /// Waits until everything reported so far was taken, or [`FLUSH`] is over.
+    pub async fn flush(&self) {
+        let (done, taken) = oneshot::channel();
+        if self.reports.try_send(Queued::Flush(done)).is_ok() {
+            let _ = tokio::time::timeout(FLUSH, taken).await;
+        }
     }
 
     /// Asks for a decision on a user; the answer comes as [`FromController::Authenticated`].
     pub fn authenticate(&self, question: u64, mut request: v1::AuthenticateRequest) {
-        let mut this = self.clone();
+        let this = self.clone();
         tokio::spawn(async move {
             let decision = this
-                .retry(DECISION_TIMEOUT, async |client, member| {
+                .retry(DECISION_TIMEOUT, |mut client, member| {
                     request.member = Some(member);
-                    client.authenticate(request.clone()).await
+                    let request = request.clone();
+                    async move { client.authenticate(request).await }
                 })
                 .await
                 .and_then(|r| r.decision.ok_or_else(|| "the controller answered nothing".into()));
@@ -166,12 +184,13 @@ impl Controllers {
 
     /// Asks whether a machine may in; the answer comes as [`FromController::Admitted`].
     pub fn admit(&self, question: u64, mut request: v1::AdmitPeerRequest) {
-        let mut this = self.clone();
+        let this = self.clone();
         tokio::spawn(async move {
             let decision = this
-                .retry(DECISION_TIMEOUT, async |client, member| {
+                .retry(DECISION_TIMEOUT, |mut client, member| {
                     request.member = Some(member);
-                    client.admit_peer(request.clone()).await
+                    let request = request.clone();
+                    async move { client.admit_peer(request).await }
                 })
                 .await
                 .and_then(|r| r.decision.ok_or_else(|| "the controller answered nothing".into()));
@@ -180,16 +199,19 @@ impl Controllers {
     }
 
     /// Repeats `call` while the failure may pass and `limit` allows. The error is the cause in words.
-    async fn retry<T>(
-        &mut self,
+    async fn retry<T, F>(
+        &self,
         limit: Duration,
-        mut call: impl AsyncFnMut(&mut GatewayClient<Channel>, v1::Member) -> Result<tonic::Response<T>, Status>,
-    ) -> Result<T, String> {
+        mut call: impl FnMut(GatewayClient<Channel>, v1::Member) -> F,
+    ) -> Result<T, String>
+    where
+        F: Future<Output = Result<tonic::Response<T>, Status>>,
+    {
         let tries = async {
             let mut pause = BACKOFF.0;
             loop {
                 let member = self.member();
-                match call(&mut self.client, member).await {
+                match call(self.client.clone(), member).await {
                     Ok(response) => return Ok(response.into_inner()),
                     Err(status) if passes(&status) => debug!(%status, "controller call failed, trying again"),
                     Err(status) => return Err(format!("the controller answered: {}", status.message())),
@@ -274,22 +296,27 @@ impl Controllers {
         }
     }
 
-    async fn deliver(mut self, mut queue: mpsc::Receiver<Report>) {
+    async fn deliver(self, mut queue: mpsc::Receiver<Queued>) {
         let (mut sessions, mut attempts) = (VecDeque::new(), VecDeque::new());
         let mut batch = Vec::with_capacity(BATCH);
+        let mut flushed = Vec::new();
         while queue.recv_many(&mut batch, BATCH).await > 0 {
             for report in batch.drain(..) {
                 match report {
-                    Report::Session(s) => sessions.push_back(s),
-                    Report::Attempt(a) => attempts.push_back(*a),
+                    Queued::Report(Report::Session(s)) => sessions.push_back(s),
+                    Queued::Report(Report::Attempt(a)) => attempts.push_back(*a),
+                    Queued::Flush(done) => flushed.push(done),
                 }
             }
             self.deliver_sessions(&mut sessions).await;
             self.deliver_attempts(&mut attempts).await;
+            for done in flushed.drain(..) {
+                let _ = done.send(());
+            }
         }
     }
 
-    async fn deliver_sessions(&mut self, held: &mut VecDeque<v1::SessionReport>) {
+    async fn deliver_sessions(&self, held: &mut VecDeque<v1::SessionReport>) {
         if held.is_empty() {
             return;
         }
@@ -302,10 +329,9 @@ impl Controllers {
             }
         }
         let sent = self
-            .persist(async |client, member| {
-                client
-                    .report_sessions(v1::ReportSessionsRequest { member: Some(member), reports: reports.clone() })
-                    .await
+            .persist(|mut client, member| {
+                let request = v1::ReportSessionsRequest { member: Some(member), reports: reports.clone() };
+                async move { client.report_sessions(request).await }
             })
             .await;
         if let Some(response) = sent
@@ -315,28 +341,27 @@ impl Controllers {
         }
     }
 
-    async fn deliver_attempts(&mut self, held: &mut VecDeque<v1::Attempt>) {
+    async fn deliver_attempts(&self, held: &mut VecDeque<v1::Attempt>) {
         if held.is_empty() {
             return;
         }
         let attempts: Vec<v1::Attempt> = held.drain(..).collect();
-        self.persist(async |client, member| {
-            client
-                .report_attempts(v1::ReportAttemptsRequest { member: Some(member), attempts: attempts.clone() })
-                .await
+        self.persist(|mut client, member| {
+            let request = v1::ReportAttemptsRequest { member: Some(member), attempts: attempts.clone() };
+            async move { client.report_attempts(request).await }
         })
         .await;
     }
 
     /// Repeats `call` until a controller took it, refused it for good, or the gateway stops.
-    async fn persist<T>(
-        &mut self,
-        mut call: impl AsyncFnMut(&mut GatewayClient<Channel>, v1::Member) -> Result<tonic::Response<T>, Status>,
-    ) -> Option<T> {
+    async fn persist<T, F>(&self, mut call: impl FnMut(GatewayClient<Channel>, v1::Member) -> F) -> Option<T>
+    where
+        F: Future<Output = Result<tonic::Response<T>, Status>>,
+    {
         let mut pause = BACKOFF.0;
         loop {
             let member = self.member();
-            match tokio::time::timeout(CALL_TIMEOUT, call(&mut self.client, member)).await {
+            match tokio::time::timeout(CALL_TIMEOUT, call(self.client.clone(), member)).await {
                 Ok(Ok(response)) => return Some(response.into_inner()),
                 Ok(Err(status)) if !passes(&status) => {
                     warn!(status = %status.message(), "the controller refused a report");

@@ -1,0 +1,277 @@
+//! Builds, joins and stops the parts of a gateway.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sallyport_ca::AltName;
+use sallyport_ca::verify::{CertPayload, PeerRole, TrustStore, verify_peer};
+use sallyport_crypto::sign::IkeKey;
+use sallyport_ike as ike;
+use sallyport_l2tp as l2tp;
+use sallyport_ppp as ppp;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tracing::{info, warn};
+
+use crate::clock::{Clock, NoRandomness, random};
+use crate::config::{ConfigError, GatewayConfig};
+use crate::control::controller::{ControllerError, Controllers, Registration};
+use crate::control::jobs::Jobs;
+use crate::control::machine::{Config as MachineConfig, Machine};
+use crate::control::{Runner, policy};
+use crate::data::{DataConfig, DataError, DataPlane};
+use crate::identity::{Identity, IdentityError, IkeIdentity};
+use crate::metrics::Metrics;
+use crate::net::{Inside, NetError, enable_ipv4_forwarding, ipv4_forwarding};
+
+/// Events of the controllers that wait for the control plane.
+const CONTROLLER_EVENTS: usize = 16_384;
+/// MTU of the inside device: what the inside may send as one packet; sessions fragment or refuse below it.
+const INSIDE_MTU: u16 = 1_500;
+
+/// Why a gateway does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration contradicts itself.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The identity folder.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// A certificate of ours that peers would refuse.
+    #[error("the gateway's own certificate is unusable: {cause}; {remedy}")]
+    Certificate {
+        /// Why.
+        cause: String,
+        /// What to do.
+        remedy: String,
+    },
+    /// The inside device.
+    #[error("{0}; a gateway needs CAP_NET_ADMIN and /dev/net/tun (run it as root or by its systemd unit)")]
+    Inside(#[from] NetError),
+    /// Sockets.
+    #[error("{0}; is another IPsec daemon running, or is the privilege for ports below 1024 missing?")]
+    Data(#[from] DataError),
+    /// The controllers.
+    #[error(transparent)]
+    Controller(#[from] ControllerError),
+    /// No randomness.
+    #[error(transparent)]
+    Random(#[from] NoRandomness),
+    /// The address for the metrics.
+    #[error("[gateway] metrics: cannot listen on {address}: {error}")]
+    MetricsAddress {
+        /// Which.
+        address: std::net::SocketAddr,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// The metrics registry.
+    #[error("metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+}
+
+/// A gateway at work.
+pub struct Running {
+    stop: Option<oneshot::Sender<()>>,
+    task: JoinHandle<()>,
+    data: crate::data::DataHandle,
+    monitor: Option<JoinHandle<()>>,
+    warnings: Vec<String>,
+}
+
+/// A gateway.
+pub struct Gateway;
+
+impl Gateway {
+    /// Opens device and sockets, registers with a controller, and starts both planes.
+    pub async fn start(config: GatewayConfig, identity: Identity) -> Result<Running, StartError> {
+        config.validate()?;
+        let clock = Clock::start();
+        let (keys, credentials) = credentials(&identity)?;
+        let (inside, tun) = Inside::create(&config.inside.device, INSIDE_MTU).await?;
+        if config.inside.forwarding {
+            switch_forwarding_on();
+        }
+        let plane = DataPlane::start(data_config(&config), Some(tun))?;
+        for warning in plane.handle.warnings() {
+            warn!("{warning}");
+        }
+        let metrics = Arc::new(Metrics::new(plane.handle.stats(), plane.handle.link_stats())?);
+        let (jobs, results) = Jobs::start(keys, threads())?;
+
+        let (event_tx, events) = mpsc::channel(CONTROLLER_EVENTS);
+        let registration = Registration {
+            name: config.name.clone(),
+            addresses: config.public_addresses.iter().map(IpAddr::to_string).collect(),
+            boot_id: random()?,
+        };
+        let (controllers, registered) =
+            Controllers::start(&config.controllers, &identity, registration, event_tx).await?;
+
+        let mut base = policy::ike_config(&config.ike, &config.esp);
+        base.credentials = credentials;
+        base.public_addresses.clone_from(&config.public_addresses);
+        base.native_esp = true;
+        base.slot = registered.member.and_then(|m| u16::try_from(m.slot).ok()).unwrap_or(0);
+        let server = ppp_config(&config);
+        let machine_config = MachineConfig {
+            ike: base.clone(),
+            l2tp: l2tp_config(&config),
+            ppp: server.clone(),
+            report_interval: Duration::from_millis(u64::from(registered.report_interval_ms.max(1_000))),
+        };
+        let mut machine = Machine::new(machine_config, random()?, clock.now());
+        let mut applier = policy::Applier { base, inside: Some(inside), ppp: server };
+        if let Some(policy) = registered.policy {
+            applier.apply(policy, &mut machine, &jobs).await;
+        }
+        let DataPlane { to_data, from_data, handle } = plane;
+        let warnings = handle.warnings().to_vec();
+        let runner = Runner {
+            machine,
+            to_data,
+            from_data,
+            controllers,
+            events,
+            jobs,
+            results,
+            policy: applier,
+            clock,
+            metrics: metrics.clone(),
+        };
+        let (stop, stopped) = oneshot::channel();
+        let task = tokio::spawn(runner.run(stopped));
+        let monitor = match config.metrics {
+            Some(address) => Some(serve_metrics(address, metrics).await?),
+            None => None,
+        };
+        info!(name = config.name, listen = %config.listen, "gateway ready");
+        Ok(Running { stop: Some(stop), task, data: handle, monitor, warnings })
+    }
+}
+
+impl Running {
+    /// What the gateway does without, in words for the operator.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// Waits until the gateway ends by itself, which is a failure: its cause is in the log.
+    pub async fn wait(&mut self) {
+        let _ = (&mut self.task).await;
+    }
+
+    /// Says goodbye to every client and stops.
+    pub async fn shutdown(mut self) {
+        if let Some(stop) = self.stop.take() {
+            let _ = stop.send(());
+        }
+        let _ = (&mut self.task).await;
+        if let Some(monitor) = self.monitor.take() {
+            monitor.abort();
+        }
+        let _ = tokio::task::spawn_blocking(move || self.data.join()).await;
+    }
+}
+
+async fn serve_metrics(address: std::net::SocketAddr, metrics: Arc<Metrics>) -> Result<JoinHandle<()>, StartError> {
+    let listener =
+        tokio::net::TcpListener::bind(address).await.map_err(|error| StartError::MetricsAddress { address, error })?;
+    Ok(tokio::spawn(sallyport_monitor::serve(listener, metrics)))
+}
+
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+fn switch_forwarding_on() {
+    match ipv4_forwarding() {
+        Ok(true) => {}
+        Ok(false) => match enable_ipv4_forwarding() {
+            Ok(()) => info!("switched net.ipv4.ip_forward on ([gateway.inside] forwarding)"),
+            Err(e) => warn!(error = %e, "IPv4 forwarding is off and cannot be switched on: clients reach only this \
+                machine; run `sysctl -w net.ipv4.ip_forward=1`"),
+        },
+        Err(e) => warn!(error = %e, "cannot read net.ipv4.ip_forward"),
+    }
+}
+
+fn data_config(config: &GatewayConfig) -> DataConfig {
+    DataConfig {
+        listen: vec![config.listen],
+        ike_port: config.ike.port,
+        nat_t_port: config.ike.nat_t_port,
+        client_to_client: config.inside.client_to_client,
+        ..DataConfig::default()
+    }
+}
+
+fn l2tp_config(config: &GatewayConfig) -> l2tp::Config {
+    let defaults = l2tp::Config::default();
+    let hello = config.l2tp.hello_seconds.duration();
+    l2tp::Config {
+        host_name: config.name.clone(),
+        hello: (!hello.is_zero()).then_some(hello),
+        max_retries: u8::try_from(config.l2tp.retries.get()).unwrap_or(u8::MAX),
+        limits: l2tp::Limits { tunnels: config.l2tp.tunnels.usize(), ..defaults.limits },
+        ..defaults
+    }
+}
+
+fn ppp_config(config: &GatewayConfig) -> ppp::ServerConfig {
+    let defaults = ppp::ServerConfig::default();
+    let echo = config.ppp.echo_seconds.duration();
+    ppp::ServerConfig {
+        link: ppp::LinkConfig {
+            mru: config.ppp.mru.u16(),
+            echo_interval: (!echo.is_zero()).then_some(echo),
+            echo_misses: u8::try_from(config.ppp.echo_failures.get()).unwrap_or(u8::MAX),
+            ..defaults.link
+        },
+        name: config.name.clone(),
+        ..defaults
+    }
+}
+
+/// Our identities as IKE takes them, checked as a peer would check them.
+fn credentials(identity: &Identity) -> Result<(BTreeMap<ike::CredentialId, IkeKey>, Vec<ike::Credential>), StartError> {
+    let bad = |cause: String, remedy: &str| StartError::Certificate { cause, remedy: remedy.into() };
+    let again = "write the identity anew with `sallyport cert issue --gateway NAME --out DIR`";
+    let mut trust = TrustStore::new();
+    trust.add_anchors_pem(&identity.ca).map_err(|e| bad(e.cause(), &e.remedy()))?;
+    let roots: Vec<Vec<u8>> = trust.subject_names().map(<[u8]>::to_vec).collect();
+    let mut keys = BTreeMap::new();
+    let mut out = Vec::new();
+    for (n, own) in (0..).zip(&identity.ike) {
+        let id = ike::CredentialId(n);
+        let certificate = own_certificate(&trust, own)?;
+        let key = IkeKey::from_pkcs8_der(&own.key).map_err(|e| bad(e.to_string(), again))?;
+        let public = key.public_key_der().map_err(|e| bad(e.to_string(), again))?;
+        if public != certificate.spki_der {
+            return Err(bad(format!("the key of {} does not belong to it", certificate.subject), again));
+        }
+        let name = certificate.alt_names.iter().find_map(|n| match n {
+            AltName::Dns(name) => Some(ike::Identification::fqdn(name)),
+            _ => None,
+        });
+        out.push(ike::Credential {
+            id,
+            method: key.method(),
+            chain: own.chain.clone(),
+            issuers: roots.clone(),
+            identity: name.unwrap_or_else(|| ike::Identification::der_dn(certificate.subject_der)),
+        });
+        keys.insert(id, key);
+    }
+    Ok((keys, out))
+}
+
+fn own_certificate(trust: &TrustStore, own: &IkeIdentity) -> Result<sallyport_ca::verify::PeerCertificate, StartError> {
+    // 4 is X.509 Certificate - Signature, RFC 2408 §3.9.
+    let payloads: Vec<CertPayload<'_>> = own.chain.iter().map(|der| CertPayload { encoding: 4, data: der }).collect();
+    verify_peer(trust, &payloads, None, PeerRole::Gateway, Clock::unix())
+        .map_err(|e| StartError::Certificate { cause: e.cause(), remedy: e.remedy() })
+}

@@ -1,0 +1,211 @@
+//! The control plane: one task owns every state machine, and this loop carries what they say to the data plane, the
+//! crypto workers and the controllers. No protocol lives here.
+
+pub mod audit;
+pub mod controller;
+pub mod jobs;
+pub mod machine;
+pub mod policy;
+pub mod session;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sallyport_base::Instant;
+use sallyport_ike as ike;
+use sallyport_proto::v1;
+use tokio::sync::{mpsc, oneshot};
+use tracing::{info, warn};
+
+use self::controller::{Controllers, FromController};
+use self::jobs::{Candidate, Done, Jobs};
+use self::machine::{Machine, Output};
+use crate::clock::Clock;
+use crate::link::{FromData, FromDataReceiver, ToData, ToDataSender};
+use crate::metrics::Metrics;
+
+/// Messages of the data plane that are handled before others get their turn.
+const BURST: usize = 64;
+/// How long clients get to answer our goodbye.
+const FAREWELL: Duration = Duration::from_secs(3);
+/// How often heartbeat figures and gauges are brought up to date.
+const VITALS: Duration = Duration::from_secs(1);
+
+/// Everything the loop holds.
+pub struct Runner {
+    /// The machines.
+    pub machine: Machine,
+    /// Towards the data plane.
+    pub to_data: ToDataSender,
+    /// From the data plane.
+    pub from_data: FromDataReceiver,
+    /// Towards the controllers.
+    pub controllers: Controllers,
+    /// From the controllers.
+    pub events: mpsc::Receiver<FromController>,
+    /// The crypto workers.
+    pub jobs: Jobs,
+    /// Their results.
+    pub results: mpsc::Receiver<Done>,
+    /// What a policy changes beside the machines.
+    pub policy: policy::Applier,
+    /// The clock.
+    pub clock: Clock,
+    /// The counters.
+    pub metrics: Arc<Metrics>,
+}
+
+impl Runner {
+    /// Runs until `stop` is sent or dropped, then says goodbye to every client.
+    pub async fn run(mut self, mut stop: oneshot::Receiver<()>) {
+        let mut admissions = Admissions::default();
+        let mut vitals = tokio::time::interval(VITALS);
+        vitals.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut leaving: Option<Instant> = None;
+        loop {
+            self.carry_out().await;
+            let now = self.clock.now();
+            if let Some(deadline) = leaving
+                && (self.machine.is_idle() || now >= deadline)
+            {
+                break;
+            }
+            let wake = [self.machine.poll_timeout(), leaving].into_iter().flatten().min();
+            let wake = wake.unwrap_or(now + Duration::from_secs(3600));
+            tokio::select! {
+                message = self.from_data.recv() => match message {
+                    Some(message) => self.handle_data(message),
+                    None => {
+                        warn!("the data plane is gone; the gateway stops");
+                        self.metrics.working.store(false, std::sync::atomic::Ordering::Relaxed);
+                        break;
+                    }
+                },
+                Some(done) = self.results.recv() => self.handle_done(done, &mut admissions),
+                Some(event) = self.events.recv() => self.handle_controller(event, &mut admissions).await,
+                _ = vitals.tick() => self.publish(),
+                _ = &mut stop, if leaving.is_none() => {
+                    info!("stopping: saying goodbye to every client");
+                    let now = self.clock.now();
+                    self.machine.shutdown(now);
+                    leaving = Some(now + FAREWELL);
+                }
+                () = tokio::time::sleep_until(self.clock.to_tokio(wake)) => self.machine.handle_timeout(self.clock.now()),
+            }
+        }
+        self.machine.farewell(self.clock.now());
+        self.carry_out().await;
+        self.controllers.flush().await;
+        let _ = self.to_data.send(ToData::Stop);
+    }
+
+    fn handle_data(&mut self, first: FromData) {
+        let now = self.clock.now();
+        self.machine.handle_data(now, first);
+        for _ in 1..BURST {
+            let Ok(message) = self.from_data.try_recv() else { break };
+            self.machine.handle_data(now, message);
+        }
+    }
+
+    fn handle_done(&mut self, done: Done, admissions: &mut Admissions) {
+        let now = self.clock.now();
+        match done {
+            Done::Answer(id, answer) => self.machine.handle_job(now, id, answer),
+            Done::Admit(id, candidate) => {
+                let question = admissions.ask(id, &candidate);
+                match request(&candidate) {
+                    Ok(request) => self.controllers.admit(question, request),
+                    Err(e) => self.machine.handle_job(now, id, ike::Answer::Failed(e.to_string())),
+                }
+            }
+        }
+    }
+
+    async fn handle_controller(&mut self, event: FromController, admissions: &mut Admissions) {
+        let now = self.clock.now();
+        match event {
+            FromController::Policy(policy) => self.policy.apply(policy, &mut self.machine, &self.jobs).await,
+            FromController::Command(command) => self.machine.handle_command(now, command),
+            FromController::UnknownSessions(sessions) => self.machine.handle_unknown_sessions(now, &sessions),
+            FromController::Authenticated { question, decision } => {
+                self.machine.handle_decision(now, question, decision);
+            }
+            FromController::Admitted { question, decision } => {
+                let Some((id, serial)) = admissions.take(question) else { return };
+                use v1::admit_peer_response::Decision;
+                let refused = |cause, remedy| ike::Answer::Refused(ike::VerifyRefusal { name: None, cause, remedy });
+                match decision {
+                    Ok(Decision::Admitted(admitted)) => self.machine.handle_verified(now, id, admitted.name, serial),
+                    Ok(Decision::Refused(r)) => self.machine.handle_job(now, id, refused(r.cause, r.remedy)),
+                    Err(cause) => {
+                        let cause = format!("no decision on the machine's certificate: {cause}");
+                        let remedy = "look at the controllers: `sallyport status`, and at the network to them".into();
+                        self.machine.handle_job(now, id, refused(cause, remedy));
+                    }
+                }
+            }
+        }
+    }
+
+    async fn carry_out(&mut self) {
+        while let Some(output) = self.machine.poll_output() {
+            match output {
+                Output::Data(message) => {
+                    // The worker's end is reported as `FromData::Stopped`, or by the closed queue.
+                    let _ = self.to_data.send(message);
+                }
+                Output::Job(id, job) => {
+                    if let Some(Done::Answer(id, answer)) = self.jobs.submit(id, job) {
+                        self.machine.handle_job(self.clock.now(), id, answer);
+                    }
+                }
+                Output::Authenticate(question, request) => self.controllers.authenticate(question, *request),
+                Output::Report(report) => {
+                    self.metrics.note_report(&report);
+                    if !self.controllers.report(report) {
+                        self.metrics.reports_lost.inc();
+                    }
+                }
+            }
+        }
+    }
+
+    fn publish(&self) {
+        let vitals = self.machine.vitals();
+        self.controllers.set_vitals(vitals);
+        self.metrics.publish(vitals, &self.machine);
+    }
+}
+
+/// Questions about machines that the controllers have not answered.
+#[derive(Default)]
+struct Admissions {
+    open: std::collections::BTreeMap<u64, (ike::JobId, String)>,
+    next: u64,
+}
+
+impl Admissions {
+    fn ask(&mut self, id: ike::JobId, candidate: &Candidate) -> u64 {
+        self.next += 1;
+        self.open.insert(self.next, (id, candidate.certificate.serial.to_string()));
+        self.next
+    }
+
+    fn take(&mut self, question: u64) -> Option<(ike::JobId, String)> {
+        self.open.remove(&question)
+    }
+}
+
+fn request(candidate: &Candidate) -> Result<v1::AdmitPeerRequest, crate::clock::NoRandomness> {
+    let certificate = &candidate.certificate;
+    Ok(v1::AdmitPeerRequest {
+        member: None,
+        request_id: crate::clock::random::<16>()?.to_vec(),
+        certificate_serial: certificate.serial.to_string(),
+        fingerprint: certificate.fingerprint.0.to_vec(),
+        subject: certificate.subject.clone(),
+        remote: candidate.remote.to_string(),
+        claimed_identity: candidate.identity.clone(),
+    })
+}

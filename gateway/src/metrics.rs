@@ -1,0 +1,229 @@
+//! Every metric of the gateway, its name and its labels. Labels are closed sets: a peer cannot invent one.
+
+use prometheus::{Encoder, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
+use sallyport_proto::v1;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::control::controller::{Report, Vitals};
+use crate::control::machine::Machine;
+use crate::data::{Count, DataStats, DropReason, Gauge};
+use crate::link::LinkStats;
+
+/// The gateway's metrics.
+pub struct Metrics {
+    registry: Registry,
+    /// Whether the data plane works.
+    pub working: AtomicBool,
+    data: Arc<DataStats>,
+    link: Arc<LinkStats>,
+    sessions: IntGauge,
+    peers: IntGauge,
+    half_open: IntGauge,
+    attempts_refused: IntCounterVec,
+    sessions_up: IntCounter,
+    sessions_down: IntCounterVec,
+    /// Reports that found their queue full.
+    pub reports_lost: IntCounter,
+    packets: IntGaugeVec,
+    drops: IntGaugeVec,
+    data_gauges: IntGaugeVec,
+    ike: IntGaugeVec,
+    l2tp: IntGaugeVec,
+    link_drops: IntGaugeVec,
+}
+
+impl Metrics {
+    /// Registers everything. Fails only if two metrics here have one name.
+    pub fn new(data: Arc<DataStats>, link: Arc<LinkStats>) -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let gauge = |name: &str, help: &str| -> Result<IntGauge, prometheus::Error> {
+            let g = IntGauge::new(name, help)?;
+            registry.register(Box::new(g.clone()))?;
+            Ok(g)
+        };
+        let counter = |name: &str, help: &str| -> Result<IntCounter, prometheus::Error> {
+            let c = IntCounter::new(name, help)?;
+            registry.register(Box::new(c.clone()))?;
+            Ok(c)
+        };
+        let counters = |name: &str, help: &str, label: &str| -> Result<IntCounterVec, prometheus::Error> {
+            let c = IntCounterVec::new(Opts::new(name, help), &[label])?;
+            registry.register(Box::new(c.clone()))?;
+            Ok(c)
+        };
+        let gauges = |name: &str, help: &str, label: &str| -> Result<IntGaugeVec, prometheus::Error> {
+            let g = IntGaugeVec::new(Opts::new(name, help), &[label])?;
+            registry.register(Box::new(g.clone()))?;
+            Ok(g)
+        };
+        Ok(Self {
+            sessions: gauge("sallyport_gateway_sessions", "PPP sessions that are up")?,
+            peers: gauge("sallyport_gateway_ipsec_peers", "IPsec peers that have authenticated")?,
+            half_open: gauge("sallyport_gateway_ike_half_open", "IKE handshakes under way")?,
+            attempts_refused: counters(
+                "sallyport_gateway_attempts_refused_total",
+                "Attempts to connect that were refused, by the phase in which they ended",
+                "phase",
+            )?,
+            sessions_up: counter("sallyport_gateway_sessions_up_total", "Sessions that came up")?,
+            sessions_down: counters(
+                "sallyport_gateway_sessions_down_total",
+                "Sessions that ended, by the reason",
+                "reason",
+            )?,
+            reports_lost: counter(
+                "sallyport_gateway_reports_lost_total",
+                "Reports to the controllers that were dropped because too many were waiting",
+            )?,
+            packets: gauges("sallyport_gateway_data_total", "What the data plane has counted", "what")?,
+            drops: gauges("sallyport_gateway_data_dropped_total", "Packets that the data plane dropped", "reason")?,
+            data_gauges: gauges("sallyport_gateway_data", "What the data plane holds", "what")?,
+            ike: gauges("sallyport_gateway_ike_total", "What IKE has counted", "what")?,
+            l2tp: gauges("sallyport_gateway_l2tp_total", "What L2TP has counted", "what")?,
+            link_drops: gauges(
+                "sallyport_gateway_link_dropped_total",
+                "Control packets dropped between the planes",
+                "direction",
+            )?,
+            registry,
+            working: AtomicBool::new(true),
+            data,
+            link,
+        })
+    }
+
+    /// Counts what goes up to the controllers.
+    pub fn note_report(&self, report: &Report) {
+        match report {
+            Report::Attempt(a) => {
+                self.attempts_refused.with_label_values(&[phase_label(a.phase())]).inc();
+            }
+            Report::Session(s) => match s.state() {
+                v1::SessionState::Down => {
+                    self.sessions_down.with_label_values(&[end_label(s.end_reason())]).inc();
+                }
+                v1::SessionState::Up if s.counters.is_none_or(|c| c.rx_packets == 0 && c.tx_packets == 0) => {
+                    self.sessions_up.inc();
+                }
+                v1::SessionState::Up | v1::SessionState::Authorized | v1::SessionState::Unspecified => {}
+            },
+        }
+    }
+
+    /// Brings the gauges up to date with the machines.
+    pub fn publish(&self, vitals: Vitals, machine: &Machine) {
+        self.sessions.set(vitals.live_sessions.into());
+        self.half_open.set(vitals.half_open.into());
+        self.peers.set(i64::try_from(machine.peers()).unwrap_or(i64::MAX));
+        let set = |g: &IntGaugeVec, what: &str, n: u64| {
+            g.with_label_values(&[what]).set(i64::try_from(n).unwrap_or(i64::MAX));
+        };
+        let (ike, l2tp) = machine.stats();
+        for (name, n) in ike_counters(ike) {
+            set(&self.ike, name, n);
+        }
+        for (name, n) in l2tp_counters(l2tp) {
+            set(&self.l2tp, name, n);
+        }
+        for count in Count::ALL {
+            set(&self.packets, count.as_str(), self.data.count(*count));
+        }
+        for drop in DropReason::ALL {
+            set(&self.drops, drop.as_str(), self.data.dropped(*drop));
+        }
+        for gauge in Gauge::ALL {
+            set(&self.data_gauges, gauge.as_str(), self.data.gauge(*gauge));
+        }
+        set(&self.link_drops, "to_data", self.link.to_data_dropped.load(Ordering::Relaxed));
+        set(&self.link_drops, "from_data", self.link.from_data_dropped.load(Ordering::Relaxed));
+    }
+}
+
+impl sallyport_monitor::Monitored for Metrics {
+    fn metrics(&self) -> Result<Vec<u8>, String> {
+        let mut out = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut out).map_err(|e| e.to_string())?;
+        Ok(out)
+    }
+
+    fn health(&self) -> Result<(), String> {
+        // A gateway whose data worker is gone serves nobody.
+        if self.working.load(Ordering::Relaxed) { Ok(()) } else { Err("the data plane has stopped".into()) }
+    }
+}
+
+const fn phase_label(phase: v1::Phase) -> &'static str {
+    match phase {
+        v1::Phase::Unspecified => "unspecified",
+        v1::Phase::IkeMainMode => "ike_main_mode",
+        v1::Phase::IkeQuickMode => "ike_quick_mode",
+        v1::Phase::L2tpTunnel => "l2tp_tunnel",
+        v1::Phase::L2tpSession => "l2tp_session",
+        v1::Phase::Lcp => "lcp",
+        v1::Phase::Authentication => "authentication",
+        v1::Phase::Authorization => "authorization",
+        v1::Phase::Ipcp => "ipcp",
+        v1::Phase::Up => "up",
+    }
+}
+
+const fn end_label(reason: v1::EndReason) -> &'static str {
+    match reason {
+        v1::EndReason::Unspecified => "unspecified",
+        v1::EndReason::Client => "client",
+        v1::EndReason::PeerSilent => "peer_silent",
+        v1::EndReason::IdleTimeout => "idle_timeout",
+        v1::EndReason::SessionTimeout => "session_timeout",
+        v1::EndReason::Killed => "killed",
+        v1::EndReason::Revoked => "revoked",
+        v1::EndReason::GatewayShutdown => "gateway_shutdown",
+        v1::EndReason::GatewayLost => "gateway_lost",
+        v1::EndReason::ProtocolError => "protocol_error",
+        v1::EndReason::NeverUp => "never_up",
+    }
+}
+
+fn ike_counters(s: &sallyport_ike::Stats) -> [(&'static str, u64); 23] {
+    [
+        ("received", s.received),
+        ("sent", s.sent),
+        ("malformed", s.malformed),
+        ("unknown_cookies", s.unknown_cookies),
+        ("authip", s.authip),
+        ("ikev2", s.ikev2),
+        ("not_spoken", s.not_spoken),
+        ("repeated", s.repeated),
+        ("retransmitted", s.retransmitted),
+        ("unauthentic", s.unauthentic),
+        ("unprotected_informational", s.unprotected_informational),
+        ("main_mode_1", s.main_mode_1),
+        ("embryonic_evicted", s.embryonic_evicted),
+        ("half_open_evicted", s.half_open_evicted),
+        ("jobs_refused", s.jobs_refused),
+        ("phase1_up", s.phase1_up),
+        ("phase2_up", s.phase2_up),
+        ("refusals", s.refusals),
+        ("refusals_suppressed", s.refusals_suppressed),
+        ("fragments", s.fragments),
+        ("fragments_dropped", s.fragments_dropped),
+        ("dpd_sent", s.dpd_sent),
+        ("dpd_dead", s.dpd_dead),
+    ]
+}
+
+fn l2tp_counters(s: &sallyport_l2tp::Stats) -> [(&'static str, u64); 11] {
+    [
+        ("messages_in", s.messages_in),
+        ("messages_out", s.messages_out),
+        ("malformed", s.malformed),
+        ("unknown_tunnel", s.unknown_tunnel),
+        ("duplicates", s.duplicates),
+        ("out_of_order", s.out_of_order),
+        ("outside_window", s.outside_window),
+        ("retransmissions", s.retransmissions),
+        ("tunnels_up", s.tunnels_up),
+        ("sessions_up", s.sessions_up),
+        ("refused", s.refused),
+    ]
+}
