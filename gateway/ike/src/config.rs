@@ -48,10 +48,14 @@ pub struct Config {
     pub native_esp_through_nat: bool,
     /// UDP port of L2TP: the only thing that an ESP SA here may protect.
     pub l2tp_port: u16,
-    /// Life of an ISAKMP SA that we propose, and the longest that we keep one.
+    /// Life of an ISAKMP SA that we propose.
     pub phase1_lifetime: Duration,
-    /// Life of an ESP SA that we propose, and the longest that we keep one.
+    /// The longest that we keep an ISAKMP SA, whatever was proposed.
+    pub phase1_lifetime_max: Duration,
+    /// Life of an ESP SA that we propose.
     pub phase2_lifetime: Duration,
+    /// The longest that we keep an ESP SA, whatever was proposed.
+    pub phase2_lifetime_max: Duration,
     /// Kilobytes of an ESP SA that we propose; the data plane keeps count.
     pub phase2_kilobytes: Option<u32>,
     /// Silence after which a peer that announced DPD is asked (RFC 3706); zero is never.
@@ -101,7 +105,9 @@ impl Default for Config {
             native_esp_through_nat: false,
             l2tp_port: 1701,
             phase1_lifetime: timer::PHASE1_LIFETIME,
+            phase1_lifetime_max: timer::LIFETIME_MAX,
             phase2_lifetime: timer::PHASE2_LIFETIME,
+            phase2_lifetime_max: timer::LIFETIME_MAX,
             phase2_kilobytes: None,
             dpd_delay: timer::DPD_DELAY,
             dpd_timeout: timer::DPD_TIMEOUT,

@@ -1,20 +1,34 @@
-//! The endpoint.
+//! The endpoint: finds what a datagram, an answer or a timer belongs to, and owns every table.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::hash::{DefaultHasher, Hasher};
 use std::net::SocketAddr;
 
 use sallyport_base::{Instant, PeerId};
+use sallyport_crypto::Rng;
 use sallyport_crypto::dh::DhGroup;
 use sallyport_crypto::suite::EspSuite;
 
 use crate::config::{Config, CredentialId};
-use crate::output::{Answer, JobId, Output};
-use crate::payload::Identification;
+use crate::embryonic::Embryonics;
+use crate::error::{Phase, Refusal, RefusalKind};
+use crate::fragment::{self, Reassemblies, Taken};
+use crate::gate::{Bucket, Source};
+use crate::header::{Cookie, ExchangeType, Header};
+use crate::message::{Message, assemble};
+use crate::output::{Answer, DownReason, Event, Job, JobId, Output};
+use crate::payload::{ChainWriter, Identification, Notify, NotifyType, Payload, PayloadType, ProtocolId};
 use crate::proposal::Phase1Transform;
+use crate::queue::TimerQueue;
 use crate::stats::Stats;
+use crate::v1::ipsec_sa::Child;
+use crate::v1::isakmp_sa::{IsakmpSa, SaId};
+use crate::v1::peer::Peer;
 
 /// How we authenticate to the gateway that we connect to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ConnectAuth {
-    /// With the pre-shared key that [`Job::PreSharedKey`](crate::Job) gives.
+    /// With the pre-shared key that [`Job::PreSharedKey`] gives.
     PreSharedKey,
     /// With this credential of [`Config::credentials`].
     Certificate(CredentialId),
@@ -41,18 +55,130 @@ pub struct Connect {
     pub pfs: Option<DhGroup>,
 }
 
+/// What a timer is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum TimerKey {
+    /// The oldest embryonic entry is too old.
+    Embryonic,
+    /// A handshake takes too long.
+    Handshake(SaId),
+    /// A message of main mode is to be repeated.
+    Repeat(SaId),
+    /// Stored replies are no longer needed.
+    Tidy(SaId),
+    /// An ISAKMP SA is to be replaced.
+    Rekey(SaId),
+    /// An ISAKMP SA ends.
+    Expire(SaId),
+    /// A message of quick mode is to be repeated, or its state forgotten.
+    Quick(SaId, u32),
+    /// A peer is to be asked whether it lives.
+    PeerDpd(PeerId),
+    /// A peer has had no child for too long.
+    PeerIdle(PeerId),
+    /// A NAT mapping is to be kept.
+    PeerKeepalive(PeerId),
+    /// A child is to be replaced.
+    ChildRekey(u32),
+    /// A replaced child is to be deleted.
+    ChildRetire(u32),
+    /// A child ends.
+    ChildExpire(u32),
+}
+
+/// What an answer is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    KeyExchange,
+    KeyPair,
+    Agree,
+    Sign,
+    Verify,
+    PreSharedKey,
+    QuickKeyExchange(u32),
+    QuickKeyPair(u32),
+    QuickAgree(u32),
+}
+
+/// Whether an ISAKMP SA goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    Keep,
+    Drop,
+}
+
+/// First messages that were refused, so that their repetitions are not refused anew. The oldest makes room.
+const MAX_REFUSED: usize = 1_024;
+
+/// Unauthenticated error notifications in a burst, and per second thereafter: they answer strangers.
+const NOTIFY_BURST: u32 = 100;
+const NOTIFY_RATE: u32 = 50;
+
 /// IKEv1 for all peers of one gateway or client.
 #[derive(Debug)]
 pub struct Endpoint {
-    config: Config,
-    stats: Stats,
+    pub(crate) config: Config,
+    pub(crate) rng: Rng,
+    pub(crate) stats: Stats,
+    pub(crate) output: VecDeque<Output>,
+    pub(crate) timers: TimerQueue<TimerKey>,
+    pub(crate) embryonic: Embryonics,
+    pub(crate) sas: BTreeMap<SaId, Box<IsakmpSa>>,
+    pub(crate) by_cookies: BTreeMap<(Cookie, Cookie), SaId>,
+    /// Origin of the handshakes and SAs that we answered: a late copy of message 1 begins nothing.
+    pub(crate) by_origin: BTreeMap<(SocketAddr, Cookie), SaId>,
+    /// Handshakes that we answer, oldest first, and how many each source has.
+    pub(crate) half_open: BTreeMap<SaId, Source>,
+    pub(crate) half_open_of: BTreeMap<Source, usize>,
+    pub(crate) peers: BTreeMap<PeerId, Peer>,
+    pub(crate) peer_index: BTreeMap<(Identification, SocketAddr), PeerId>,
+    pub(crate) children: BTreeMap<u32, Child>,
+    /// Inbound SPIs of quick modes that are under way.
+    pub(crate) reserved_spis: BTreeMap<u32, SaId>,
+    pub(crate) jobs: BTreeMap<JobId, (SaId, Purpose)>,
+    /// Peers whose phase 1 came up in the call that is running.
+    pub(crate) fresh: Vec<PeerId>,
+    reassemblies: Reassemblies,
+    refused: VecDeque<(SocketAddr, Cookie, Vec<u8>)>,
+    refusal_gate: Bucket,
+    notify_gate: Bucket,
+    suppressed: u64,
+    next_sa: u64,
+    next_peer: u64,
+    next_job: u64,
 }
 
 impl Endpoint {
     /// An endpoint without peers. `seed` is 32 bytes from the operating system's generator.
     pub fn new(config: Config, seed: [u8; 32], now: Instant) -> Self {
-        let _ = (seed, now);
-        Self { config, stats: Stats::default() }
+        let refusal_gate = Bucket::new(config.limits.refusal_burst, config.limits.refusals_per_second, now);
+        Self {
+            config,
+            rng: Rng::from_seed(seed),
+            stats: Stats::default(),
+            output: VecDeque::new(),
+            timers: TimerQueue::new(),
+            embryonic: Embryonics::default(),
+            sas: BTreeMap::new(),
+            by_cookies: BTreeMap::new(),
+            by_origin: BTreeMap::new(),
+            half_open: BTreeMap::new(),
+            half_open_of: BTreeMap::new(),
+            peers: BTreeMap::new(),
+            peer_index: BTreeMap::new(),
+            children: BTreeMap::new(),
+            reserved_spis: BTreeMap::new(),
+            jobs: BTreeMap::new(),
+            fresh: Vec::new(),
+            reassemblies: Reassemblies::default(),
+            refused: VecDeque::new(),
+            refusal_gate,
+            notify_gate: Bucket::new(NOTIFY_BURST, NOTIFY_RATE, now),
+            suppressed: 0,
+            next_sa: 0,
+            next_peer: 0,
+            next_job: 0,
+        }
     }
 
     /// The settings in force.
@@ -70,58 +196,445 @@ impl Endpoint {
         &self.stats
     }
 
+    /// How much there is of everything, for gauges and tests.
+    pub fn gauges(&self) -> Gauges {
+        Gauges {
+            embryonic: self.embryonic.len(),
+            half_open: self.half_open.len(),
+            isakmp_sas: self.sas.len(),
+            peers: self.peers.len(),
+            children: self.children.len(),
+            jobs: self.jobs.len(),
+            timers: self.timers.len(),
+        }
+    }
+
     /// Takes a datagram that came to `local` from `remote`, without the non-ESP marker if there was one.
     ///
     /// `local` is the address that it was sent to, never 0.0.0.0: replies leave from it, and NAT detection uses it.
     pub fn handle_datagram(&mut self, now: Instant, local: SocketAddr, remote: SocketAddr, datagram: &[u8]) {
-        let _ = (now, local, remote, datagram);
+        self.stats.received += 1;
+        if datagram == [0xff] {
+            self.stats.keepalives += 1;
+            return;
+        }
+        let (local, remote) = (canonical(local), canonical(remote));
+        self.message(now, local, remote, datagram, true);
     }
 
-    /// Connects to a gateway. The peer's number is valid from here on; a failure is one [`Event::Refused`](crate::Event)
-    /// that names it (and no `PeerDown`, if `PeerUp` was not reached).
-    pub fn connect(&mut self, now: Instant, connect: Connect) -> PeerId {
-        let _ = (now, connect);
-        PeerId(0)
+    fn message(&mut self, now: Instant, local: SocketAddr, remote: SocketAddr, bytes: &[u8], whole: bool) {
+        let Ok((header, body)) = Header::split(bytes) else {
+            self.stats.malformed += 1;
+            return;
+        };
+        match header.major {
+            1 => {}
+            2 => return self.ikev2(now, local, remote, &header),
+            _ => {
+                self.stats.not_spoken += 1;
+                return;
+            }
+        }
+        // A cookie of zeros also catches the second marker that old iOS puts in front.
+        if header.cky_i.is_zero() {
+            self.stats.malformed += 1;
+            return;
+        }
+        if (ExchangeType::AUTHIP_MAIN_MODE..=ExchangeType::AUTHIP_NOTIFY).contains(&header.exchange) {
+            self.stats.authip += 1;
+            return;
+        }
+        if header.next_payload == PayloadType::FRAGMENT && whole {
+            return self.fragment(now, local, remote, &header, bytes);
+        }
+        // The cut takes off what lies behind the message, so that a copy of it is known as one.
+        let exact = bytes.get(..bytes.len().min(crate::header::HEADER_LEN + body.len())).unwrap_or(bytes);
+        match header.exchange {
+            ExchangeType::MAIN_MODE => self.main_mode(now, local, remote, exact),
+            ExchangeType::QUICK_MODE => self.quick_mode(now, local, remote, &header, body),
+            ExchangeType::INFORMATIONAL_V1 => self.informational(now, local, remote, &header, exact, body),
+            ExchangeType::AGGRESSIVE if header.cky_r.is_zero() => self.aggressive(now, local, remote, &header),
+            _ => self.stats.not_spoken += 1,
+        }
+    }
+
+    /// A fragment counts only for cookies that are known: nobody can make us keep one with a single spoofed packet.
+    fn fragment(&mut self, now: Instant, local: SocketAddr, remote: SocketAddr, header: &Header, bytes: &[u8]) {
+        self.stats.fragments += 1;
+        let key = (header.cky_i, header.cky_r);
+        let known = self.by_cookies.contains_key(&key) || self.embryonic.of_cookies(key.0, key.1).is_some();
+        let parsed = Message::parse(bytes);
+        let fragment = match parsed.as_ref().map(|m| m.payloads.first()) {
+            Ok(Some(Payload::Fragment(f))) if known => f,
+            _ => {
+                self.stats.fragments_dropped += 1;
+                return;
+            }
+        };
+        match self.reassemblies.take(now, key, fragment, self.config.limits.reassemblies) {
+            Taken::Waiting => {}
+            Taken::Dropped => self.stats.fragments_dropped += 1,
+            Taken::Whole(message) => match Header::split(&message) {
+                Ok((h, _)) if (h.cky_i, h.cky_r) == key => self.message(now, local, remote, &message, false),
+                _ => self.stats.malformed += 1,
+            },
+        }
     }
 
     /// Takes the answer to a job.
     pub fn handle_answer(&mut self, now: Instant, id: JobId, answer: Answer) {
-        let _ = (now, id, answer);
+        let Some((sa, purpose)) = self.jobs.remove(&id) else { return };
+        if let Some(sa) = self.sas.get_mut(&sa) {
+            sa.jobs.retain(|j| *j != id);
+        }
+        match purpose {
+            Purpose::QuickKeyExchange(mid) | Purpose::QuickKeyPair(mid) | Purpose::QuickAgree(mid) => {
+                self.quick_mode_answer(now, sa, mid, purpose, answer);
+            }
+            _ => self.main_mode_answer(now, sa, purpose, answer),
+        }
     }
 
     /// Does what is due at `now`.
     pub fn handle_timeout(&mut self, now: Instant) {
-        let _ = now;
+        while let Some(key) = self.timers.take_expired(now) {
+            match key {
+                TimerKey::Embryonic => self.expire_embryonic(now),
+                TimerKey::Handshake(sa) => self.handshake_timeout(now, sa),
+                TimerKey::Repeat(sa) => self.repeat_main_mode(now, sa),
+                TimerKey::Tidy(sa) => self.tidy(now, sa),
+                TimerKey::Rekey(sa) => self.rekey_phase1(now, sa),
+                TimerKey::Expire(sa) => self.expire_sa(now, sa),
+                TimerKey::Quick(sa, mid) => self.quick_mode_timeout(now, sa, mid),
+                TimerKey::PeerDpd(peer) => self.dpd_timeout(now, peer),
+                TimerKey::PeerIdle(peer) => self.peer_down(now, peer, DownReason::PeerSilent, true),
+                TimerKey::PeerKeepalive(peer) => self.keepalive(now, peer),
+                TimerKey::ChildRekey(spi) => self.child_expiring(now, spi),
+                TimerKey::ChildRetire(spi) => self.end_child(now, spi, DownReason::Replaced),
+                TimerKey::ChildExpire(spi) => self.end_child(now, spi, DownReason::Expired),
+            }
+        }
     }
 
     /// The next output; call until `None` after every call that takes `now`.
     pub fn poll_output(&mut self) -> Option<Output> {
-        None
+        let output = self.output.pop_front();
+        if matches!(output, Some(Output::Transmit { .. })) {
+            self.stats.sent += 1;
+        }
+        output
     }
 
     /// When `handle_timeout` is to be called.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        None
+        self.timers.next()
     }
 
     /// Authenticated ESP traffic came from the peer: it lives (RFC 3706 §5). Cheap; once a second is plenty.
     pub fn note_inbound(&mut self, now: Instant, peer: PeerId) {
-        let _ = (now, peer);
+        if let Some(peer) = self.peers.get_mut(&peer) {
+            peer.last_inbound = peer.last_inbound.max(now);
+            peer.dpd_waiting = false;
+        }
     }
 
     /// Authenticated ESP traffic came from another address than the peer's: its NAT has a new mapping (RFC 3947 §5).
     /// IKE follows, and `PeerMoved` is reported.
     pub fn note_moved(&mut self, now: Instant, peer: PeerId, local: SocketAddr, remote: SocketAddr) {
-        let _ = (now, peer, local, remote);
+        self.note_inbound(now, peer);
+        self.move_peer(peer, canonical(local), canonical(remote));
     }
 
     /// The data plane reached the soft limit of an ESP SA (packets or bytes): replace it.
     pub fn child_expiring(&mut self, now: Instant, spi_in: u32) {
-        let _ = (now, spi_in);
+        let Some(child) = self.children.get_mut(&spi_in) else { return };
+        if child.replaced || child.rekeying {
+            return;
+        }
+        child.rekeying = true;
+        let peer = child.peer;
+        self.rekey_child(now, peer, spi_in);
     }
 
     /// Ends everything with a peer and tells it so.
     pub fn disconnect(&mut self, now: Instant, peer: PeerId, reason: &str) {
-        let _ = (now, peer, reason);
+        self.peer_down(now, peer, DownReason::Local(reason.to_owned()), true);
     }
+
+    // --- what the exchanges share ---
+
+    pub(crate) const fn new_sa_id(&mut self) -> SaId {
+        self.next_sa += 1;
+        SaId(self.next_sa)
+    }
+
+    pub(crate) const fn new_peer_id(&mut self) -> PeerId {
+        self.next_peer += 1;
+        PeerId(self.next_peer)
+    }
+
+    /// A cookie that begins with our slot and is not in use.
+    pub(crate) fn new_cookie(&mut self) -> Cookie {
+        let random = self.rng.u64() >> 12 | 1;
+        Cookie((u64::from(self.config.slot & 0xfff) << 52 | random).to_be_bytes())
+    }
+
+    /// An inbound SPI that begins with our slot and is not in use. Values below 256 are reserved (RFC 4303 §2.1).
+    pub(crate) fn new_spi(&mut self) -> Option<u32> {
+        /// With 20 random bits, 64 draws fail once in 2^64 at half a million SAs.
+        const DRAWS: usize = 64;
+        for _ in 0..DRAWS {
+            let spi = u32::from(self.config.slot & 0xfff) << 20 | self.rng.u32() >> 12;
+            if spi >= 256 && !self.children.contains_key(&spi) && !self.reserved_spis.contains_key(&spi) {
+                return Some(spi);
+            }
+        }
+        None
+    }
+
+    /// A message ID that is not zero.
+    pub(crate) fn new_message_id(&mut self) -> u32 {
+        self.rng.u32().max(1)
+    }
+
+    /// Takes an SA out of the table for the time of a call.
+    pub(crate) fn with_sa(&mut self, id: SaId, f: impl FnOnce(&mut Self, &mut IsakmpSa) -> Fate) {
+        let Some(mut sa) = self.sas.remove(&id) else { return };
+        let fate = f(self, &mut sa);
+        self.sas.insert(id, sa);
+        if fate == Fate::Drop {
+            self.drop_sa(id);
+        }
+    }
+
+    /// Gives a job out for an SA; `false` if there are too many unanswered.
+    pub(crate) fn give_job(&mut self, sa: &mut IsakmpSa, purpose: Purpose, job: Job) -> bool {
+        if self.jobs.len() >= self.config.limits.jobs {
+            self.stats.jobs_refused += 1;
+            return false;
+        }
+        self.next_job += 1;
+        let id = JobId(self.next_job);
+        self.jobs.insert(id, (sa.id, purpose));
+        sa.jobs.push(id);
+        self.output.push_back(Output::Job { id, job });
+        true
+    }
+
+    /// Removes an SA from every table and its peer. What it was negotiating fails.
+    pub(crate) fn drop_sa(&mut self, id: SaId) {
+        let Some(sa) = self.sas.remove(&id) else { return };
+        self.by_cookies.remove(&(sa.cky_i, sa.cky_r));
+        self.by_cookies.remove(&(sa.cky_i, Cookie::ZERO));
+        if self.by_origin.get(&(sa.origin, sa.cky_i)) == Some(&id) {
+            self.by_origin.remove(&(sa.origin, sa.cky_i));
+        }
+        self.reassemblies.forget((sa.cky_i, sa.cky_r));
+        self.leave_half_open(id);
+        for key in [
+            TimerKey::Handshake(id),
+            TimerKey::Repeat(id),
+            TimerKey::Tidy(id),
+            TimerKey::Rekey(id),
+            TimerKey::Expire(id),
+        ] {
+            self.timers.cancel(key);
+        }
+        for job in &sa.jobs {
+            self.jobs.remove(job);
+        }
+        for exchange in &sa.exchanges {
+            self.forget_exchange(&sa, exchange);
+        }
+        if let Some(peer) = sa.peer.and_then(|p| self.peers.get_mut(&p)) {
+            peer.sas.retain(|s| *s != id);
+        }
+    }
+
+    /// A handshake has ended, one way or the other.
+    pub(crate) fn leave_half_open(&mut self, id: SaId) {
+        let Some(source) = self.half_open.remove(&id) else { return };
+        if let Some(n) = self.half_open_of.get_mut(&source) {
+            *n = n.saturating_sub(1);
+            if *n == 0 {
+                self.half_open_of.remove(&source);
+            }
+        }
+    }
+
+    /// Sends a message of an SA, in pieces if it is large and the peer takes them. Gives the datagrams.
+    pub(crate) fn send(&mut self, sa: &IsakmpSa, message: Vec<u8>) -> Vec<Vec<u8>> {
+        let datagrams = if message.len() > self.config.fragment_above && sa.traits.fragmentation {
+            let id = self.rng.u16().max(1);
+            fragment::split(&message, id)
+        } else {
+            vec![message]
+        };
+        self.transmit(sa.local, sa.remote, &datagrams);
+        datagrams
+    }
+
+    pub(crate) fn transmit(&mut self, local: SocketAddr, remote: SocketAddr, datagrams: &[Vec<u8>]) {
+        for bytes in datagrams {
+            self.output.push_back(Output::Transmit { local, remote, bytes: bytes.clone() });
+        }
+    }
+
+    /// Says something in the clear to a stranger, within limits. Gives the message if it was sent.
+    pub(crate) fn notify_stranger(
+        &mut self,
+        now: Instant,
+        local: SocketAddr,
+        remote: SocketAddr,
+        cookies: (Cookie, Cookie),
+        what: NotifyType,
+    ) -> Option<Vec<u8>> {
+        if !self.notify_gate.take(now) {
+            return None;
+        }
+        let mid = self.new_message_id();
+        let mut chain = ChainWriter::new();
+        let notify = Notify::new(ProtocolId::ISAKMP, what, &[], &[]);
+        chain.payload(PayloadType::NOTIFY, |w| notify.emit(w));
+        let message = assemble(Header::v1(cookies.0, cookies.1, ExchangeType::INFORMATIONAL_V1, mid), &chain);
+        self.transmit(local, remote, core::slice::from_ref(&message));
+        Some(message)
+    }
+
+    /// Reports a failed attempt. Those of strangers are limited in rate; what is left out is counted.
+    #[allow(clippy::too_many_arguments)]
+    pub(crate) fn refuse(
+        &mut self,
+        now: Instant,
+        phase: Phase,
+        kind: RefusalKind,
+        (local, remote): (SocketAddr, SocketAddr),
+        identity: Option<String>,
+        peer: Option<PeerId>,
+        cause: String,
+        remedy: String,
+    ) {
+        if peer.is_none() && identity.is_none() && !self.refusal_gate.take(now) {
+            self.suppressed += 1;
+            self.stats.refusals_suppressed += 1;
+            return;
+        }
+        self.stats.refusals += 1;
+        let suppressed = core::mem::take(&mut self.suppressed);
+        let refusal = Refusal { phase, kind, local, remote, identity, peer, cause, remedy, suppressed };
+        self.output.push_back(Output::Event(Event::Refused(Box::new(refusal))));
+    }
+
+    /// Whether a refusal of a stranger would be reported: words cost more than the message that they answer.
+    pub(crate) fn remember_refused(&mut self, remote: SocketAddr, cky_i: Cookie, reply: Option<Vec<u8>>) {
+        if self.refused.len() >= MAX_REFUSED {
+            self.refused.pop_front();
+        }
+        self.refused.push_back((remote, cky_i, reply.unwrap_or_default()));
+    }
+
+    /// Whether a first message was refused before; says it again within limits.
+    pub(crate) fn refused_before(
+        &mut self,
+        now: Instant,
+        local: SocketAddr,
+        remote: SocketAddr,
+        cky_i: Cookie,
+    ) -> bool {
+        let Some((.., reply)) = self.refused.iter().rev().find(|(r, c, _)| (*r, *c) == (remote, cky_i)) else {
+            return false;
+        };
+        let reply = reply.clone();
+        self.stats.repeated += 1;
+        if !reply.is_empty() && self.notify_gate.take(now) {
+            self.transmit(local, remote, &[reply]);
+        }
+        true
+    }
+
+    /// Somebody speaks IKEv2 (RFC 7296 §2.5 lets us say which version we have, in its own format).
+    fn ikev2(&mut self, now: Instant, local: SocketAddr, remote: SocketAddr, header: &Header) {
+        self.stats.ikev2 += 1;
+        let request = header.flags & crate::header::flags::RESPONSE == 0;
+        if header.exchange != ExchangeType::IKE_SA_INIT || !header.cky_r.is_zero() || !request {
+            return;
+        }
+        if self.refused_before(now, local, remote, header.cky_i) {
+            return;
+        }
+        let cookies = (header.cky_i, self.new_cookie());
+        let reply = self.notify_stranger(now, local, remote, cookies, NotifyType::INVALID_MAJOR_VERSION);
+        self.remember_refused(remote, header.cky_i, reply);
+        self.refuse(
+            now,
+            Phase::Other,
+            RefusalKind::NotSpoken,
+            (local, remote),
+            None,
+            None,
+            "the client speaks IKEv2, this gateway IKEv1 with L2TP".into(),
+            "set the client's VPN type to L2TP/IPsec (Windows: not \"Automatic\" or \"IKEv2\")".into(),
+        );
+    }
+
+    fn aggressive(&mut self, now: Instant, local: SocketAddr, remote: SocketAddr, header: &Header) {
+        self.stats.not_spoken += 1;
+        if self.refused_before(now, local, remote, header.cky_i) {
+            return;
+        }
+        let cookies = (header.cky_i, self.new_cookie());
+        let reply = self.notify_stranger(now, local, remote, cookies, NotifyType::UNSUPPORTED_EXCHANGE_TYPE);
+        self.remember_refused(remote, header.cky_i, reply);
+        self.refuse(
+            now,
+            Phase::Other,
+            RefusalKind::NotSpoken,
+            (local, remote),
+            None,
+            None,
+            "the client asks for aggressive mode, which shows its identity to everybody and its pre-shared key to a guesser".into(),
+            "empty the group name (Apple) or IPsec identifier (Android) in the client's settings: it then uses main mode".into(),
+        );
+    }
+}
+
+/// How much there is of everything right now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Gauges {
+    /// Answered first messages.
+    pub embryonic: usize,
+    /// Handshakes that we answer and that are under way.
+    pub half_open: usize,
+    /// ISAKMP SAs, half-open ones included.
+    pub isakmp_sas: usize,
+    /// Peers.
+    pub peers: usize,
+    /// ESP SAs.
+    pub children: usize,
+    /// Unanswered jobs.
+    pub jobs: usize,
+    /// Timers.
+    pub timers: usize,
+}
+
+/// An IPv4 address that a dual-stack socket shows as IPv6 is an IPv4 address.
+fn canonical(a: SocketAddr) -> SocketAddr {
+    SocketAddr::new(a.ip().to_canonical(), a.port())
+}
+
+/// A short name for a message, to know its copies by. It decides nothing but whether the stored reply is sent again.
+pub(crate) fn fingerprint(bytes: &[u8]) -> u64 {
+    let mut h = DefaultHasher::new();
+    h.write(bytes);
+    h.finish()
+}
+
+/// Adds a little to a lifetime's fraction, so that peers that came together do not rekey together.
+pub(crate) fn jitter(rng: &mut Rng, base: core::time::Duration) -> core::time::Duration {
+    base + base.mul_f64(f64::from(rng.u16()) / f64::from(u16::MAX) * 0.05)
+}
+
+/// The pause before repetition number `tries` of a message of ours.
+pub(crate) fn backoff(config: &Config, tries: u8) -> core::time::Duration {
+    config.retransmit_first.saturating_mul(1 << u32::from(tries.min(6)))
 }

@@ -24,18 +24,24 @@
 //! [`Message::parse`] reads any message in the clear, of IKEv1 and IKEv2, for tools that decode captures.
 
 pub mod config;
+mod embryonic;
 mod endpoint;
 pub mod error;
+mod fragment;
+mod gate;
 pub mod header;
 mod message;
+mod nat;
 pub mod output;
 pub mod payload;
 pub mod proposal;
+mod queue;
 mod stats;
 pub mod timer;
+mod v1;
 
 pub use config::{Config, Credential, CredentialId, Limits};
-pub use endpoint::{Connect, ConnectAuth, Endpoint};
+pub use endpoint::{Connect, ConnectAuth, Endpoint, Gauges};
 pub use error::{Phase, Refusal, RefusalKind};
 pub use header::{Cookie, ExchangeType, Header};
 pub use message::Message;

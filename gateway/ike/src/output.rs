@@ -144,7 +144,6 @@ pub struct Verify {
 }
 
 /// The answer to a [`Job`].
-#[derive(Debug)]
 pub enum Answer {
     /// To [`Job::KeyExchange`].
     KeyExchange {
@@ -167,6 +166,22 @@ pub enum Answer {
     PreSharedKey(Option<Zeroizing<Vec<u8>>>),
     /// To any: it could not be done, for this reason.
     Failed(String),
+}
+
+/// Says what kind of answer it is, and no secret.
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::KeyExchange { .. } => f.write_str("KeyExchange"),
+            Self::KeyPair(_) => f.write_str("KeyPair"),
+            Self::Agree(_) => f.write_str("Agree"),
+            Self::Signature(_) => f.write_str("Signature"),
+            Self::Verified(v) => v.fmt(f),
+            Self::Refused(r) => r.fmt(f),
+            Self::PreSharedKey(psk) => write!(f, "PreSharedKey({})", if psk.is_some() { "some" } else { "none" }),
+            Self::Failed(why) => write!(f, "Failed({why:?})"),
+        }
+    }
 }
 
 /// Who a peer was found to be.

@@ -11,7 +11,7 @@ use sallyport_crypto::suite::{EspCipher, EspInteg, EspSuite};
 
 use crate::config::Config;
 use crate::payload::{
-    Attribute, AuthenticationId, EncapsulationMode, EncryptionId, EspAuthenticationId, EspTransformId, GroupId, HashId,
+    Attribute, AuthenticationId, EncapsulationMode, EncryptionId, EspAuthenticationId, EspTransformId, HashId,
     IsakmpTransformId, LifeType, Lifetimes, Phase1Attribute, Phase2Attribute, Proposal, ProtocolId,
     SecurityAssociation, Transform, TransformNames,
 };
@@ -194,6 +194,8 @@ pub(crate) struct Phase1Choice {
 /// Why nothing was chosen: to be told to a person.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct NoProposal {
+    /// The algorithms would do, the encapsulation would not.
+    pub(crate) encapsulation: bool,
     pub(crate) cause: String,
     pub(crate) remedy: String,
 }
@@ -317,7 +319,7 @@ fn no_phase1_proposal(sa: &SecurityAssociation<'_>, config: &Config) -> NoPropos
         }
         None => "the client offers nothing that this gateway could be set to: change the client's proposals".into(),
     };
-    NoProposal { cause, remedy }
+    NoProposal { encapsulation: false, cause, remedy }
 }
 
 /// What we offer as initiator when the caller does not say: each group with the best cipher and hash, then variations.
@@ -526,7 +528,10 @@ fn no_esp_proposal(sa: &SecurityAssociation<'_>, config: &Config, wish: EspWish)
     let mode = match (wish.udp, wish.native) {
         (true, false) => "transport mode in UDP (there is a NAT between client and gateway)",
         (true, true) => "transport mode, in UDP or not",
-        _ => "transport mode",
+        (false, true) => "transport mode",
+        (false, false) => {
+            "none: this gateway cannot send ESP as IP protocol 50, and the client does not speak NAT traversal"
+        }
     };
     let cause = format!(
         "no ESP proposal of the client is allowed. Offered: {}. Allowed: {}; {mode}",
@@ -542,7 +547,11 @@ fn no_esp_proposal(sa: &SecurityAssociation<'_>, config: &Config, wish: EspWish)
     let tunnel = |m: EncapsulationMode| {
         matches!(m, EncapsulationMode::TUNNEL | EncapsulationMode::UDP_TUNNEL | EncapsulationMode::UDP_TUNNEL_DRAFT)
     };
-    let remedy = if !esp.is_empty() && esp.iter().all(|t| tunnel(t.encapsulation)) {
+    let encapsulation =
+        esp.iter().any(|t| config.esp_suites.contains(&t.suite)) && !esp.iter().any(|t| wish.takes(t.encapsulation));
+    let remedy = if !wish.udp && !wish.native {
+        "give the gateway the privilege CAP_NET_RAW, or enable NAT traversal on the client".into()
+    } else if !esp.is_empty() && esp.iter().all(|t| tunnel(t.encapsulation)) {
         "the client asks for tunnel mode: L2TP uses transport mode (strongSwan and libreswan: type=transport)".into()
     } else if let Some(t) = esp.iter().find(|t| wish.takes(t.encapsulation) && !config.esp_suites.contains(&t.suite)) {
         format!("to let this client in, add \"{}\" to suites in [gateway.esp]", suite_name(t.suite))
@@ -559,7 +568,7 @@ fn no_esp_proposal(sa: &SecurityAssociation<'_>, config: &Config, wish: EspWish)
     } else {
         "the client offers nothing that this gateway could be set to: change the client's proposals".into()
     };
-    NoProposal { cause, remedy }
+    NoProposal { encapsulation, cause, remedy }
 }
 
 /// What we offer as initiator.
@@ -626,9 +635,4 @@ impl EspOffer {
         let fits = self.suites.contains(&t.suite) && t.encapsulation == self.encapsulation && t.group == self.group;
         (fits && spi >= 256).then_some((t, spi))
     }
-}
-
-/// Shows a group by the name that a peer's number has, ours or not.
-pub(crate) fn group_name(number: u16) -> String {
-    GroupId(number).to_string()
 }

@@ -17,6 +17,9 @@ pub const PHASE1_LIFETIME: Duration = Duration::from_secs(28_800);
 /// Life of an ESP SA: what most clients propose.
 pub const PHASE2_LIFETIME: Duration = Duration::from_secs(3_600);
 
+/// Longest life of either kind: a day, as Cisco proposes.
+pub const LIFETIME_MAX: Duration = Duration::from_secs(86_400);
+
 /// Windows gives up after 60 s in all; a main mode takes less than a second on a good line.
 pub const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -48,3 +51,6 @@ pub const OLD_CHILD_KEPT: Duration = Duration::from_secs(30);
 
 /// As responder we ask for a new ESP SA only this late: clients behind NAT refuse, so theirs comes first.
 pub const RESPONDER_REKEY_MARGIN: Duration = Duration::from_secs(40);
+
+/// A rekey of ours that failed is tried again after this time.
+pub const REKEY_RETRY: Duration = Duration::from_secs(20);

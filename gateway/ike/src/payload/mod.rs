@@ -135,6 +135,11 @@ fn nonce(body: &[u8]) -> Result<&[u8], DecodeError> {
 ///
 /// Every step takes at least four bytes and there are at most [`MAX_PAYLOADS`], so it ends whatever the bytes are.
 pub fn parse_chain(first: PayloadType, bytes: &[u8]) -> Result<Vec<Payload<'_>>, DecodeError> {
+    parse_chain_used(first, bytes).map(|(payloads, _)| payloads)
+}
+
+/// [`parse_chain`], with how many bytes the payloads take.
+pub(crate) fn parse_chain_used(first: PayloadType, bytes: &[u8]) -> Result<(Vec<Payload<'_>>, usize), DecodeError> {
     let mut r = Reader::new(bytes);
     let mut kind = first;
     let mut payloads = Vec::new();
@@ -150,7 +155,7 @@ pub fn parse_chain(first: PayloadType, bytes: &[u8]) -> Result<Vec<Payload<'_>>,
         // RFC 7296 §3.14 and RFC 7383 §2.5: the next payload of SK is the first one inside, and SK is the last.
         kind = if matches!(kind, PayloadType::SK | PayloadType::SKF) { PayloadType::NONE } else { next };
     }
-    Ok(payloads)
+    Ok((payloads, bytes.len() - r.len()))
 }
 
 /// Writes a chain of payloads and keeps the next-payload fields right.
@@ -188,6 +193,15 @@ impl ChainWriter {
         self.payload(kind, |w| {
             w.bytes(body);
         })
+    }
+
+    /// A chain that begins with one payload and goes on with `rest`.
+    pub(crate) fn with_leading(kind: PayloadType, body: &[u8], rest: &Self) -> Self {
+        let mut chain = Self::new();
+        chain.bytes(kind, body);
+        chain.w.set_u8(0, rest.first().0);
+        chain.w.bytes(rest.as_slice());
+        chain
     }
 
     /// Type of the first payload.

@@ -1,0 +1,191 @@
+//! Microsoft's and Cisco's fragmentation of IKEv1 messages, [MS-IKEE] §3.3.2: both directions.
+
+use std::collections::BTreeMap;
+
+use sallyport_base::Instant;
+
+use crate::header::{Cookie, HEADER_LEN, Header, MAX_MESSAGE_LEN};
+use crate::message::assemble;
+use crate::payload::{ChainWriter, Fragment, PayloadType};
+use crate::timer;
+
+/// Most pieces of one message: Windows has been seen with 29 (of IKEv2).
+pub(crate) const MAX_FRAGMENTS: u8 = 32;
+
+/// Data in each piece that we send: with IPv6, UDP, the non-ESP marker and the headers it makes 1280 bytes.
+const PIECE: usize = 1280 - 40 - 8 - 4 - HEADER_LEN - 8;
+
+/// The pieces of one message.
+#[derive(Debug)]
+struct Reassembly {
+    id: u16,
+    pieces: BTreeMap<u8, Vec<u8>>,
+    bytes: usize,
+    last: Option<u8>,
+    began: Instant,
+    /// For finding the oldest.
+    order: u64,
+}
+
+/// All messages that are being put together: one for each pair of cookies, which has to be known.
+#[derive(Debug, Default)]
+pub(crate) struct Reassemblies {
+    open: BTreeMap<(Cookie, Cookie), Reassembly>,
+    by_age: BTreeMap<u64, (Cookie, Cookie)>,
+    next: u64,
+}
+
+/// What became of a piece.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Taken {
+    /// More are needed.
+    Waiting,
+    /// It was the last that was missing: the message.
+    Whole(Vec<u8>),
+    /// It does not fit.
+    Dropped,
+}
+
+impl Reassemblies {
+    /// Takes a piece. `max` bounds how many messages are put together at once.
+    pub(crate) fn take(&mut self, now: Instant, key: (Cookie, Cookie), f: &Fragment<'_>, max: usize) -> Taken {
+        self.expire(now);
+        if f.number > MAX_FRAGMENTS || f.data.is_empty() {
+            return Taken::Dropped;
+        }
+        // A new ID is a new attempt of the sender: what came before is worthless.
+        if self.open.get(&key).is_some_and(|r| r.id != f.id) {
+            self.forget(key);
+        }
+        if !self.open.contains_key(&key) {
+            while self.open.len() >= max.max(1) {
+                let Some(oldest) = self.by_age.first_key_value().map(|(_, k)| *k) else { break };
+                self.forget(oldest);
+            }
+            self.next += 1;
+            self.by_age.insert(self.next, key);
+            let fresh =
+                Reassembly { id: f.id, pieces: BTreeMap::new(), bytes: 0, last: None, began: now, order: self.next };
+            self.open.insert(key, fresh);
+        }
+        let Some(r) = self.open.get_mut(&key) else { return Taken::Dropped };
+        let beyond = r.last.is_some_and(|last| f.number > last || (f.last && f.number != last));
+        let shrinks = f.last && r.pieces.last_key_value().is_some_and(|(n, _)| *n > f.number);
+        if beyond || shrinks || r.bytes + f.data.len() > MAX_MESSAGE_LEN {
+            self.forget(key);
+            return Taken::Dropped;
+        }
+        if f.last {
+            r.last = Some(f.number);
+        }
+        if let std::collections::btree_map::Entry::Vacant(free) = r.pieces.entry(f.number) {
+            r.bytes += f.data.len();
+            free.insert(f.data.to_vec());
+        }
+        if r.last.map(usize::from) != Some(r.pieces.len()) {
+            return Taken::Waiting;
+        }
+        let mut whole = Vec::with_capacity(r.bytes);
+        for piece in r.pieces.values() {
+            whole.extend_from_slice(piece);
+        }
+        self.forget(key);
+        Taken::Whole(whole)
+    }
+
+    /// Gives up what belongs to these cookies.
+    pub(crate) fn forget(&mut self, key: (Cookie, Cookie)) {
+        if let Some(r) = self.open.remove(&key) {
+            self.by_age.remove(&r.order);
+        }
+    }
+
+    /// Gives up what is too old; the order of arrival is the order of age.
+    fn expire(&mut self, now: Instant) {
+        while let Some((_, key)) = self.by_age.first_key_value() {
+            let key = *key;
+            if self.open.get(&key).is_some_and(|r| now.since(r.began) < timer::REASSEMBLY) {
+                return;
+            }
+            self.forget(key);
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.open.len()
+    }
+}
+
+/// Cuts `message` into pieces, each a datagram of its own.
+pub(crate) fn split(message: &[u8], id: u16) -> Vec<Vec<u8>> {
+    let Ok((header, _)) = Header::split(message) else { return vec![message.to_vec()] };
+    let count = message.len().div_ceil(PIECE);
+    // More than a receiver takes: whole then, and IP has to do it.
+    if count > usize::from(MAX_FRAGMENTS) {
+        return vec![message.to_vec()];
+    }
+    (1..)
+        .zip(message.chunks(PIECE))
+        .map(|(number, data)| {
+            let mut chain = ChainWriter::new();
+            let fragment = Fragment { id, number, last: usize::from(number) == count, data };
+            chain.payload(PayloadType::FRAGMENT, |w| fragment.emit(w));
+            assemble(Header { flags: 0, ..header }, &chain)
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::header::ExchangeType;
+    use crate::message::Message;
+    use crate::payload::Payload;
+
+    fn fragment(bytes: &[u8]) -> Fragment<'_> {
+        match Message::parse(bytes).unwrap().payloads[..] {
+            [Payload::Fragment(f)] => f,
+            _ => panic!("not a fragment"),
+        }
+    }
+
+    fn whole(len: usize) -> Vec<u8> {
+        let h = Header::v1(Cookie([1; 8]), Cookie([2; 8]), ExchangeType::MAIN_MODE, 0);
+        let mut chain = ChainWriter::new();
+        chain.bytes(PayloadType::CERT, &vec![7; len]);
+        assemble(h, &chain)
+    }
+
+    #[test]
+    fn pieces_in_any_order_make_the_message() {
+        let message = whole(5000);
+        let mut pieces = split(&message, 9);
+        assert!(pieces.len() > 3 && pieces.iter().all(|p| p.len() <= 1280 - 52));
+        pieces.reverse();
+        let key = (Cookie([1; 8]), Cookie([2; 8]));
+        let mut table = Reassemblies::default();
+        let last = pieces.pop().unwrap();
+        for p in &pieces {
+            assert_eq!(table.take(Instant::ZERO, key, &fragment(p), 4), Taken::Waiting);
+            assert_eq!(table.take(Instant::ZERO, key, &fragment(p), 4), Taken::Waiting);
+        }
+        assert_eq!(table.take(Instant::ZERO, key, &fragment(&last), 4), Taken::Whole(message));
+        assert_eq!(table.len(), 0);
+    }
+
+    #[test]
+    fn the_table_is_bounded_and_forgets() {
+        let mut table = Reassemblies::default();
+        let f = Fragment { id: 1, number: 1, last: false, data: b"x" };
+        for n in 0..100u8 {
+            table.take(Instant::ZERO, (Cookie([n; 8]), Cookie([2; 8])), &f, 8);
+        }
+        assert_eq!(table.len(), 8);
+        let late = Instant::ZERO + timer::REASSEMBLY;
+        table.take(late, (Cookie([200; 8]), Cookie([2; 8])), &f, 8);
+        assert_eq!(table.len(), 1);
+        let beyond = Fragment { number: MAX_FRAGMENTS + 1, ..f };
+        assert_eq!(table.take(late, (Cookie([200; 8]), Cookie([2; 8])), &beyond, 8), Taken::Dropped);
+    }
+}
