@@ -16,9 +16,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
 
-use crate::data::sa::{InboundSa, OutboundSa};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use sallyport_base::PeerId;
+use sallyport_esp::{InboundSa, OutboundSa};
 
 /// Most messages that wait for a worker. A message is a few words or a box, so this is memory of some 100 KiB.
 pub const TO_DATA_QUEUE: usize = 4096;
@@ -196,7 +196,7 @@ pub enum ToData {
 
 impl ToData {
     /// Whether its protocol sends it again when it is lost.
-    const fn is_packet(&self) -> bool {
+    pub(crate) const fn is_packet(&self) -> bool {
         matches!(self, Self::SendIke { .. } | Self::SendL2tpControl { .. } | Self::SendPpp { .. })
     }
 }
@@ -355,6 +355,11 @@ impl ToDataReceiver {
     pub fn acknowledge(&self) {
         let _ = self.wake.read();
     }
+
+    /// Wakes the worker itself: it stopped before the queue was empty.
+    pub fn remind(&self) {
+        let _ = self.wake.write(1);
+    }
 }
 
 impl AsFd for ToDataReceiver {
@@ -385,7 +390,9 @@ pub struct FromDataSender {
 
 impl ToControl for FromDataSender {
     fn tell(&mut self, message: FromData) {
-        if self.queue.try_send(message).is_err() {
+        // IKE is what strangers can send. It may fill half of the queue; the rest is for peers that have an SA.
+        let stranger = matches!(message, FromData::IkeDatagram { .. });
+        if (stranger && self.queue.capacity() <= FROM_DATA_QUEUE / 2) || self.queue.try_send(message).is_err() {
             self.stats.from_data_dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -470,6 +477,23 @@ mod tests {
         }
         assert_eq!(link.stats.from_data_dropped.load(Ordering::Relaxed), 5);
         assert!(link.from_data_receiver.try_recv().is_ok());
+    }
+
+    #[test]
+    fn a_flood_of_ike_leaves_room_for_peers() {
+        let mut link = Link::new().unwrap();
+        let at: SocketAddr = "192.0.2.1:500".parse().unwrap();
+        for _ in 0..2 * FROM_DATA_QUEUE {
+            link.from_data.tell(FromData::IkeDatagram { local: at, remote: at, bytes: Vec::new() });
+        }
+        let before = link.stats.from_data_dropped.load(Ordering::Relaxed);
+        link.from_data.tell(FromData::L2tpControl { peer: PeerId(1), peer_port: 1701, bytes: Vec::new() });
+        assert_eq!(link.stats.from_data_dropped.load(Ordering::Relaxed), before);
+        let mut last = None;
+        while let Ok(message) = link.from_data_receiver.try_recv() {
+            last = Some(message);
+        }
+        assert!(matches!(last, Some(FromData::L2tpControl { .. })));
     }
 
     #[test]

@@ -128,6 +128,14 @@ impl<'a> Segments<'a> {
         }
     }
 
+    /// How many packets are still to come.
+    pub fn remaining(&self) -> usize {
+        match self.header_len {
+            0 => usize::from(self.n == 0),
+            _ => self.ip.total_len.saturating_sub(self.at).div_ceil(self.gso_size),
+        }
+    }
+
     /// Writes the next packet and says how long it is; `None` at the end, or where `out` is shorter than
     /// [`Segments::longest`].
     #[inline]
