@@ -30,7 +30,7 @@ Exit codes:
 
 /// A VPN concentrator for the L2TP/IPsec clients that every system already has, with its own certificate authority.
 #[derive(Debug, Parser)]
-#[command(name = "sallyport", version, about, after_help = AFTER_HELP, propagate_version = true, max_term_width = 110)]
+#[command(name = "sallyport", version, after_help = AFTER_HELP, max_term_width = 110)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) global: Global,
@@ -74,7 +74,7 @@ pub(crate) enum Command {
     /// Run a controller.
     Controller(daemon::controller::Arguments),
     /// Run a gateway that asks a controller elsewhere.
-    Gateway(gateway::Arguments),
+    Gateway(gateway::RunOrNoun),
     /// Users who may connect.
     #[command(subcommand)]
     User(user::Command),

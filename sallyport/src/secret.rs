@@ -1,7 +1,7 @@
 //! Secrets from people: asked for at the terminal or read from standard input, never from the argument list, which every
 //! user of the machine can read.
 
-use std::io::{BufRead, IsTerminal, Read};
+use std::io::{BufRead, IsTerminal};
 
 use clap::Args;
 use sallyport_proto::v1::Secret;

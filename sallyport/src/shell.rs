@@ -1,7 +1,7 @@
 //! Completions for shells and manual pages, made from the command line's own description.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, ValueHint};
 use clap_complete::Shell;
@@ -48,26 +48,14 @@ pub(crate) struct Man {
 impl Man {
     /// Prints or writes the pages.
     pub(crate) fn run(&self) -> Result {
-        let mut command = Cli::command();
-        command.build();
         match &self.dir {
-            None => print(&String::from_utf8_lossy(&page(command)?)),
+            None => print(&String::from_utf8_lossy(&page(Cli::command())?)),
             Some(dir) => {
                 fs::create_dir_all(dir).map_err(|e| Error::file("make", dir, &e))?;
-                write_pages(&command, "sallyport", dir)
+                clap_mangen::generate_to(Cli::command(), dir).map_err(|e| Error::file("write into", dir, &e))
             }
         }
     }
-}
-
-fn write_pages(command: &clap::Command, name: &str, dir: &Path) -> Result {
-    let path = dir.join(format!("{name}.1"));
-    let titled = command.clone().name(name.to_owned()).bin_name(name.replace('-', " "));
-    fs::write(&path, page(titled)?).map_err(|e| Error::file("write", &path, &e))?;
-    for inner in command.get_subcommands().filter(|c| !c.is_hide_set() && c.get_name() != "help") {
-        write_pages(inner, &format!("{name}-{}", inner.get_name()), dir)?;
-    }
-    Ok(())
 }
 
 fn page(command: clap::Command) -> Result<Vec<u8>> {

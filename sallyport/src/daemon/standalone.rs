@@ -11,8 +11,8 @@ use crate::logging;
 /// How to run both.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Needs root, or CAP_NET_ADMIN (the TUN device), CAP_NET_BIND_SERVICE (UDP 500) and CAP_NET_RAW (ESP without NAT). The first
-start makes the root CA, all certificates and an operator's identity below DIR; nothing has to be prepared.
+Needs root, or CAP_NET_ADMIN (the TUN device), CAP_NET_BIND_SERVICE (UDP 500) and CAP_NET_RAW (ESP without NAT). \
+The first start makes the root CA, all certificates and an operator's identity below DIR; nothing has to be prepared.
 
 Examples:
   sudo sallyport standalone

@@ -21,8 +21,8 @@ use crate::output::print;
 /// How to run the demo.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Everything happens in network namespaces of its own: nothing of this machine's network is touched, and nothing is left
-behind. Exit code 6 says that this machine does not allow it, and what to do.")]
+Everything happens in network namespaces of its own: nothing of this machine's network is touched, and nothing is \
+left behind. Exit code 6 says that this machine does not allow it, and what to do.")]
 pub(crate) struct Arguments {
     /// Only make the three hosts and check the wires between them.
     #[arg(long)]

@@ -22,9 +22,9 @@ use crate::output::{Column, Record, print, rfc3339};
 pub(crate) enum Command {
     /// Make a key and a certificate, and write both with the root into a folder.
     #[command(after_help = "\
-The folder holds key.pem (mode 0600), cert.pem (with intermediates) and ca.pem (the root). A gateway's folder holds one
-pair for gRPC and one for each kind of key in IKE; point `[gateway] identity` to it. An operator's folder is what
---identity takes. The controller keeps no copy of a key: what is lost is issued anew.
+The folder holds key.pem (mode 0600), cert.pem (with intermediates) and ca.pem (the root). \
+A gateway's folder holds one pair for gRPC and one for each kind of key in IKE; point `[gateway] identity` to it. \
+An operator's folder is what --identity takes. The controller keeps no copy of a key: what is lost is issued anew.
 
 Examples:
   sallyport cert issue --machine laptop7.example.com --out laptop7

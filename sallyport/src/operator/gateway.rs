@@ -17,11 +17,11 @@ use crate::output::{Column, Record, age, rfc3339};
     args_conflicts_with_subcommands = true,
     after_help = "\
 Examples:
-  sallyport cert issue --gateway gw1.example.com --out gw1      on the controller; copy the folder to the gateway
-  sudo sallyport gateway --config /etc/sallyport.toml           on the gateway
-  sallyport gateway list                                        anywhere with an operator's identity"
+  sallyport cert issue --gateway gw1.example.com --out gw1   # on the controller; copy gw1 over
+  sudo sallyport gateway --config /etc/sallyport.toml        # on the gateway
+  sallyport gateway list                                     # with an operator's identity"
 )]
-pub(crate) struct Arguments {
+pub(crate) struct RunOrNoun {
     #[command(flatten)]
     run: daemon::gateway::Arguments,
     #[command(subcommand)]
@@ -118,7 +118,7 @@ struct Removed<'a> {
 }
 
 /// Runs the command.
-pub(crate) async fn run(arguments: Arguments, global: &Global) -> Result {
+pub(crate) async fn run(arguments: RunOrNoun, global: &Global) -> Result {
     let Some(command) = arguments.command else { return daemon::gateway::run(arguments.run, global).await };
     let mut context = Context::open(global).await?;
     let client = &mut context.connection.client;

@@ -8,8 +8,8 @@ use std::io::{IsTerminal, Write};
 use clap::ValueEnum;
 use serde::Serialize;
 
-pub(crate) use moment::{age, duration, rfc3339};
-pub(crate) use table::{Align, Column, Table};
+pub(crate) use moment::{age, rfc3339};
+pub(crate) use table::{Column, Table};
 
 use crate::error::Result;
 

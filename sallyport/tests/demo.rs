@@ -1,0 +1,32 @@
+//! The demo's hosts and wires, and the demo itself, on a machine that allows them.
+
+use std::process::Command;
+
+/// Exit code for "this machine cannot do it".
+const MACHINE: i32 = 6;
+
+/// Runs the demo with `arguments`; `None`, and the reason on standard error, where the machine does not allow it.
+fn demo(arguments: &[&str]) -> Option<String> {
+    let output = Command::new(env!("CARGO_BIN_EXE_sallyport")).arg("demo").args(arguments).output().unwrap();
+    let (out, error) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    match output.status.code() {
+        Some(0) => Some(out.into_owned()),
+        Some(MACHINE) => {
+            assert!(error.starts_with("sallyport: ") && error.trim_end().ends_with(')'), "no remedy in: {error}");
+            skipped(&error);
+            None
+        }
+        code => panic!("exit code {code:?}\n{out}\n{error}"),
+    }
+}
+
+#[allow(clippy::print_stderr, reason = "a test that is skipped says why")]
+fn skipped(why: &str) {
+    eprintln!("skipped: {}", why.trim_end());
+}
+
+#[test]
+fn three_hosts_are_joined_by_two_wires() {
+    let Some(out) = demo(&["--plumbing"]) else { return };
+    assert!(out.contains("the inside host 10.77.0.10 answers the gateway only"), "{out}");
+}
