@@ -370,4 +370,4 @@ fn count(result: io::Result<()>, packets: u64, counters: &mut Counters) {
 
 #[cfg(test)]
 #[path = "coalesce_tests.rs"]
-mod tests;
+pub(super) mod tests;

@@ -98,8 +98,11 @@ pub enum DataError {
 impl DataPlane {
     /// Opens the sockets and starts the worker. `tun` is the inside; without it (tests) inner packets are dropped
     /// and counted. Sockets are opened by the calling thread, so in its network namespace.
-    pub fn start(config: DataConfig, tun: Option<Tun>) -> Result<Self, DataError> {
+    pub fn start(mut config: DataConfig, tun: Option<Tun>) -> Result<Self, DataError> {
         let (sockets, mut warnings) = open_sockets(&config)?;
+        if let Some(nat_t) = sockets.iter().find(|s| s.role() == Role::NatT) {
+            config.nat_t_port = nat_t.bound().port();
+        }
         if let Some(tun) = &tun
             && !(tun.offload() && tun.uso())
         {
@@ -148,3 +151,8 @@ impl DataHandle {
         }
     }
 }
+
+#[cfg(test)]
+mod rig;
+#[cfg(test)]
+mod tests;
