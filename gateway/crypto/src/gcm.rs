@@ -60,6 +60,7 @@ impl GcmCipher {
     /// Encrypts `buf` in place and returns the tag over `aad` and the ciphertext.
     ///
     /// It fails only for a buffer beyond the 2³⁶ − 32 bytes that GCM allows.
+    #[inline]
     pub fn seal_in_place(
         &self,
         nonce: [u8; NONCE_LEN],
@@ -77,6 +78,7 @@ impl GcmCipher {
     /// Checks and decrypts `buf`, which is the ciphertext and then the tag, in place; returns the plaintext.
     ///
     /// After an error `buf` holds nothing of use.
+    #[inline]
     pub fn open_in_place<'b>(
         &self,
         nonce: [u8; NONCE_LEN],

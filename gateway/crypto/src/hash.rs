@@ -3,6 +3,7 @@
 use core::fmt;
 use core::ops::Deref;
 
+use hmac::digest::Output as MacOutput;
 use hmac::{KeyInit, Mac};
 use md5::Md5;
 use sha1::Sha1;
@@ -162,12 +163,41 @@ fn keyed<M: Mac + KeyInit>(key: &[u8]) -> M {
     }
 }
 
-fn mac<M: Mac + Clone>(state: &M, parts: &[&[u8]]) -> Digest {
+/// The MAC of the parts as the primitive gives it.
+fn mac<M: Mac + Clone>(state: &M, parts: &[&[u8]]) -> MacOutput<M> {
     let mut m = state.clone();
     for part in parts {
         m.update(part);
     }
-    Digest::new(&m.finalize().into_bytes())
+    m.finalize().into_bytes()
+}
+
+/// Runs `$f` over the MAC of `$parts`, whatever the hash.
+macro_rules! with_mac {
+    ($hmac:expr, $parts:expr, $out:ident => $f:expr) => {
+        match &$hmac.0 {
+            State::Md5(s) => {
+                let $out = mac(s, $parts);
+                $f
+            }
+            State::Sha1(s) => {
+                let $out = mac(s, $parts);
+                $f
+            }
+            State::Sha256(s) => {
+                let $out = mac(s, $parts);
+                $f
+            }
+            State::Sha384(s) => {
+                let $out = mac(s, $parts);
+                $f
+            }
+            State::Sha512(s) => {
+                let $out = mac(s, $parts);
+                $f
+            }
+        }
+    };
 }
 
 impl Hmac {
@@ -198,20 +228,17 @@ impl Hmac {
     /// The MAC of the parts, one after the other.
     #[must_use]
     pub fn mac(&self, parts: &[&[u8]]) -> Digest {
-        match &self.0 {
-            State::Md5(s) => mac(s, parts),
-            State::Sha1(s) => mac(s, parts),
-            State::Sha256(s) => mac(s, parts),
-            State::Sha384(s) => mac(s, parts),
-            State::Sha512(s) => mac(s, parts),
-        }
+        with_mac!(self, parts, out => Digest::new(&out))
     }
 
-    /// Writes the MAC of the parts, cut to the length of `out`, which should not be longer than the MAC.
+    /// Writes the MAC of the parts, cut to the length of `out`, which should not be longer than the MAC. For packets:
+    /// unlike a [`Digest`], nothing is wiped, since a MAC that is sent is no secret.
     pub fn mac_into(&self, parts: &[&[u8]], out: &mut [u8]) {
-        for (to, from) in out.iter_mut().zip(self.mac(parts).iter()) {
-            *to = *from;
-        }
+        with_mac!(self, parts, mac => {
+            for (to, from) in out.iter_mut().zip(mac) {
+                *to = from;
+            }
+        });
     }
 
     /// Whether `tag` is the MAC of the parts, cut to the length of `tag`; in constant time.
@@ -219,11 +246,10 @@ impl Hmac {
     /// The caller decides how short a tag may be. An empty one never matches.
     #[must_use]
     pub fn verify(&self, parts: &[&[u8]], tag: &[u8]) -> bool {
-        let mac = self.mac(parts);
-        match mac.get(..tag.len()) {
+        with_mac!(self, parts, mac => match mac.get(..tag.len()) {
             Some(expected) if !tag.is_empty() => expected.ct_eq(tag).into(),
             _ => false,
-        }
+        })
     }
 }
 

@@ -62,7 +62,6 @@ impl<'b> Packet<'b> {
     }
 
     /// Whether it got through so far.
-    #[must_use]
     pub const fn outcome(&self) -> Result<(), EspDrop> {
         self.outcome
     }

@@ -144,16 +144,11 @@ impl OutboundSa {
         let (iv_out, body) = rest.split_at_mut_checked(iv_len).ok_or(EspDrop::NoRoom)?;
         let ([s0, s1, s2, s3], [n0, n1, n2, n3]) = (self.spi.to_be_bytes(), seq.to_be_bytes());
         *header = [s0, s1, s2, s3, n0, n1, n2, n3];
-        for (to, from) in iv_out.iter_mut().zip(iv) {
-            *to = from;
-        }
+        iv_out.copy_from_slice(iv.get(..iv_len).ok_or(EspDrop::NoRoom)?);
         let (_, trailer) = body.split_at_mut_checked(n).ok_or(EspDrop::NoRoom)?;
-        for (to, value) in trailer.iter_mut().zip(PADDING) {
-            *to = value;
-        }
-        if let Some(end) = trailer.last_chunk_mut::<TRAILER_LEN>() {
-            *end = [pad as u8, next_header];
-        }
+        let (padding, last) = trailer.split_last_chunk_mut::<TRAILER_LEN>().ok_or(EspDrop::NoRoom)?;
+        padding.copy_from_slice(PADDING.get(..pad).ok_or(EspDrop::NoRoom)?);
+        *last = [pad as u8, next_header];
 
         match &self.sealer {
             Sealer::Gcm(gcm) => {

@@ -50,7 +50,7 @@ pub fn spi(packet: &[u8]) -> Option<u32> {
 }
 
 /// The default padding 1, 2, 3 ... (RFC 4303 §2.4) at its longest.
-pub(crate) const PADDING: [u8; 255] = {
+pub(crate) static PADDING: [u8; 255] = {
     let mut bytes = [0; 255];
     let mut i = 0;
     while i < bytes.len() {

@@ -2,7 +2,7 @@ use hex_literal::hex;
 use sallyport_crypto::suite::{EspCipher, EspInteg};
 
 use super::*;
-use crate::{HEAD_ROOM, InboundSa, TAIL_ROOM};
+use crate::{EspHeader, HEAD_ROOM, InboundSa, TAIL_ROOM};
 
 fn config(suite: EspSuite, keymat: &[u8], spi: u32) -> SaConfig {
     SaConfig::new(spi, suite.split_keymat(keymat).unwrap())
@@ -24,18 +24,17 @@ fn roomy(payload: &[u8]) -> (Vec<u8>, Range<usize>) {
 fn check(
     suite: EspSuite,
     keymat: &[u8],
-    spi: u32,
-    seq: u32,
+    header: EspHeader,
     iv: &[u8],
     payload: &[u8],
     next_header: u8,
     expected: &[u8],
 ) {
-    let config = config(suite, keymat, spi);
+    let config = config(suite, keymat, header.spi);
     let mut whole_iv = [0; 16];
     whole_iv[..iv.len()].copy_from_slice(iv);
     let (mut buf, range) = roomy(payload);
-    let packet = outbound(&config).seal_as(&mut buf, range, next_header, seq, whole_iv).unwrap();
+    let packet = outbound(&config).seal_as(&mut buf, range, next_header, header.seq, whole_iv).unwrap();
     let packet = &mut buf[packet];
     assert_eq!(packet.len(), crate::sealed_len(suite, payload.len()));
     assert_eq!(&packet[..expected.len()], expected, "{suite}");
@@ -52,7 +51,7 @@ fn packets_match_rfc_3602_section_4() {
     let check = |key: [u8; 16], spi, seq, iv: [u8; 16], payload: &[u8], next_header, ciphertext: &[u8]| {
         let keymat = [&key[..], &[9; 20]].concat();
         let expected = [&u32::to_be_bytes(spi)[..], &u32::to_be_bytes(seq), &iv, ciphertext].concat();
-        check(EspSuite::AES128_CBC_SHA1, &keymat, spi, seq, &iv, payload, next_header, &expected);
+        check(EspSuite::AES128_CBC_SHA1, &keymat, EspHeader { spi, seq }, &iv, payload, next_header, &expected);
     };
     // Case 5
     check(
@@ -124,9 +123,10 @@ fn packets_match_rfc_3602_section_4() {
 fn packets_match_an_independent_implementation() {
     const PAYLOAD: &[u8] = b"Sallyport inner payload, 33 bytes";
     let keymat: Vec<u8> = (1..=100).collect();
+    let header = EspHeader { spi: 0xa1b2_c3d4, seq: 0x0102_0304 };
     let check = |cipher, integ, iv: &[u8], expected: &[u8]| {
         let suite = EspSuite::new(cipher, integ).unwrap();
-        check(suite, &keymat[..suite.keymat_len()], 0xa1b2_c3d4, 0x0102_0304, iv, PAYLOAD, 17, expected);
+        check(suite, &keymat[..suite.keymat_len()], header, iv, PAYLOAD, 17, expected);
     };
     let iv = hex!("00112233445566778899aabbccddeeff");
     check(
