@@ -4,9 +4,13 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 
 use rtnetlink::packet_route::route::{RouteMessage, RouteScope};
-use rtnetlink::{AddressMessageBuilder, Handle, RouteMessageBuilder};
+use rtnetlink::{AddressMessageBuilder, Handle, LinkUnspec, RouteMessageBuilder};
 
 use super::{NetError, Tun};
+
+/// The device's queue in packets: at 500, the kernel's default, a burst of one fast TCP connection is cut and the
+/// connection slows down for nothing.
+const TX_QUEUE_LEN: u32 = 4096;
 
 /// An IPv4 network of clients that is reached through the device, and our own address in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,7 +49,6 @@ impl std::fmt::Debug for Inside {
 impl Inside {
     /// Creates the device `name` with this MTU and brings it up. The second half goes to
     /// [`crate::data::DataPlane::start`]. Needs CAP_NET_ADMIN in the network namespace and `/dev/net/tun`.
-    #[allow(clippy::unused_async)] // it has to run inside a runtime, and that is how its type says so
     pub async fn create(name: &str, mtu: u16) -> Result<(Self, Tun), NetError> {
         let tun = Tun::create(name, mtu)?;
         let io = |e: std::io::Error| NetError::new(format!("device {name}"), e);
@@ -54,6 +57,11 @@ impl Inside {
         let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"), "1\n");
         let (connection, handle, _) = rtnetlink::new_connection().map_err(|e| NetError::new("rtnetlink", e))?;
         let netlink = tokio::spawn(connection);
+        // By netlink, not by the ioctl: that one asks for the privilege in the first user namespace.
+        let longer = LinkUnspec::new_with_index(index).txqueuelen(TX_QUEUE_LEN).build();
+        if let Err(e) = handle.link().set(longer).execute().await {
+            tracing::warn!(device = name, error = %e, "the device keeps its short queue; bursts may be cut");
+        }
         let (routers, routes) = (BTreeSet::new(), BTreeSet::new());
         Ok((Self { handle, netlink, name, index, routers, routes }, tun))
     }

@@ -79,7 +79,7 @@ fn in_namespace(name: &str, test: fn() -> Result<(), String>) {
         Ok(()) => Some(test()),
         Err(_) => None,
     });
-    let skipped = |why: &str| eprintln_test(&format!("skipped: {why}"));
+    let skipped = |why: &str| eprintln_test(&format!("skipped: {}", why.trim_end()));
     match inner.join().unwrap() {
         Some(Ok(())) => {}
         Some(Err(why)) => skipped(&why),
@@ -98,7 +98,11 @@ fn in_namespace(name: &str, test: fn() -> Result<(), String>) {
                 Ok(out) if String::from_utf8_lossy(&out.stderr).starts_with("unshare:") => {
                     skipped(&String::from_utf8_lossy(&out.stderr));
                 }
-                Ok(out) => assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr)),
+                Ok(out) => {
+                    let text = String::from_utf8_lossy(&out.stderr);
+                    assert!(out.status.success(), "{text}");
+                    eprintln_test(text.trim_end());
+                }
                 Err(e) => skipped(&format!("no network namespace, and the unshare command: {e}")),
             }
         }
@@ -107,7 +111,9 @@ fn in_namespace(name: &str, test: fn() -> Result<(), String>) {
 
 #[allow(clippy::print_stderr)] // a test's only way to say that it did not run
 fn eprintln_test(text: &str) {
-    eprintln!("{text}");
+    if !text.is_empty() {
+        eprintln!("{text}");
+    }
 }
 
 /// Both ends of a pair of SAs, with fixed keys.

@@ -13,10 +13,6 @@ pub const VNET_HEADER_LEN: usize = 10;
 /// Longest read from the device: a superpacket of the largest IPv4 length with its header.
 pub const MAX_INSIDE_FRAME: usize = VNET_HEADER_LEN + 65_535;
 
-/// The device's queue: at 500, the kernel's default, a burst of one fast TCP connection is cut
-/// and the connection slows down for nothing.
-const TX_QUEUE_LEN: u32 = 4096;
-
 /// The inside device, as the data plane's worker owns it.
 pub struct Tun {
     device: SyncDevice,
@@ -38,7 +34,7 @@ impl Tun {
                 .name(name)
                 .mtu(mtu)
                 .with(|b| {
-                    b.offload(offload).tx_queue_len(TX_QUEUE_LEN);
+                    b.offload(offload);
                 })
                 .build_sync()
         };
