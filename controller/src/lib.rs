@@ -1,1 +1,39 @@
-//! Placeholder; see the crate's description.
+//! The controller: one Raft group, the certificate authority, users, pools, leases and sessions.
+//!
+//! [`Controller::start`] on a state folder gives a [`Running`] controller that answers gateways and operators over mutual
+//! TLS (the contract is `sallyport-proto`). What is durable is in [`state::State`], a pure function of the Raft log;
+//! [`raft`] stores it. What is secret is sealed before it enters the log.
+//!
+//! The state folder:
+//!
+//! | path | what |
+//! |---|---|
+//! | `seal.key` | opens everything that is sealed; keep a copy apart from backups of the rest |
+//! | `raft/store`, `raft/snapshots` | log, state, snapshots |
+//! | `ca/root.pem`, `ca/root.key.sealed` | the root and its sealed key, outside the store |
+//! | `controller/` | this controller's own certificate and key |
+//! | `operator/` | certificate, key and root for the first operator's tool |
+
+mod api;
+mod app;
+mod auth;
+mod authority;
+mod bootstrap;
+mod clock;
+mod config;
+mod error;
+mod files;
+mod http;
+mod identity;
+mod janitor;
+mod metrics;
+pub mod raft;
+mod seal;
+mod soft;
+pub mod state;
+
+pub use app::{Controller, Running};
+pub use authority::{IssueRequest, Issued};
+pub use clock::Clock;
+pub use config::{AuthorityConfig, Config, Engine, GatewaysConfig, LimitsConfig, PasswordsConfig, StorageConfig};
+pub use error::Error;

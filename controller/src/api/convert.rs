@@ -1,0 +1,259 @@
+//! Between the contract's messages and the state's rows.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use sallyport_ca::{KeyAlgorithm, Profile};
+use sallyport_proto::v1;
+use tonic::Status;
+
+use crate::state::net::Net;
+use crate::state::{CertificateRow, PoolRow, SettingsRow, State, UserRow};
+
+/// Entries of a page when nothing is asked for, and at most.
+const PAGE: (usize, usize) = (100, 1_000);
+
+/// How many entries a page holds.
+pub(super) fn page_size(asked: u32) -> usize {
+    match asked as usize {
+        0 => PAGE.0,
+        n => n.min(PAGE.1),
+    }
+}
+
+/// One page of `items`, and the token of the next: the key of its last item.
+pub(super) fn page<T>(items: impl Iterator<Item = T>, size: u32, key: impl FnOnce(&T) -> String) -> (Vec<T>, String) {
+    let size = page_size(size);
+    let mut page: Vec<T> = items.take(size + 1).collect();
+    let more = page.len() > size;
+    page.truncate(size);
+    let token = page.last().filter(|_| more).map(key).unwrap_or_default();
+    (page, token)
+}
+
+/// A token that is a number; empty is none.
+pub(super) fn number_token(token: &str, radix: u32) -> Result<Option<u64>, Status> {
+    if token.is_empty() {
+        return Ok(None);
+    }
+    u64::from_str_radix(token, radix)
+        .map(Some)
+        .map_err(|_| Status::invalid_argument("page_token is not one that this controller gave"))
+}
+
+/// An address that is not 0.0.0.0; that is how "none" is stored.
+fn address_text(address: u32) -> String {
+    if address == 0 { String::new() } else { Ipv4Addr::from(address).to_string() }
+}
+
+/// An IPv4 address; empty is none.
+pub(super) fn address(text: &str, field: &str) -> Result<u32, Status> {
+    if text.is_empty() {
+        return Ok(0);
+    }
+    text.parse::<Ipv4Addr>()
+        .map(u32::from)
+        .map_err(|_| Status::invalid_argument(format!("{field}: {text:?} is not an IPv4 address")))
+}
+
+/// IPv4 addresses, at most `max`.
+pub(super) fn addresses(texts: &[String], field: &str, max: usize) -> Result<Vec<u32>, Status> {
+    if texts.len() > max {
+        return Err(Status::invalid_argument(format!("{field}: at most {max}")));
+    }
+    let some = |text: &String| match address(text, field)? {
+        0 => Err(Status::invalid_argument(format!("{field}: an empty address"))),
+        a => Ok(a),
+    };
+    texts.iter().map(some).collect()
+}
+
+/// Networks, at most `max`.
+pub(super) fn networks(texts: &[String], field: &str, max: usize) -> Result<Vec<Net>, Status> {
+    if texts.len() > max {
+        return Err(Status::invalid_argument(format!("{field}: at most {max}")));
+    }
+    let net = |text: &String| text.parse().map_err(|e| Status::invalid_argument(format!("{field}: {e}")));
+    texts.iter().map(net).collect()
+}
+
+/// The address in `192.0.2.1:4500`, `[2001:db8::1]:4500` or an address alone.
+pub(super) fn source(remote: &str) -> Option<IpAddr> {
+    remote.parse::<SocketAddr>().map(|a| a.ip()).or_else(|_| remote.parse()).ok()
+}
+
+/// A session id as text.
+pub(super) fn session_text(id: u64) -> String {
+    format!("{id:016x}")
+}
+
+/// A session id from text.
+pub(super) fn session_id(text: &str) -> Option<u64> {
+    (text.len() == 16).then(|| u64::from_str_radix(text, 16).ok()).flatten()
+}
+
+/// A user without secrets.
+pub(super) fn user(state: &State, key: &str, row: &UserRow) -> v1::User {
+    v1::User {
+        name: row.name.clone(),
+        enabled: row.enabled,
+        pool: row.pool.clone(),
+        address: address_text(row.address),
+        max_sessions: row.max_sessions,
+        created_unix_ms: row.created_ms,
+        password_set_unix_ms: row.password_set_ms,
+        chap_md5_possible: row.credentials.as_ref().is_some_and(|c| !c.sealed_password.is_empty()),
+        live_sessions: u32::try_from(state.sessions_of_user(key)).unwrap_or(u32::MAX),
+        comment: row.comment.clone(),
+    }
+}
+
+fn texts(addresses: &[u32]) -> Vec<String> {
+    addresses.iter().map(|a| address_text(*a)).collect()
+}
+
+/// A pool with its use.
+pub(super) fn pool_info(state: &State, name: &str, row: &PoolRow) -> v1::PoolInfo {
+    let (size, used) = state.pool_use(name);
+    v1::PoolInfo {
+        name: name.to_owned(),
+        networks: row.networks.iter().map(ToString::to_string).collect(),
+        router: address_text(row.router),
+        dns: texts(&row.dns),
+        nbns: texts(&row.nbns),
+        excluded: row.excluded.iter().map(ToString::to_string).collect(),
+        size,
+        used,
+    }
+}
+
+/// A pool as gateways see it.
+pub(super) fn pool(name: &str, row: &PoolRow) -> v1::Pool {
+    v1::Pool {
+        name: name.to_owned(),
+        networks: row.networks.iter().map(ToString::to_string).collect(),
+        router: address_text(row.router),
+    }
+}
+
+/// A certificate record.
+pub(super) fn certificate(row: &CertificateRow) -> v1::CertificateInfo {
+    v1::CertificateInfo {
+        serial: row.serial.clone(),
+        profile: row.profile,
+        name: row.name.clone(),
+        sans: row.sans.clone(),
+        not_before_unix_ms: row.not_before_ms,
+        not_after_unix_ms: row.not_after_ms,
+        fingerprint: row.fingerprint.clone(),
+        revoked_unix_ms: row.revoked_ms,
+        revocation_reason: row.revocation_reason.clone(),
+        key_algorithm: row.key_algorithm,
+        issued_unix_ms: row.issued_ms,
+    }
+}
+
+/// The profile to issue from.
+pub(super) fn profile(asked: v1::CertificateProfile) -> Result<Profile, Status> {
+    use v1::CertificateProfile as P;
+    match asked {
+        P::Machine => Ok(Profile::Machine),
+        P::Gateway => Ok(Profile::Gateway),
+        P::GatewayLink => Ok(Profile::GatewayLink),
+        P::Operator => Ok(Profile::Operator),
+        P::Unspecified => Err(Status::invalid_argument("profile: say machine, gateway, gateway-link or operator")),
+        P::Controller | P::Root => {
+            Err(Status::invalid_argument("profile: certificates of controllers and roots are not issued by request"))
+        }
+    }
+}
+
+/// The kind of key to make. Built-in clients of Windows, macOS and Android need RSA; the rest take the smaller kind.
+pub(super) const fn key_algorithm(asked: v1::KeyAlgorithm, profile: Profile) -> KeyAlgorithm {
+    match asked {
+        v1::KeyAlgorithm::Unspecified => match profile {
+            Profile::Machine | Profile::Gateway => KeyAlgorithm::Rsa2048,
+            _ => KeyAlgorithm::EcdsaP256,
+        },
+        v1::KeyAlgorithm::EcdsaP256 => KeyAlgorithm::EcdsaP256,
+        v1::KeyAlgorithm::EcdsaP384 => KeyAlgorithm::EcdsaP384,
+        v1::KeyAlgorithm::Rsa2048 => KeyAlgorithm::Rsa2048,
+        v1::KeyAlgorithm::Rsa3072 => KeyAlgorithm::Rsa3072,
+        v1::KeyAlgorithm::Rsa4096 => KeyAlgorithm::Rsa4096,
+    }
+}
+
+/// The settings as operators see them.
+pub(super) fn settings(state: &State) -> v1::Settings {
+    let row = state.settings();
+    let psk = state.sealed_psk();
+    v1::Settings {
+        version: row.version,
+        auth_methods: row.auth_methods,
+        store_chap_secrets: row.store_chap_secrets,
+        ike: Some(row.ike.unwrap_or_default()),
+        ppp: Some(row.ppp.unwrap_or_default()),
+        idle_timeout_s: row.idle_timeout_s,
+        session_timeout_s: row.session_timeout_s,
+        max_sessions_per_user: row.max_sessions_per_user,
+        lockout_failures: row.lockout_failures,
+        lockout_s: row.lockout_s,
+        psk_set: psk.is_some(),
+        psk_set_unix_ms: psk.map_or(0, |(_, at)| at),
+        audit_keep: row.audit_keep,
+    }
+}
+
+/// Settings to store, checked.
+pub(super) fn settings_row(settings: v1::Settings) -> Result<SettingsRow, Status> {
+    let bad = |text: &str| Err(Status::invalid_argument(text.to_owned()));
+    if settings.auth_methods.is_empty() {
+        return bad("auth_methods: allow at least one protocol");
+    }
+    for (i, method) in settings.auth_methods.iter().enumerate() {
+        let known = v1::AuthMethod::try_from(*method).is_ok_and(|m| m != v1::AuthMethod::Unspecified);
+        if !known || settings.auth_methods.iter().take(i).any(|m| m == method) {
+            return bad("auth_methods: each of PAP, CHAP-MD5, MS-CHAPv2 at most once");
+        }
+    }
+    let chap = settings.auth_methods.contains(&v1::AuthMethod::ChapMd5.into());
+    if chap && !settings.store_chap_secrets {
+        return bad(
+            "auth_methods: CHAP-MD5 can only be checked against a kept password; set store_chap_secrets, too, and set the \
+             passwords again",
+        );
+    }
+    let ike = settings.ike.unwrap_or_default();
+    for (field, list) in [("ike_proposals", &ike.ike_proposals), ("esp_proposals", &ike.esp_proposals)] {
+        let fits = |p: &String| {
+            (1..=64).contains(&p.len()) && p.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        };
+        if list.len() > 32 || !list.iter().all(fits) {
+            return Err(Status::invalid_argument(format!(
+                "{field}: at most 32 proposals such as aes256-sha256-modp2048 or aes256gcm16"
+            )));
+        }
+    }
+    if ike.dpd_timeout_s != 0 && ike.dpd_timeout_s < ike.dpd_delay_s {
+        return bad("dpd_timeout_s must not be less than dpd_delay_s");
+    }
+    let ppp = settings.ppp.unwrap_or_default();
+    if ppp.mru != 0 && !(128..=1500).contains(&ppp.mru) {
+        return bad("mru must be 128 to 1500 bytes");
+    }
+    if settings.lockout_s > 86_400 {
+        return bad("lockout_s must be at most 86400");
+    }
+    Ok(SettingsRow {
+        version: settings.version,
+        auth_methods: settings.auth_methods,
+        store_chap_secrets: settings.store_chap_secrets,
+        ike: Some(ike),
+        ppp: Some(ppp),
+        idle_timeout_s: settings.idle_timeout_s,
+        session_timeout_s: settings.session_timeout_s,
+        max_sessions_per_user: settings.max_sessions_per_user,
+        lockout_failures: settings.lockout_failures,
+        lockout_s: settings.lockout_s,
+        audit_keep: if settings.audit_keep == 0 { 10_000 } else { settings.audit_keep },
+    })
+}

@@ -1,0 +1,370 @@
+//! The service for gateways.
+
+use std::sync::Arc;
+
+use ring::digest;
+use sallyport_proto::v1;
+use sallyport_proto::v1::gateway_server::Gateway;
+use subtle::ConstantTimeEq;
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+use super::caller::Caller;
+use super::convert::{session_id, session_text};
+use super::error::{conflict, done};
+use super::{observed, watch as policy};
+use crate::app::Core;
+use crate::metrics::Rpc;
+use crate::state::{Action, EndSessions, EndedSession, Outcome, RecordAttempts, RegisterGateway, SessionsUp, State};
+
+mod authenticate;
+
+/// Reports and attempts in one call.
+const MAX_BATCH: usize = 1_000;
+/// Longest text field of a request that we keep, bytes.
+const MAX_TEXT: usize = 512;
+/// Public addresses of a gateway.
+const MAX_ADDRESSES: usize = 16;
+
+/// The service.
+pub(super) struct GatewayService {
+    core: Arc<Core>,
+    stopped: watch::Receiver<bool>,
+}
+
+/// The gateway in this slot and epoch is the caller.
+pub(super) fn check_member(state: &State, caller: &Caller, member: Option<v1::Member>) -> Result<v1::Member, Status> {
+    let stale = || Status::failed_precondition("this gateway was given up or replaced; it must register again");
+    let member = member.ok_or_else(|| Status::invalid_argument("member is missing"))?;
+    let gateway = state.gateways.get(&member.slot).ok_or_else(stale)?;
+    if gateway.name != caller.name || gateway.epoch != member.epoch || gateway.lost {
+        return Err(stale());
+    }
+    Ok(member)
+}
+
+/// Cuts a text that is only for people, so that the audit stays bounded.
+fn cut(mut text: String) -> String {
+    if text.len() > MAX_TEXT {
+        let mut end = MAX_TEXT;
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        text.truncate(end);
+    }
+    text
+}
+
+fn cut_machine(machine: Option<v1::MachineIdentity>) -> Option<v1::MachineIdentity> {
+    machine.map(|m| v1::MachineIdentity {
+        auth: m.auth,
+        name: cut(m.name),
+        certificate_serial: cut(m.certificate_serial),
+    })
+}
+
+/// 16 bytes that are the same for the same gateway, purpose and request: no gateway can speak under another's ids.
+fn dedup_id(gateway: &str, purpose: &str, request_id: &[u8]) -> [u8; 16] {
+    let mut context = digest::Context::new(&digest::SHA256);
+    for part in [gateway.as_bytes(), purpose.as_bytes()] {
+        context.update(&(part.len() as u64).to_be_bytes());
+        context.update(part);
+    }
+    context.update(request_id);
+    let mut id = [0; 16];
+    for (to, from) in id.iter_mut().zip(context.finish().as_ref()) {
+        *to = *from;
+    }
+    id
+}
+
+fn request_id(bytes: &[u8]) -> Result<(), Status> {
+    if bytes.len() == 16 { Ok(()) } else { Err(Status::invalid_argument("request_id must have 16 bytes")) }
+}
+
+impl GatewayService {
+    /// The service over `core`.
+    pub(super) const fn new(core: Arc<Core>, stopped: watch::Receiver<bool>) -> Self {
+        Self { core, stopped }
+    }
+
+    fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
+        Caller::of(&self.core, request, v1::CertificateProfile::GatewayLink)
+    }
+
+    /// The caller speaks as a member in force; all that was acknowledged is in the state.
+    async fn member(&self, caller: &Caller, member: Option<v1::Member>) -> Result<v1::Member, Status> {
+        self.core.node.linearizable().await?;
+        let member = check_member(&self.core.node.shared().read(), caller, member)?;
+        self.core.soft.heard(member.slot, member.epoch, self.core.clock.monotonic_ms(), self.core.clock.unix_ms());
+        Ok(member)
+    }
+
+    async fn do_register(&self, request: Request<v1::RegisterRequest>) -> Result<v1::RegisterResponse, Status> {
+        let caller = self.caller(&request)?;
+        let request = request.into_inner();
+        if request.name != caller.name {
+            return Err(Status::permission_denied(format!(
+                "this gateway calls itself {:?}, its certificate says {:?}; set the name in its configuration to that",
+                request.name, caller.name
+            )));
+        }
+        if request.boot_id.len() != 16 {
+            return Err(Status::invalid_argument("boot_id must have 16 bytes"));
+        }
+        if request.addresses.len() > MAX_ADDRESSES {
+            return Err(Status::invalid_argument(format!("addresses: at most {MAX_ADDRESSES}")));
+        }
+        let command = RegisterGateway {
+            name: request.name,
+            version: cut(request.version),
+            boot_id: request.boot_id,
+            addresses: request.addresses.into_iter().map(cut).collect(),
+            max_sessions: request.max_sessions,
+        };
+        let reply = self.core.propose(Action::RegisterGateway(command)).await?;
+        let registered = match reply.outcome {
+            Some(Outcome::Registered(registered)) => registered,
+            Some(Outcome::Conflict(c)) => return Err(conflict(c)),
+            other => return Err(Status::internal(format!("unexpected answer {other:?}"))),
+        };
+        let clock = &self.core.clock;
+        self.core.soft.heard(registered.slot, registered.epoch, clock.monotonic_ms(), clock.unix_ms());
+        tracing::info!(gateway = %caller.name, slot = registered.slot, epoch = registered.epoch, "a gateway registered");
+        let config = self.core.config.gateways;
+        Ok(v1::RegisterResponse {
+            member: Some(v1::Member { slot: registered.slot, epoch: registered.epoch }),
+            heartbeat_interval_ms: config.heartbeat_ms,
+            gateway_timeout_ms: config.timeout_ms,
+            report_interval_ms: config.report_ms,
+            policy: Some(policy::policy(&self.core)?),
+            now_unix_ms: clock.unix_ms(),
+        })
+    }
+
+    async fn do_watch(
+        &self,
+        request: Request<v1::WatchPolicyRequest>,
+    ) -> Result<ReceiverStream<Result<v1::WatchPolicyResponse, Status>>, Status> {
+        let caller = self.caller(&request)?;
+        let member = self.member(&caller, request.into_inner().member).await?;
+        let (tx, rx) = mpsc::channel(policy::QUEUE);
+        tokio::spawn(policy::follow(self.core.clone(), caller, member, tx, self.stopped.clone()));
+        Ok(ReceiverStream::new(rx))
+    }
+
+    async fn do_admit(&self, request: Request<v1::AdmitPeerRequest>) -> Result<v1::AdmitPeerResponse, Status> {
+        use v1::admit_peer_response::Decision;
+        let caller = self.caller(&request)?;
+        let request = request.into_inner();
+        request_id(&request.request_id)?;
+        self.member(&caller, request.member).await?;
+        let decision = {
+            let state = self.core.node.shared().read();
+            let now_ms = self.core.clock.unix_ms().max(state.now_ms());
+            state.machine_certificate(&request.certificate_serial, now_ms).and_then(|record| {
+                if bool::from(record.fingerprint.ct_eq(&request.fingerprint)) {
+                    return Ok(record.name.clone());
+                }
+                Err((
+                    format!(
+                        "the certificate with serial number {} is not the one that this authority issued under it",
+                        record.serial
+                    ),
+                    "the authority's key was used elsewhere: replace the root".to_owned(),
+                ))
+            })
+        };
+        self.core.metrics.admission(decision.is_ok());
+        let decision = match decision {
+            Ok(name) => Decision::Admitted(v1::PeerAdmitted { name }),
+            Err((cause, remedy)) => {
+                let attempt = v1::Attempt {
+                    id: request.request_id,
+                    time_unix_ms: self.core.clock.unix_ms(),
+                    gateway: caller.name.clone(),
+                    remote: cut(request.remote),
+                    machine: Some(v1::MachineIdentity {
+                        auth: v1::MachineAuth::Certificate.into(),
+                        name: cut(request.subject),
+                        certificate_serial: cut(request.certificate_serial),
+                    }),
+                    claimed_identity: cut(request.claimed_identity),
+                    phase: v1::Phase::IkeMainMode.into(),
+                    outcome: v1::Outcome::Refused.into(),
+                    cause: cause.clone(),
+                    remedy: remedy.clone(),
+                    controller_time: true,
+                    ..v1::Attempt::default()
+                };
+                self.record(vec![attempt]).await?;
+                Decision::Refused(v1::PeerRefused { cause, remedy })
+            }
+        };
+        Ok(v1::AdmitPeerResponse { decision: Some(decision) })
+    }
+
+    async fn record(&self, attempts: Vec<v1::Attempt>) -> Result<(), Status> {
+        done(self.core.propose(Action::RecordAttempts(RecordAttempts { attempts })).await?).map(drop)
+    }
+
+    async fn do_report_sessions(
+        &self,
+        request: Request<v1::ReportSessionsRequest>,
+    ) -> Result<v1::ReportSessionsResponse, Status> {
+        let caller = self.caller(&request)?;
+        let request = request.into_inner();
+        if request.reports.len() > MAX_BATCH {
+            return Err(Status::invalid_argument(format!("at most {MAX_BATCH} reports in one call")));
+        }
+        let member = self.member(&caller, request.member).await?;
+        let (mut up, mut down, mut unknown) = (Vec::new(), Vec::new(), Vec::new());
+        {
+            let state = self.core.node.shared().read();
+            let mut signs = self.core.soft.lock();
+            let (now, unix) = (self.core.clock.monotonic_ms(), self.core.clock.unix_ms());
+            for report in request.reports {
+                let id = session_id(&report.session_id)
+                    .ok_or_else(|| Status::invalid_argument(format!("{:?} is no session id", report.session_id)))?;
+                let owned = |s: &&crate::state::SessionRow| (s.slot, s.epoch) == (member.slot, member.epoch);
+                let session = state.sessions.get(&id).filter(owned);
+                match (report.state(), session) {
+                    (v1::SessionState::Up, Some(session)) => {
+                        if session.up_ms == 0 {
+                            up.push(id);
+                        }
+                        let signs = signs.sessions.entry(id).or_default();
+                        signs.seen_ms = now;
+                        if let Some(counters) = report.counters {
+                            (signs.counters, signs.counters_unix_ms) = (counters, unix);
+                        }
+                        signs.remote = cut(report.remote);
+                    }
+                    (v1::SessionState::Up, None) => unknown.push(report.session_id),
+                    (v1::SessionState::Down, Some(_)) => {
+                        down.push(EndedSession {
+                            session_id: id,
+                            reason: report.end_reason,
+                            text: cut(report.end_text),
+                        });
+                    }
+                    (v1::SessionState::Down, None) => {}
+                    (v1::SessionState::Unspecified | v1::SessionState::Authorized, _) => {
+                        return Err(Status::invalid_argument("a session is reported up or down"));
+                    }
+                }
+            }
+        }
+        let v1::Member { slot, epoch } = member;
+        if !up.is_empty() {
+            let command = SessionsUp { slot, epoch, session_ids: up };
+            let done = done(self.core.propose(Action::SessionsUp(command)).await?)?;
+            unknown.extend(done.unknown.into_iter().map(session_text));
+        }
+        if !down.is_empty() {
+            done(self.core.propose(Action::EndSessions(EndSessions { slot, epoch, sessions: down })).await?)?;
+        }
+        Ok(v1::ReportSessionsResponse { unknown_session_ids: unknown })
+    }
+
+    async fn do_report_attempts(
+        &self,
+        request: Request<v1::ReportAttemptsRequest>,
+    ) -> Result<v1::ReportAttemptsResponse, Status> {
+        let caller = self.caller(&request)?;
+        let request = request.into_inner();
+        if request.attempts.len() > MAX_BATCH {
+            return Err(Status::invalid_argument(format!("at most {MAX_BATCH} attempts in one call")));
+        }
+        self.member(&caller, request.member).await?;
+        let mut attempts = Vec::with_capacity(request.attempts.len());
+        for attempt in request.attempts {
+            if attempt.id.len() != 16 {
+                return Err(Status::invalid_argument("the id of an attempt must have 16 bytes"));
+            }
+            attempts.push(v1::Attempt {
+                gateway: caller.name.clone(),
+                remote: cut(attempt.remote),
+                machine: cut_machine(attempt.machine),
+                claimed_identity: cut(attempt.claimed_identity),
+                user: cut(attempt.user),
+                cause: cut(attempt.cause),
+                remedy: cut(attempt.remedy),
+                session_id: cut(attempt.session_id),
+                controller_time: false,
+                ..attempt
+            });
+        }
+        if !attempts.is_empty() {
+            self.record(attempts).await?;
+        }
+        Ok(v1::ReportAttemptsResponse {})
+    }
+
+    async fn do_heartbeat(&self, request: Request<v1::HeartbeatRequest>) -> Result<v1::HeartbeatResponse, Status> {
+        let caller = self.caller(&request)?;
+        let request = request.into_inner();
+        let member = self.member(&caller, request.member).await?;
+        if let Some(signs) = self.core.soft.lock().gateways.get_mut(&member.slot) {
+            signs.live_sessions = request.live_sessions;
+            signs.half_open = request.half_open;
+            signs.draining = request.draining;
+        }
+        Ok(v1::HeartbeatResponse {
+            policy_version: self.core.node.shared().read().policy_version(),
+            now_unix_ms: self.core.clock.unix_ms(),
+        })
+    }
+}
+
+#[tonic::async_trait]
+impl Gateway for GatewayService {
+    async fn register(&self, request: Request<v1::RegisterRequest>) -> Result<Response<v1::RegisterResponse>, Status> {
+        observed(&self.core, Rpc::Register, self.do_register(request)).await
+    }
+
+    type WatchPolicyStream = ReceiverStream<Result<v1::WatchPolicyResponse, Status>>;
+
+    async fn watch_policy(
+        &self,
+        request: Request<v1::WatchPolicyRequest>,
+    ) -> Result<Response<Self::WatchPolicyStream>, Status> {
+        observed(&self.core, Rpc::WatchPolicy, self.do_watch(request)).await
+    }
+
+    async fn admit_peer(
+        &self,
+        request: Request<v1::AdmitPeerRequest>,
+    ) -> Result<Response<v1::AdmitPeerResponse>, Status> {
+        observed(&self.core, Rpc::AdmitPeer, self.do_admit(request)).await
+    }
+
+    async fn authenticate(
+        &self,
+        request: Request<v1::AuthenticateRequest>,
+    ) -> Result<Response<v1::AuthenticateResponse>, Status> {
+        observed(&self.core, Rpc::Authenticate, self.do_authenticate(request)).await
+    }
+
+    async fn report_sessions(
+        &self,
+        request: Request<v1::ReportSessionsRequest>,
+    ) -> Result<Response<v1::ReportSessionsResponse>, Status> {
+        observed(&self.core, Rpc::ReportSessions, self.do_report_sessions(request)).await
+    }
+
+    async fn report_attempts(
+        &self,
+        request: Request<v1::ReportAttemptsRequest>,
+    ) -> Result<Response<v1::ReportAttemptsResponse>, Status> {
+        observed(&self.core, Rpc::ReportAttempts, self.do_report_attempts(request)).await
+    }
+
+    async fn heartbeat(
+        &self,
+        request: Request<v1::HeartbeatRequest>,
+    ) -> Result<Response<v1::HeartbeatResponse>, Status> {
+        observed(&self.core, Rpc::Heartbeat, self.do_heartbeat(request)).await
+    }
+}

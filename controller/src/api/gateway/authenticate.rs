@@ -1,0 +1,326 @@
+//! Deciding on a user: authentication, then authorization and lease in one command.
+
+use std::net::IpAddr;
+
+use sallyport_proto::v1;
+use sallyport_proto::v1::authenticate_response::Decision;
+use std::net::Ipv4Addr;
+use tonic::{Request, Status};
+
+use super::super::caller::Caller;
+use super::super::convert::{session_text, source};
+use super::super::error::{conflict, done};
+use super::{GatewayService, cut, cut_machine, dedup_id, request_id};
+use crate::auth::lockout::Rule;
+use crate::auth::{Proof, Verdict, method_name, user_key};
+use crate::metrics::AuthOutcome;
+use crate::state::{
+    Action, ConflictKind, DenialKind, Denied, OpenSession, Opened, Outcome, RecordAttempts, SettingsRow, UserRow,
+};
+
+/// Longest user name, bytes.
+const MAX_USER: usize = 256;
+/// How often a decision starts anew because the password was changed meanwhile, or a session id was taken.
+const TRIES: usize = 4;
+
+/// "wrong user or password", RFC 2759 §6.
+const WRONG: u32 = 691;
+
+/// A refusal before the log is asked.
+struct Refusal {
+    outcome: AuthOutcome,
+    retry: bool,
+    cause: String,
+    remedy: String,
+}
+
+/// The request, taken apart.
+struct Question<'a> {
+    caller: &'a Caller,
+    member: v1::Member,
+    id: Vec<u8>,
+    /// As the client sent it.
+    sent: String,
+    /// Without the domain.
+    name: String,
+    key: String,
+    method: v1::AuthMethod,
+    remote: String,
+    source: Option<IpAddr>,
+    session_key: u64,
+    machine: Option<v1::MachineIdentity>,
+    tunnel: Option<v1::TunnelInfo>,
+}
+
+impl GatewayService {
+    pub(super) async fn do_authenticate(
+        &self,
+        request: Request<v1::AuthenticateRequest>,
+    ) -> Result<v1::AuthenticateResponse, Status> {
+        let caller = self.caller(&request)?;
+        let request = request.into_inner();
+        request_id(&request.request_id)?;
+        if request.user.len() > MAX_USER {
+            return Err(Status::invalid_argument(format!("user: at most {MAX_USER} bytes")));
+        }
+        let member = self.member(&caller, request.member).await?;
+        let method = request.method.ok_or_else(|| Status::invalid_argument("method is missing"))?;
+        let (name, key) = user_key(&request.user);
+        let mut question = Question {
+            caller: &caller,
+            member,
+            id: request.request_id,
+            name: name.to_owned(),
+            key,
+            sent: request.user,
+            method: v1::AuthMethod::Unspecified,
+            source: source(&request.remote),
+            remote: cut(request.remote),
+            session_key: request.session_key,
+            machine: cut_machine(request.machine),
+            tunnel: request.tunnel.map(|t| v1::TunnelInfo {
+                local: cut(t.local),
+                host_name: cut(t.host_name),
+                esp_suite: cut(t.esp_suite),
+                ..t
+            }),
+        };
+        for _ in 0..TRIES {
+            let proof = Proof::from_proto(method.clone()).map_err(Status::invalid_argument)?;
+            question.method = proof.method();
+            if let Some(decision) = self.decide(&question, proof).await? {
+                return Ok(v1::AuthenticateResponse { decision: Some(decision) });
+            }
+        }
+        Err(Status::aborted("the user kept changing while the password was checked; try again"))
+    }
+
+    /// One try; `None` is to begin anew.
+    async fn decide(&self, question: &Question<'_>, proof: Proof) -> Result<Option<Decision>, Status> {
+        let core = &self.core;
+        let open_id = dedup_id(&question.caller.name, "open session", &question.id);
+        let (settings, user, repeated) = {
+            let state = core.node.shared().read();
+            let reject_id = dedup_id(&question.caller.name, "reject", &question.id);
+            let repeated = state.answered(&open_id).is_some() || state.answered(&reject_id).is_some();
+            (state.settings(), state.users.get(&question.key).cloned(), repeated)
+        };
+        let verdict = self.authenticate_user(question, proof, &settings, user.as_ref(), repeated).await?;
+        let authenticator_response = match verdict {
+            Ok(response) => response,
+            Err(refusal) => return self.refuse(question, refusal).await.map(Some),
+        };
+        // The row that was checked; apply refuses if it is another by then.
+        let credentials_version = user.map_or(0, |u| u.credentials_version);
+        let reply = self.open(question, open_id, credentials_version).await?;
+        Ok(match reply {
+            Opening::Opened(opened) => {
+                core.metrics.authentication(question.method, AuthOutcome::Accepted);
+                Some(Decision::Accept(accept(opened, authenticator_response)))
+            }
+            Opening::Denied(denied) => {
+                core.metrics.authentication(question.method, denial_outcome(denied.kind()));
+                Some(Decision::Reject(v1::Reject {
+                    error_code: denied.error_code,
+                    retry: false,
+                    message: client_message(denied.error_code).to_owned(),
+                    cause: denied.cause,
+                    remedy: denied.remedy,
+                    phase: v1::Phase::Authorization.into(),
+                }))
+            }
+            Opening::Again => None,
+        })
+    }
+
+    /// The authentication: `Ok` holds MS-CHAPv2's answer.
+    async fn authenticate_user(
+        &self,
+        question: &Question<'_>,
+        proof: Proof,
+        settings: &SettingsRow,
+        user: Option<&UserRow>,
+        repeated: bool,
+    ) -> Result<Result<String, Refusal>, Status> {
+        let core = &self.core;
+        if !settings.auth_methods.contains(&question.method.into()) {
+            let name = method_name(question.method);
+            return Ok(Err(Refusal {
+                outcome: AuthOutcome::MethodNotAllowed,
+                retry: false,
+                cause: format!("the settings do not allow {name}"),
+                remedy: "let the client use an allowed protocol, or allow this one in the settings (auth_methods)"
+                    .into(),
+            }));
+        }
+        let rule = Rule { failures: settings.lockout_failures, wait_s: settings.lockout_s };
+        let now = core.clock.monotonic_ms();
+        // A question that was answered before is answered again, without counting again.
+        if !repeated && let Some(wait) = core.lockout.wait_s(&question.key, question.source, rule, now) {
+            return Ok(Err(Refusal {
+                outcome: AuthOutcome::LockedOut,
+                retry: false,
+                cause: format!(
+                    "locked out: {} or more wrong passwords for {:?} from this address; {wait} s left",
+                    rule.failures, question.sent
+                ),
+                remedy: "wait, and check the saved password on the client; the settings lockout_failures and lockout_s rule \
+                         this"
+                    .into(),
+            }));
+        }
+        let checked = core
+            .authenticator()
+            .check(&core.sealer, &core.cluster_id(), &question.key, &question.name, user, proof)
+            .await?
+            .map_err(|_| Status::resource_exhausted("too many passwords wait to be checked; try again"))?;
+        let refusal = match (checked, user) {
+            (Verdict::Right { authenticator_response }, _) => {
+                core.lockout.succeeded(&question.key, question.source);
+                return Ok(Ok(authenticator_response));
+            }
+            (Verdict::NotKept, Some(user)) => Refusal {
+                outcome: AuthOutcome::PasswordNotKept,
+                retry: false,
+                cause: format!(
+                    "the password of {:?} is not kept in a form that CHAP-MD5 can be checked with",
+                    user.name
+                ),
+                remedy: format!(
+                    "let the client use MS-CHAPv2; or set store_chap_secrets in the settings and set the password again: \
+                     sallyport user passwd {}",
+                    user.name
+                ),
+            },
+            (Verdict::Wrong, Some(user)) => Refusal {
+                outcome: AuthOutcome::WrongPassword,
+                retry: true,
+                cause: format!("wrong password for user {:?}", user.name),
+                remedy: format!("enter the right password, or set a new one: sallyport user passwd {}", user.name),
+            },
+            (Verdict::Wrong | Verdict::NotKept, None) => Refusal {
+                outcome: AuthOutcome::UnknownUser,
+                retry: true,
+                cause: format!("there is no user {:?}", question.sent),
+                remedy: format!("check the spelling, or add the user: sallyport user add {}", question.name),
+            },
+        };
+        if !repeated {
+            core.lockout.failed(&question.key, question.source, rule, now);
+        }
+        Ok(Err(refusal))
+    }
+
+    async fn open(
+        &self,
+        question: &Question<'_>,
+        open_id: [u8; 16],
+        credentials_version: u64,
+    ) -> Result<Opening, Status> {
+        let random: [u8; 8] = self.core.sealer.random()?;
+        let command = OpenSession {
+            session_id: u64::from_be_bytes(random).max(1),
+            user: question.key.clone(),
+            credentials_version,
+            slot: question.member.slot,
+            epoch: question.member.epoch,
+            session_key: question.session_key,
+            remote: question.remote.clone(),
+            machine: question.machine.clone(),
+            tunnel: question.tunnel.clone(),
+            method: question.method.into(),
+            attempt_id: question.id.clone(),
+        };
+        let reply = self.core.propose_as(open_id, Action::OpenSession(command)).await?;
+        match reply.outcome {
+            Some(Outcome::Opened(opened)) => Ok(Opening::Opened(opened)),
+            Some(Outcome::Denied(denied)) => Ok(Opening::Denied(denied)),
+            Some(Outcome::Conflict(c))
+                if matches!(c.kind(), ConflictKind::StaleCredentials | ConflictKind::Invalid) =>
+            {
+                Ok(Opening::Again)
+            }
+            Some(Outcome::Conflict(c)) => Err(conflict(c)),
+            other => Err(Status::internal(format!("unexpected answer {other:?}"))),
+        }
+    }
+
+    /// Records a refusal of the authentication step, once, and answers it.
+    async fn refuse(&self, question: &Question<'_>, refusal: Refusal) -> Result<Decision, Status> {
+        self.core.metrics.authentication(question.method, refusal.outcome);
+        let attempt = v1::Attempt {
+            id: question.id.clone(),
+            time_unix_ms: self.core.clock.unix_ms(),
+            gateway: question.caller.name.clone(),
+            remote: question.remote.clone(),
+            machine: question.machine.clone(),
+            user: question.sent.clone(),
+            phase: v1::Phase::Authentication.into(),
+            outcome: v1::Outcome::Refused.into(),
+            cause: refusal.cause.clone(),
+            remedy: refusal.remedy.clone(),
+            client_error: WRONG,
+            controller_time: true,
+            ..v1::Attempt::default()
+        };
+        let id = dedup_id(&question.caller.name, "reject", &question.id);
+        let command = Action::RecordAttempts(RecordAttempts { attempts: vec![attempt] });
+        done(self.core.propose_as(id, command).await?)?;
+        Ok(Decision::Reject(v1::Reject {
+            error_code: WRONG,
+            // Only MS-CHAPv2 has a way to ask again (RFC 2759 §6).
+            retry: refusal.retry && question.method == v1::AuthMethod::Mschapv2,
+            message: client_message(WRONG).to_owned(),
+            cause: refusal.cause,
+            remedy: refusal.remedy,
+            phase: v1::Phase::Authentication.into(),
+        }))
+    }
+}
+
+/// What the log answered to a wish for a session.
+enum Opening {
+    Opened(Opened),
+    Denied(Denied),
+    Again,
+}
+
+fn accept(opened: Opened, authenticator_response: String) -> v1::Accept {
+    let text = |address: u32| Ipv4Addr::from(address).to_string();
+    v1::Accept {
+        session_id: session_text(opened.session_id),
+        lease: Some(v1::Lease {
+            address: text(opened.address),
+            router: text(opened.router),
+            dns: opened.dns.into_iter().map(text).collect(),
+            nbns: opened.nbns.into_iter().map(text).collect(),
+            pool: opened.pool,
+        }),
+        authenticator_response,
+        message: "welcome".into(),
+        idle_timeout_s: opened.idle_timeout_s,
+        session_timeout_s: opened.session_timeout_s,
+        mru: opened.mru,
+        user: opened.user,
+    }
+}
+
+/// The client learns no more than the code says.
+const fn client_message(code: u32) -> &'static str {
+    match code {
+        647 => "account disabled",
+        649 => "no permission to dial in",
+        _ => "wrong user name or password",
+    }
+}
+
+const fn denial_outcome(kind: DenialKind) -> AuthOutcome {
+    match kind {
+        DenialKind::Disabled => AuthOutcome::Disabled,
+        DenialKind::SessionLimit => AuthOutcome::SessionLimit,
+        DenialKind::GatewayFull => AuthOutcome::GatewayFull,
+        DenialKind::NoAddress | DenialKind::Unspecified => AuthOutcome::NoAddress,
+        DenialKind::MachineRefused => AuthOutcome::MachineRefused,
+        DenialKind::UserGone => AuthOutcome::UnknownUser,
+    }
+}

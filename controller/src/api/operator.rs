@@ -1,0 +1,91 @@
+//! The service for operators.
+
+use std::sync::Arc;
+
+use sallyport_proto::v1;
+use sallyport_proto::v1::operator_server::Operator;
+use tonic::{Request, Response, Status};
+
+use super::caller::Caller;
+use super::error::done;
+use super::observed;
+use crate::app::Core;
+use crate::metrics::Rpc;
+use crate::state::{Action, Done};
+
+mod certificates;
+mod sessions;
+mod settings;
+mod users;
+
+/// The service.
+pub(super) struct OperatorService {
+    core: Arc<Core>,
+}
+
+impl OperatorService {
+    /// The service over `core`.
+    pub(super) const fn new(core: Arc<Core>) -> Self {
+        Self { core }
+    }
+
+    /// The caller is an operator; all that was acknowledged is in the state. Returns what was asked.
+    async fn operator<T>(&self, request: Request<T>) -> Result<(Caller, T), Status> {
+        let caller = Caller::of(&self.core, &request, v1::CertificateProfile::Operator)?;
+        self.core.node.linearizable().await?;
+        // Once more: the certificate may have been revoked by something acknowledged before this call.
+        let caller_now = Caller::of(&self.core, &request, v1::CertificateProfile::Operator)?;
+        debug_assert_eq!(caller.serial, caller_now.serial);
+        Ok((caller_now, request.into_inner()))
+    }
+
+    /// Puts a change into the log and notes who made it.
+    async fn change(&self, caller: &Caller, what: &str, action: Action) -> Result<Done, Status> {
+        let done = done(self.core.propose(action).await?)?;
+        tracing::info!(operator = %caller.name, serial = %caller.serial, what, "an operator changed something");
+        Ok(done)
+    }
+}
+
+/// One method of the trait: counted, timed, and handed to the function of the same name.
+macro_rules! calls {
+    ($($method:ident, $rpc:ident, $request:ident -> $response:ident, $implementation:ident;)*) => {
+        #[tonic::async_trait]
+        impl Operator for OperatorService {
+            $(
+                async fn $method(&self, request: Request<v1::$request>) -> Result<Response<v1::$response>, Status> {
+                    observed(&self.core, Rpc::$rpc, async {
+                        let (caller, request) = self.operator(request).await?;
+                        self.$implementation(&caller, request).await
+                    })
+                    .await
+                }
+            )*
+        }
+    };
+}
+
+calls! {
+    add_user, AddUser, AddUserRequest -> AddUserResponse, do_add_user;
+    list_users, ListUsers, ListUsersRequest -> ListUsersResponse, do_list_users;
+    remove_user, RemoveUser, RemoveUserRequest -> RemoveUserResponse, do_remove_user;
+    set_password, SetPassword, SetPasswordRequest -> SetPasswordResponse, do_set_password;
+    set_user_enabled, SetUserEnabled, SetUserEnabledRequest -> SetUserEnabledResponse, do_set_user_enabled;
+    add_pool, AddPool, AddPoolRequest -> AddPoolResponse, do_add_pool;
+    list_pools, ListPools, ListPoolsRequest -> ListPoolsResponse, do_list_pools;
+    remove_pool, RemovePool, RemovePoolRequest -> RemovePoolResponse, do_remove_pool;
+    issue_certificate, IssueCertificate, IssueCertificateRequest -> IssueCertificateResponse, do_issue_certificate;
+    list_certificates, ListCertificates, ListCertificatesRequest -> ListCertificatesResponse, do_list_certificates;
+    revoke_certificate, RevokeCertificate, RevokeCertificateRequest -> RevokeCertificateResponse, do_revoke_certificate;
+    list_roots, ListRoots, ListRootsRequest -> ListRootsResponse, do_list_roots;
+    set_psk, SetPsk, SetPskRequest -> SetPskResponse, do_set_psk;
+    clear_psk, ClearPsk, ClearPskRequest -> ClearPskResponse, do_clear_psk;
+    get_settings, GetSettings, GetSettingsRequest -> GetSettingsResponse, do_get_settings;
+    update_settings, UpdateSettings, UpdateSettingsRequest -> UpdateSettingsResponse, do_update_settings;
+    list_sessions, ListSessions, ListSessionsRequest -> ListSessionsResponse, do_list_sessions;
+    kill_session, KillSession, KillSessionRequest -> KillSessionResponse, do_kill_session;
+    list_gateways, ListGateways, ListGatewaysRequest -> ListGatewaysResponse, do_list_gateways;
+    remove_gateway, RemoveGateway, RemoveGatewayRequest -> RemoveGatewayResponse, do_remove_gateway;
+    list_attempts, ListAttempts, ListAttemptsRequest -> ListAttemptsResponse, do_list_attempts;
+    get_status, GetStatus, GetStatusRequest -> GetStatusResponse, do_get_status;
+}

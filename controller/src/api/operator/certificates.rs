@@ -1,0 +1,92 @@
+//! Certificates.
+
+use sallyport_ca::Serial;
+use sallyport_proto::v1;
+use tonic::Status;
+
+use super::super::caller::Caller;
+use super::super::convert::{certificate, key_algorithm, number_token, page, profile};
+use super::OperatorService;
+use crate::authority::{self, IssueRequest};
+use crate::state::{Action, RevokeCertificate};
+
+/// Alternative names in one request.
+const MAX_SANS: usize = 64;
+/// Longest reason for a revocation, bytes.
+const MAX_REASON: usize = 256;
+
+/// A serial number in whatever form an operator writes it: with colons, capital letters, leading zeros.
+fn serial(text: &str) -> Result<String, Status> {
+    let serial: Serial = text.parse().map_err(|_| Status::invalid_argument(format!("{text:?} is no serial number")))?;
+    Ok(serial.to_string())
+}
+
+impl OperatorService {
+    pub(super) async fn do_issue_certificate(
+        &self,
+        caller: &Caller,
+        request: v1::IssueCertificateRequest,
+    ) -> Result<v1::IssueCertificateResponse, Status> {
+        if request.sans.len() > MAX_SANS {
+            return Err(Status::invalid_argument(format!("sans: at most {MAX_SANS}")));
+        }
+        let profile = profile(request.profile())?;
+        let key = key_algorithm(request.key_algorithm(), profile);
+        let request =
+            IssueRequest { profile, name: request.name, sans: request.sans, key, days: request.validity_days };
+        let issued = authority::issue(&self.core, request).await?;
+        tracing::info!(operator = %caller.name, serial = %issued.record.serial, "issued on an operator's request");
+        Ok(v1::IssueCertificateResponse {
+            private_key: Some(v1::Secret::new(issued.private_key.to_vec())),
+            certificate: issued.certificate,
+            chain: issued.chain,
+            info: Some(certificate(&issued.record)),
+        })
+    }
+
+    pub(super) async fn do_list_certificates(
+        &self,
+        _caller: &Caller,
+        request: v1::ListCertificatesRequest,
+    ) -> Result<v1::ListCertificatesResponse, Status> {
+        let before = number_token(&request.page_token, 10)?.unwrap_or(u64::MAX);
+        let now_ms = self.core.clock.unix_ms();
+        let wanted = request.profile();
+        let name = request.name_contains.to_lowercase();
+        let state = self.core.node.shared().read();
+        let rows = state
+            .certificates_before(before)
+            .filter(|r| wanted == v1::CertificateProfile::Unspecified || r.profile() == wanted)
+            .filter(|r| r.name.to_lowercase().contains(&name))
+            .filter(|r| !request.live_only || (r.revoked_ms == 0 && r.not_after_ms > now_ms));
+        let (rows, next_page_token) = page(rows, request.page_size, |r| r.number.to_string());
+        Ok(v1::ListCertificatesResponse { certificates: rows.into_iter().map(certificate).collect(), next_page_token })
+    }
+
+    pub(super) async fn do_revoke_certificate(
+        &self,
+        caller: &Caller,
+        request: v1::RevokeCertificateRequest,
+    ) -> Result<v1::RevokeCertificateResponse, Status> {
+        let serial = serial(&request.serial)?;
+        if request.reason.len() > MAX_REASON {
+            return Err(Status::invalid_argument(format!("reason: at most {MAX_REASON} bytes")));
+        }
+        let command = RevokeCertificate { serial: serial.clone(), reason: request.reason };
+        let done = self.change(caller, "revoke certificate", Action::RevokeCertificate(command)).await?;
+        let state = self.core.node.shared().read();
+        Ok(v1::RevokeCertificateResponse {
+            info: state.certificates.get(&serial).map(certificate),
+            ended_sessions: done.ended_sessions,
+        })
+    }
+
+    pub(super) async fn do_list_roots(
+        &self,
+        _caller: &Caller,
+        _request: v1::ListRootsRequest,
+    ) -> Result<v1::ListRootsResponse, Status> {
+        let state = self.core.node.shared().read();
+        Ok(v1::ListRootsResponse { roots: state.roots.iter().rev().map(|(_, r)| r.certificate.clone()).collect() })
+    }
+}

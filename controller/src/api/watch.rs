@@ -1,0 +1,148 @@
+//! The policy stream to one gateway.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sallyport_proto::v1;
+use sallyport_proto::v1::watch_policy_response::Update;
+use tokio::sync::{mpsc, watch};
+use tonic::Status;
+
+use super::caller::Caller;
+use super::convert::{pool, session_text};
+use crate::app::Core;
+use crate::error::Error;
+use crate::state::State;
+
+/// A session that shall end is named again after this time, until it is reported down.
+const REPEAT_MS: u64 = 10_000;
+/// Messages on their way to a gateway that reads slowly.
+pub(super) const QUEUE: usize = 64;
+
+type Sender = mpsc::Sender<Result<v1::WatchPolicyResponse, Status>>;
+
+/// The policy, with the pre-shared key opened: it goes into mutual TLS to a gateway and nowhere else.
+pub(super) fn policy(core: &Core) -> Result<v1::Policy, Error> {
+    let (mut policy, sealed_psk, cluster) = {
+        let state = core.node.shared().read();
+        let settings = state.settings();
+        let policy = v1::Policy {
+            version: state.policy_version(),
+            trusted_roots: state.roots.iter().rev().map(|(_, r)| r.certificate.clone()).collect(),
+            psk: None,
+            ike: Some(settings.ike.unwrap_or_default()),
+            pools: state.pools.iter().map(|(name, row)| pool(name, row)).collect(),
+            auth_methods: settings.auth_methods,
+            ppp: Some(settings.ppp.unwrap_or_default()),
+        };
+        (policy, state.sealed_psk().map(|(sealed, _)| sealed.to_vec()), state.cluster_id().to_vec())
+    };
+    if let Some(sealed) = sealed_psk {
+        let psk = core.sealer.open_psk(&cluster, &sealed)?;
+        policy.psk = Some(v1::Secret::new(psk.to_vec()));
+    }
+    Ok(policy)
+}
+
+/// What has been said on a stream.
+struct Said {
+    policy_version: Option<u64>,
+    /// When each session was last named, monotonic milliseconds.
+    kills: BTreeMap<u64, u64>,
+    /// Number of the last revocation that was named.
+    revocation: u64,
+}
+
+/// Follows the state until the gateway hangs up, is replaced, or loses its certificate.
+pub(super) async fn follow(
+    core: Arc<Core>,
+    caller: Caller,
+    member: v1::Member,
+    out: Sender,
+    mut stopped: watch::Receiver<bool>,
+) {
+    let mut changes = core.node.shared().changes();
+    let mut ticks = tokio::time::interval(Duration::from_millis(u64::from(core.config.gateways.heartbeat_ms)));
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut said = Said { policy_version: None, kills: BTreeMap::new(), revocation: 0 };
+    loop {
+        let tick = tokio::select! {
+            _ = ticks.tick() => true,
+            changed = changes.changed() => { if changed.is_err() { return } false }
+            _ = stopped.wait_for(|stop| *stop) => return,
+            () = out.closed() => return,
+        };
+        changes.borrow_and_update();
+        if let Err(end) = say(&core, &caller, &member, &mut said, tick, &out).await {
+            if let Some(status) = end {
+                let _ = out.send(Err(status)).await; // the gateway may have gone
+            }
+            return;
+        }
+    }
+}
+
+/// Says what is new. The error ends the stream, with a status if the gateway shall know.
+async fn say(
+    core: &Core,
+    caller: &Caller,
+    member: &v1::Member,
+    said: &mut Said,
+    tick: bool,
+    out: &Sender,
+) -> Result<(), Option<Status>> {
+    let now = core.clock.monotonic_ms();
+    let (version, updates) = {
+        let state = core.node.shared().read();
+        caller.still_good(&state, core.clock.unix_ms(), v1::CertificateProfile::GatewayLink).map_err(Some)?;
+        super::gateway::check_member(&state, caller, Some(*member)).map_err(Some)?;
+        (state.policy_version(), commands(&state, member.slot, said, now))
+    };
+    let mut news = Vec::new();
+    if said.policy_version != Some(version) {
+        let policy = policy(core).map_err(|e| Some(e.into()))?;
+        said.policy_version = Some(policy.version);
+        news.push(Update::Policy(policy));
+    }
+    news.extend(updates);
+    if tick && news.is_empty() {
+        news.push(Update::KeepAlive(v1::KeepAlive { policy_version: version }));
+    }
+    for update in news {
+        let message = v1::WatchPolicyResponse { update: Some(update) };
+        out.send(Ok(message)).await.map_err(|_| None)?;
+    }
+    Ok(())
+}
+
+fn commands(state: &State, slot: u32, said: &mut Said, now: u64) -> Vec<Update> {
+    use v1::command::Action;
+    let command = |action| Update::Command(v1::Command { action: Some(action) });
+    let mut updates = Vec::new();
+    let doomed: BTreeMap<u64, _> = state.doomed(slot).collect();
+    said.kills.retain(|id, _| doomed.contains_key(id));
+    for (id, doom) in doomed {
+        if said.kills.get(&id).is_some_and(|last| now.saturating_sub(*last) < REPEAT_MS) {
+            continue;
+        }
+        said.kills.insert(id, now);
+        updates.push(command(Action::KillSession(v1::KillSession {
+            session_id: session_text(id),
+            reason: doom.reason,
+            text: doom.text.clone(),
+        })));
+    }
+    // A new stream names every machine certificate that is revoked and would still be valid: the gateway may have missed it.
+    let now_ms = state.now_ms();
+    for record in state.revocations_after(said.revocation) {
+        said.revocation = record.revocation_number;
+        if record.profile() == v1::CertificateProfile::Machine && record.not_after_ms > now_ms {
+            updates.push(command(Action::DropMachine(v1::DropMachine {
+                certificate_serial: record.serial.clone(),
+                text: record.revocation_reason.clone(),
+            })));
+        }
+    }
+    updates
+}

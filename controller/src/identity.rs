@@ -1,0 +1,83 @@
+//! Folders with a key and a certificate: the operator's, the controller's, a gateway's.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use sallyport_ca::{Certificate, KeyAlgorithm, Profile, pem};
+
+use crate::app::Core;
+use crate::authority::{self, IssueRequest, Issued};
+use crate::error::Error;
+use crate::files;
+
+/// The operator's folder: `cert.pem`, `key.pem`, `ca.pem`.
+pub(crate) async fn operator(core: &Arc<Core>, dir: &Path) -> Result<(), Error> {
+    files::private_dir(dir)?;
+    let request = IssueRequest {
+        profile: Profile::Operator,
+        name: "operator".into(),
+        sans: Vec::new(),
+        key: KeyAlgorithm::EcdsaP256,
+        days: 0,
+    };
+    pair(core, request, &dir.join("cert.pem"), &dir.join("key.pem")).await?;
+    write_if_other(&dir.join("ca.pem"), core.authority().certificate().pem().as_bytes())
+}
+
+/// A gateway's folder.
+pub(crate) async fn gateway(core: &Arc<Core>, name: &str, public_names: &[String], dir: &Path) -> Result<(), Error> {
+    let Some((first, others)) = public_names.split_first() else {
+        return Err(Error::Refused("a gateway needs at least one public name or address that clients dial".into()));
+    };
+    files::private_dir(dir)?;
+    let link = IssueRequest {
+        profile: Profile::GatewayLink,
+        name: name.into(),
+        sans: Vec::new(),
+        key: KeyAlgorithm::EcdsaP256,
+        days: 0,
+    };
+    pair(core, link, &dir.join("grpc.pem"), &dir.join("grpc.key")).await?;
+    for (key, file) in [(KeyAlgorithm::Rsa2048, "ike-rsa"), (KeyAlgorithm::EcdsaP256, "ike-ecdsa")] {
+        let sans = others.to_vec();
+        let request = IssueRequest { profile: Profile::Gateway, name: first.clone(), sans, key, days: 0 };
+        pair(core, request, &dir.join(format!("{file}.pem")), &dir.join(format!("{file}.key"))).await?;
+    }
+    write_if_other(&dir.join("ca.pem"), core.authority().certificate().pem().as_bytes())
+}
+
+/// Sees that two files hold a certificate as asked for and its key; makes both anew where they do not.
+pub(crate) async fn pair(core: &Arc<Core>, request: IssueRequest, cert: &Path, key: &Path) -> Result<(), Error> {
+    if is_good(core, &request, cert, key)? {
+        return Ok(());
+    }
+    let Issued { private_key, certificate, .. } = authority::issue(core, request).await?;
+    // The key first: a crash between leaves a certificate of another key, which the next start notices.
+    files::write_private(key, pem::encode("PRIVATE KEY", &private_key).as_bytes())?;
+    files::write_private(cert, pem::encode("CERTIFICATE", &certificate).as_bytes())
+}
+
+/// Whether the files hold what a request would give, good for more than a third of its life.
+fn is_good(core: &Core, request: &IssueRequest, cert: &Path, key: &Path) -> Result<bool, Error> {
+    let (Some(cert), Some(key)) = (files::read_public(cert)?, files::read_private(key)?) else { return Ok(false) };
+    let Ok(certificate) = Certificate::from_pem(&cert) else { return Ok(false) };
+    let Ok(key) = sallyport_ca::KeyPair::from_pem(&key) else { return Ok(false) };
+    if certificate.spki_der() != key.public_key().spki_der() {
+        return Ok(false);
+    }
+    let now_ms = core.clock.unix_ms();
+    let state = core.node.shared().read();
+    let Some(record) = state.certificates.get(&certificate.serial.to_string()) else { return Ok(false) };
+    let life = record.not_after_ms.saturating_sub(record.not_before_ms);
+    let as_asked = record.name == request.name
+        && request.sans.iter().all(|san| record.sans.contains(&san.to_ascii_lowercase()))
+        && record.fingerprint == certificate.fingerprint.0;
+    Ok(as_asked && record.revoked_ms == 0 && now_ms.saturating_add(life / 3) < record.not_after_ms)
+}
+
+fn write_if_other(path: &Path, contents: &[u8]) -> Result<(), Error> {
+    match files::read_public(path)? {
+        Some(present) if present == contents => Ok(()),
+        _ => files::write_private(path, contents),
+    }
+}

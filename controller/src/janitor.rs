@@ -1,0 +1,108 @@
+//! What nobody asks for and must be done: giving up silent gateways, ending sessions that are no more.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sallyport_proto::v1;
+use tokio::time::MissedTickBehavior;
+
+use crate::app::Core;
+use crate::raft::ProposeError;
+use crate::soft::{GatewaySigns, SessionSigns};
+use crate::state::{Action, EndSessions, EndedSession, LoseGateway};
+
+/// How often to look after gateways.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// Sessions are looked after at every so many looks.
+const SESSIONS_EVERY: u32 = 10;
+/// Sessions ended by one command.
+const BATCH: usize = 500;
+
+/// Looks after everything until the process ends.
+pub(crate) async fn run(core: Arc<Core>) {
+    let mut ticks = tokio::time::interval(INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut count = 0_u32;
+    loop {
+        ticks.tick().await;
+        if !core.node.leads() {
+            continue;
+        }
+        let swept = async {
+            sweep_gateways(&core).await?;
+            if count.is_multiple_of(SESSIONS_EVERY) {
+                sweep_sessions(&core).await?;
+            }
+            Ok::<_, ProposeError>(())
+        };
+        if let Err(e) = swept.await {
+            tracing::debug!(error = %e, "could not end what should end; trying again");
+        }
+        count = count.wrapping_add(1);
+    }
+}
+
+/// Gives up gateways that have been silent too long.
+pub(crate) async fn sweep_gateways(core: &Core) -> Result<(), ProposeError> {
+    let now = core.clock.monotonic_ms();
+    let known: Vec<(u32, u64, String)> = {
+        let state = core.node.shared().read();
+        state.gateways.iter().filter(|(_, g)| !g.lost).map(|(slot, g)| (*slot, g.epoch, g.name.clone())).collect()
+    };
+    let silent: Vec<(u32, u64, String)> = {
+        let mut signs = core.soft.lock();
+        signs.gateways.retain(|slot, _| known.iter().any(|(s, ..)| s == slot));
+        let mut silent = Vec::new();
+        for (slot, epoch, name) in known {
+            let fresh = GatewaySigns { epoch, seen_ms: now, ..GatewaySigns::default() };
+            let signs = signs.gateways.entry(slot).or_insert(fresh);
+            if signs.epoch != epoch {
+                *signs = fresh;
+            }
+            if now.saturating_sub(signs.seen_ms) > u64::from(core.config.gateways.timeout_ms) {
+                silent.push((slot, epoch, name));
+            }
+        }
+        silent
+    };
+    for (slot, epoch, name) in silent {
+        tracing::warn!(gateway = %name, "gave up a gateway that has been silent too long, and its sessions with it");
+        core.propose_plain(Action::LoseGateway(LoseGateway { slot, epoch })).await?;
+    }
+    Ok(())
+}
+
+/// Ends sessions that never came up, and those that their gateway no longer reports.
+pub(crate) async fn sweep_sessions(core: &Core) -> Result<(), ProposeError> {
+    let now = core.clock.monotonic_ms();
+    let config = core.config.gateways;
+    let mut due: BTreeMap<(u32, u64), Vec<EndedSession>> = BTreeMap::new();
+    {
+        let state = core.node.shared().read();
+        let mut signs = core.soft.lock();
+        signs.sessions.retain(|id, _| state.sessions.contains(id));
+        for (id, session) in state.sessions.iter() {
+            let fresh = || SessionSigns { seen_ms: now, ..SessionSigns::default() };
+            let silent = now.saturating_sub(signs.sessions.entry(*id).or_insert_with(fresh).seen_ms);
+            let (limit, reason, text) = if session.up_ms == 0 {
+                (u64::from(config.setup_ms), v1::EndReason::NeverUp, "authorized, but never came up")
+            } else {
+                let text = "the gateway no longer reports it";
+                (u64::from(config.report_ms) * 3, v1::EndReason::GatewayLost, text)
+            };
+            if silent > limit {
+                let end = EndedSession { session_id: *id, reason: reason.into(), text: text.into() };
+                due.entry((session.slot, session.epoch)).or_default().push(end);
+            }
+        }
+    }
+    for ((slot, epoch), sessions) in due {
+        for batch in sessions.chunks(BATCH) {
+            tracing::info!(slot, count = batch.len(), "ending sessions that are no more");
+            let sessions = batch.to_vec();
+            core.propose_plain(Action::EndSessions(EndSessions { slot, epoch, sessions })).await?;
+        }
+    }
+    Ok(())
+}

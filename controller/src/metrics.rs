@@ -1,0 +1,300 @@
+//! Every metric's name and label set. Labels are closed enums, but for the names of pools, which operators choose.
+
+use std::time::Duration;
+
+use prometheus::{
+    Encoder, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+};
+use sallyport_proto::v1;
+
+use crate::app::Core;
+use crate::raft::Health;
+
+/// A call of the contract.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "each is the call of its name")]
+pub(crate) enum Rpc {
+    Register,
+    WatchPolicy,
+    AdmitPeer,
+    Authenticate,
+    ReportSessions,
+    ReportAttempts,
+    Heartbeat,
+    AddUser,
+    ListUsers,
+    RemoveUser,
+    SetPassword,
+    SetUserEnabled,
+    AddPool,
+    ListPools,
+    RemovePool,
+    IssueCertificate,
+    ListCertificates,
+    RevokeCertificate,
+    ListRoots,
+    SetPsk,
+    ClearPsk,
+    GetSettings,
+    UpdateSettings,
+    ListSessions,
+    KillSession,
+    ListGateways,
+    RemoveGateway,
+    ListAttempts,
+    GetStatus,
+}
+
+impl Rpc {
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Register => "register",
+            Self::WatchPolicy => "watch_policy",
+            Self::AdmitPeer => "admit_peer",
+            Self::Authenticate => "authenticate",
+            Self::ReportSessions => "report_sessions",
+            Self::ReportAttempts => "report_attempts",
+            Self::Heartbeat => "heartbeat",
+            Self::AddUser => "add_user",
+            Self::ListUsers => "list_users",
+            Self::RemoveUser => "remove_user",
+            Self::SetPassword => "set_password",
+            Self::SetUserEnabled => "set_user_enabled",
+            Self::AddPool => "add_pool",
+            Self::ListPools => "list_pools",
+            Self::RemovePool => "remove_pool",
+            Self::IssueCertificate => "issue_certificate",
+            Self::ListCertificates => "list_certificates",
+            Self::RevokeCertificate => "revoke_certificate",
+            Self::ListRoots => "list_roots",
+            Self::SetPsk => "set_psk",
+            Self::ClearPsk => "clear_psk",
+            Self::GetSettings => "get_settings",
+            Self::UpdateSettings => "update_settings",
+            Self::ListSessions => "list_sessions",
+            Self::KillSession => "kill_session",
+            Self::ListGateways => "list_gateways",
+            Self::RemoveGateway => "remove_gateway",
+            Self::ListAttempts => "list_attempts",
+            Self::GetStatus => "get_status",
+        }
+    }
+}
+
+/// What came of an authentication.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AuthOutcome {
+    /// A session was opened.
+    Accepted,
+    /// Wrong password.
+    WrongPassword,
+    /// No such user.
+    UnknownUser,
+    /// The pair of user and address must wait.
+    LockedOut,
+    /// The settings do not allow the protocol.
+    MethodNotAllowed,
+    /// The password is not kept in the form that the protocol needs.
+    PasswordNotKept,
+    /// Right password, but the user is disabled.
+    Disabled,
+    /// Too many sessions of the user.
+    SessionLimit,
+    /// Too many sessions on the gateway.
+    GatewayFull,
+    /// No address free.
+    NoAddress,
+    /// The machine's certificate is not good any more.
+    MachineRefused,
+}
+
+impl AuthOutcome {
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::WrongPassword => "wrong_password",
+            Self::UnknownUser => "unknown_user",
+            Self::LockedOut => "locked_out",
+            Self::MethodNotAllowed => "method_not_allowed",
+            Self::PasswordNotKept => "password_not_kept",
+            Self::Disabled => "disabled",
+            Self::SessionLimit => "session_limit",
+            Self::GatewayFull => "gateway_full",
+            Self::NoAddress => "no_address",
+            Self::MachineRefused => "machine_refused",
+        }
+    }
+}
+
+/// What came of a connection to the gRPC address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Connection {
+    /// TLS is up.
+    Accepted,
+    /// TLS failed: mostly a client without a certificate of this authority.
+    TlsFailed,
+    /// TLS took too long.
+    TlsTimeout,
+    /// Too many connections.
+    TooMany,
+}
+
+impl Connection {
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::TlsFailed => "tls_failed",
+            Self::TlsTimeout => "tls_timeout",
+            Self::TooMany => "too_many",
+        }
+    }
+}
+
+/// Counters of this process.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    registry: Registry,
+    rpcs: IntCounterVec,
+    rpc_seconds: HistogramVec,
+    authentications: IntCounterVec,
+    admissions: IntCounterVec,
+    connections: IntCounterVec,
+    state: IntGaugeVec,
+    pools: IntGaugeVec,
+    raft: IntGaugeVec,
+    healthy: IntGauge,
+}
+
+const PREFIX: &str = "sallyport_controller";
+
+impl Metrics {
+    /// Registers everything.
+    pub(crate) fn new() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new_custom(Some(PREFIX.into()), None)?;
+        let counters = |name: &str, help: &str, labels: &[&str]| -> Result<IntCounterVec, prometheus::Error> {
+            let vec = IntCounterVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(vec.clone()))?;
+            Ok(vec)
+        };
+        let gauges = |name: &str, help: &str, labels: &[&str]| -> Result<IntGaugeVec, prometheus::Error> {
+            let vec = IntGaugeVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(vec.clone()))?;
+            Ok(vec)
+        };
+        let buckets = vec![0.000_5, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
+        let seconds = HistogramOpts::new("rpc_seconds", "Time to answer a call").buckets(buckets);
+        let rpc_seconds = HistogramVec::new(seconds, &["rpc"])?;
+        registry.register(Box::new(rpc_seconds.clone()))?;
+        let healthy = IntGauge::new("healthy", "1 while storage works and a leader is known")?;
+        registry.register(Box::new(healthy.clone()))?;
+        Ok(Self {
+            rpcs: counters("rpcs_total", "Calls answered, by gRPC status", &["rpc", "code"])?,
+            rpc_seconds,
+            authentications: counters("authentications_total", "Decisions on users", &["method", "outcome"])?,
+            admissions: counters("admissions_total", "Decisions on machines", &["outcome"])?,
+            connections: counters("connections_total", "Connections to the gRPC address", &["outcome"])?,
+            state: gauges("objects", "Things in the state", &["kind"])?,
+            pools: gauges("pool_addresses", "Addresses of a pool", &["pool", "kind"])?,
+            raft: gauges("raft", "Figures of the Raft group", &["figure"])?,
+            healthy,
+            registry,
+        })
+    }
+
+    /// A call was answered.
+    pub(crate) fn rpc(&self, rpc: Rpc, code: tonic::Code, took: Duration) {
+        self.rpcs.with_label_values(&[rpc.label(), code_label(code)]).inc();
+        self.rpc_seconds.with_label_values(&[rpc.label()]).observe(took.as_secs_f64());
+    }
+
+    /// A user was decided on.
+    pub(crate) fn authentication(&self, method: v1::AuthMethod, outcome: AuthOutcome) {
+        let method = match method {
+            v1::AuthMethod::Unspecified => "none",
+            v1::AuthMethod::Pap => "pap",
+            v1::AuthMethod::ChapMd5 => "chap_md5",
+            v1::AuthMethod::Mschapv2 => "mschapv2",
+        };
+        self.authentications.with_label_values(&[method, outcome.label()]).inc();
+    }
+
+    /// A machine was decided on.
+    pub(crate) fn admission(&self, admitted: bool) {
+        self.admissions.with_label_values(&[if admitted { "admitted" } else { "refused" }]).inc();
+    }
+
+    /// Somebody connected.
+    pub(crate) fn connection(&self, outcome: Connection) {
+        self.connections.with_label_values(&[outcome.label()]).inc();
+    }
+
+    /// The text that Prometheus reads.
+    pub(crate) fn render(&self, core: &Core) -> Result<Vec<u8>, prometheus::Error> {
+        self.gauge(core);
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        Ok(text)
+    }
+
+    fn gauge(&self, core: &Core) {
+        let set = |vec: &IntGaugeVec, labels: &[&str], value: u64| {
+            vec.with_label_values(labels).set(i64::try_from(value).unwrap_or(i64::MAX));
+        };
+        let figures = core.node.figures();
+        let running = *core.node.health().borrow() == Health::Running;
+        self.healthy.set(i64::from(running && figures.leader != 0));
+        for (name, value) in [
+            ("term", figures.term),
+            ("leader_id", figures.leader),
+            ("is_leader", u64::from(figures.leader == figures.id)),
+            ("last_log_index", figures.last_log),
+            ("applied_index", figures.applied),
+            ("snapshot_index", figures.snapshot),
+            ("purged_index", figures.purged),
+        ] {
+            set(&self.raft, &[name], value);
+        }
+        self.pools.reset(); // a removed pool must not stay
+        let gateways_alive = core.gateways_alive() as u64;
+        let state = core.node.shared().read();
+        for name in state.pools.iter().map(|(name, _)| name) {
+            let (size, used) = state.pool_use(name);
+            set(&self.pools, &[name, "size"], size);
+            set(&self.pools, &[name, "used"], used);
+        }
+        for (name, value) in [
+            ("users", state.users.len()),
+            ("sessions", state.sessions.len()),
+            ("leases", state.leases()),
+            ("certificates", state.certificates.len()),
+            ("gateways", state.gateways.len()),
+            ("attempts", state.attempts.len()),
+        ] {
+            set(&self.state, &[name], value as u64);
+        }
+        set(&self.state, &["gateways_alive"], gateways_alive);
+    }
+}
+
+const fn code_label(code: tonic::Code) -> &'static str {
+    use tonic::Code;
+    match code {
+        Code::Ok => "ok",
+        Code::Cancelled => "cancelled",
+        Code::Unknown => "unknown",
+        Code::InvalidArgument => "invalid_argument",
+        Code::DeadlineExceeded => "deadline_exceeded",
+        Code::NotFound => "not_found",
+        Code::AlreadyExists => "already_exists",
+        Code::PermissionDenied => "permission_denied",
+        Code::ResourceExhausted => "resource_exhausted",
+        Code::FailedPrecondition => "failed_precondition",
+        Code::Aborted => "aborted",
+        Code::OutOfRange => "out_of_range",
+        Code::Unimplemented => "unimplemented",
+        Code::Internal => "internal",
+        Code::Unavailable => "unavailable",
+        Code::DataLoss => "data_loss",
+        Code::Unauthenticated => "unauthenticated",
+    }
+}

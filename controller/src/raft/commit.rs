@@ -1,0 +1,76 @@
+//! The thread that waits for the disk: one barrier serves everything that was queued before it (group commit).
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::thread::JoinHandle;
+
+use super::kv::Kv;
+
+/// Most waiters served by one barrier.
+const MAX_WAITERS: usize = 1_024;
+
+type Waiter = Box<dyn FnOnce(io::Result<()>) + Send>;
+
+/// Handle to the thread, which ends when the handle is dropped.
+pub(super) struct Commit {
+    queue: Option<mpsc::Sender<Waiter>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Commit {
+    /// Starts the thread.
+    pub(super) fn start(kv: Arc<dyn Kv>) -> io::Result<Self> {
+        let (queue, waiters) = mpsc::channel();
+        let thread = std::thread::Builder::new().name("raft-commit".into()).spawn(move || run(&*kv, &waiters))?;
+        Ok(Self { queue: Some(queue), thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Calls `waiter` on the thread once everything written before this call is durable, or cannot be.
+    pub(super) fn when_durable(&self, waiter: impl FnOnce(io::Result<()>) + Send + 'static) {
+        let waiter: Waiter = Box::new(waiter);
+        match &self.queue {
+            Some(queue) => {
+                if let Err(mpsc::SendError(waiter)) = queue.send(waiter) {
+                    waiter(Err(io::Error::other("the commit thread has ended")));
+                }
+            }
+            None => waiter(Err(io::Error::other("the commit thread has ended"))),
+        }
+    }
+
+    /// Returns once everything written before this call is durable.
+    pub(super) async fn durable(&self) -> io::Result<()> {
+        let (tx, rx) = tokio::sync::oneshot::channel();
+        self.when_durable(move |result| {
+            let _ = tx.send(result); // the caller may have gone
+        });
+        rx.await.unwrap_or_else(|_| Err(io::Error::other("the commit thread has ended")))
+    }
+}
+
+impl Drop for Commit {
+    fn drop(&mut self) {
+        self.queue = None;
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread
+            && thread.join().is_err()
+        {
+            tracing::error!("the commit thread panicked");
+        }
+    }
+}
+
+fn run(kv: &dyn Kv, queue: &mpsc::Receiver<Waiter>) {
+    while let Ok(first) = queue.recv() {
+        let mut waiters = vec![first];
+        waiters.extend(queue.try_iter().take(MAX_WAITERS - 1));
+        // sled may panic where it finds its own invariants broken; that is one more storage error.
+        let result = catch_unwind(AssertUnwindSafe(|| kv.sync()))
+            .map_err(|_| "the storage engine panicked".to_owned())
+            .and_then(|r| r.map_err(|e| e.to_string()));
+        for waiter in waiters {
+            waiter(result.clone().map_err(io::Error::other));
+        }
+    }
+}

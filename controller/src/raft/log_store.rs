@@ -1,0 +1,157 @@
+//! The Raft log, the vote and the log pointers in [`Kv`].
+
+use std::fmt::Debug;
+use std::ops::{Bound, RangeBounds};
+use std::sync::Arc;
+
+use openraft::storage::{LogFlushed, LogState, RaftLogStorage};
+use openraft::{OptionalSend, RaftLogReader, StorageIOError};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::commit::Commit;
+use super::kv::{KEY_END, Kv, Op, Table};
+use super::{Entry, LogId, StorageError, TypeConfig, Vote, codec};
+
+const VOTE: &[u8] = b"vote";
+const PURGED: &[u8] = b"purged";
+const COMMITTED: &[u8] = b"committed";
+
+/// Entries handed out at once to a peer that lags, by count.
+const MAX_READ_ENTRIES: usize = 256;
+
+/// The log; clones share it.
+#[derive(Clone)]
+pub struct LogStore {
+    kv: Arc<dyn Kv>,
+    commit: Arc<Commit>,
+}
+
+impl LogStore {
+    /// The log in `kv`. Starts the thread that syncs it.
+    pub fn new(kv: Arc<dyn Kv>) -> std::io::Result<Self> {
+        let commit = Arc::new(Commit::start(kv.clone())?);
+        Ok(Self { kv, commit })
+    }
+
+    fn meta<T: DeserializeOwned>(&self, key: &[u8]) -> Result<Option<T>, StorageIOError<u64>> {
+        match self.kv.get(Table::Meta, key).map_err(|e| StorageIOError::read(&e))? {
+            Some(bytes) => codec::decode(&bytes).map(Some).map_err(|e| StorageIOError::read(&e)),
+            None => Ok(None),
+        }
+    }
+
+    fn put_meta<T: Serialize>(key: &[u8], value: &T) -> Result<Op, StorageIOError<u64>> {
+        Ok(Op::Put(Table::Meta, key.to_vec(), codec::encode(value).map_err(|e| StorageIOError::write(&e))?))
+    }
+
+    async fn write_durably(&self, ops: Vec<Op>) -> Result<(), StorageIOError<u64>> {
+        self.kv.write(ops).map_err(|e| StorageIOError::write(&e))?;
+        self.commit.durable().await.map_err(|e| StorageIOError::write(&e))
+    }
+}
+
+fn index_key(index: u64) -> Vec<u8> {
+    index.to_be_bytes().to_vec()
+}
+
+/// First index of a range, and the first one beyond it; `None` is an empty range or no end.
+fn bounds(range: &impl RangeBounds<u64>) -> (Option<u64>, Option<u64>) {
+    let start = match range.start_bound() {
+        Bound::Included(i) => Some(*i),
+        Bound::Excluded(i) => i.checked_add(1),
+        Bound::Unbounded => Some(0),
+    };
+    let end = match range.end_bound() {
+        Bound::Included(i) => i.checked_add(1),
+        Bound::Excluded(i) => Some(*i),
+        Bound::Unbounded => None,
+    };
+    (start, end)
+}
+
+impl RaftLogReader<TypeConfig> for LogStore {
+    async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
+        &mut self,
+        range: RB,
+    ) -> Result<Vec<Entry>, StorageError> {
+        let (Some(start), end) = bounds(&range) else { return Ok(Vec::new()) };
+        let end = end.map_or_else(|| KEY_END.to_vec(), index_key);
+        let rows =
+            self.kv.scan(Table::Log, &index_key(start), &end, usize::MAX).map_err(|e| StorageIOError::read_logs(&e))?;
+        rows.into_iter()
+            .map(|(_, bytes)| codec::decode(&bytes).map_err(|e| StorageIOError::read_logs(&e).into()))
+            .collect()
+    }
+
+    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<Entry>, StorageError> {
+        let end = end.min(start.saturating_add(MAX_READ_ENTRIES as u64));
+        self.try_get_log_entries(start..end).await
+    }
+}
+
+impl RaftLogStorage<TypeConfig> for LogStore {
+    type LogReader = Self;
+
+    async fn get_log_state(&mut self) -> Result<LogState<TypeConfig>, StorageError> {
+        let last_purged_log_id: Option<LogId> = self.meta(PURGED)?;
+        let last_log_id = match self.kv.last(Table::Log).map_err(|e| StorageIOError::read_logs(&e))? {
+            Some((_, bytes)) => Some(codec::decode::<Entry>(&bytes).map_err(|e| StorageIOError::read_logs(&e))?.log_id),
+            None => last_purged_log_id,
+        };
+        Ok(LogState { last_purged_log_id, last_log_id })
+    }
+
+    async fn get_log_reader(&mut self) -> Self::LogReader {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &Vote) -> Result<(), StorageError> {
+        Ok(self.write_durably(vec![Self::put_meta(VOTE, vote)?]).await?)
+    }
+
+    async fn read_vote(&mut self) -> Result<Option<Vote>, StorageError> {
+        Ok(self.meta(VOTE)?)
+    }
+
+    /// Not synced: a pointer that is behind only means that entries are applied again from where the state stands.
+    async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), StorageError> {
+        let op = match committed {
+            Some(id) => Self::put_meta(COMMITTED, &id)?,
+            None => Op::Del(Table::Meta, COMMITTED.to_vec()),
+        };
+        Ok(self.kv.write(vec![op]).map_err(|e| StorageIOError::write(&e))?)
+    }
+
+    async fn read_committed(&mut self) -> Result<Option<LogId>, StorageError> {
+        Ok(self.meta(COMMITTED)?)
+    }
+
+    async fn append<I>(&mut self, entries: I, callback: LogFlushed<TypeConfig>) -> Result<(), StorageError>
+    where
+        I: IntoIterator<Item = Entry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let ops = entries
+            .into_iter()
+            .map(|entry| {
+                let bytes = codec::encode(&entry).map_err(|e| StorageIOError::write_log_entry(entry.log_id, &e))?;
+                Ok(Op::Put(Table::Log, index_key(entry.log_id.index), bytes))
+            })
+            .collect::<Result<Vec<_>, StorageIOError<u64>>>()?;
+        self.kv.write(ops).map_err(|e| StorageIOError::write_logs(&e))?; // readable from here on
+        self.commit.when_durable(move |result| callback.log_io_completed(result));
+        Ok(())
+    }
+
+    async fn truncate(&mut self, log_id: LogId) -> Result<(), StorageError> {
+        let from = index_key(log_id.index);
+        Ok(self.write_durably(vec![Op::DelRange(Table::Log, from, KEY_END.to_vec())]).await?)
+    }
+
+    async fn purge(&mut self, log_id: LogId) -> Result<(), StorageError> {
+        let to = log_id.index.checked_add(1).map_or_else(|| KEY_END.to_vec(), index_key);
+        let ops = vec![Self::put_meta(PURGED, &log_id)?, Op::DelRange(Table::Log, Vec::new(), to)];
+        Ok(self.write_durably(ops).await?)
+    }
+}

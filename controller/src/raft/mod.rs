@@ -1,0 +1,39 @@
+//! Consensus: the openraft group, its log and its state machine over [`kv::Kv`].
+//!
+//! Every openraft type stays inside this module, so that its next version touches nothing else.
+
+#![allow(clippy::result_large_err, reason = "the traits of openraft demand its errors, and these are large")]
+
+mod codec;
+mod commit;
+pub mod kv;
+mod log_store;
+mod network;
+mod node;
+pub mod sled_kv;
+mod snapshot;
+mod state_machine;
+
+pub use log_store::LogStore;
+pub use node::{Figures, Health, Node, NodeOptions, ProposeError};
+pub use state_machine::{Shared, StateMachine};
+
+use crate::state::{CommandBatch, ReplyBatch};
+
+openraft::declare_raft_types!(
+    /// What the group agrees on: batches of commands.
+    pub TypeConfig:
+        D = CommandBatch,
+        R = ReplyBatch,
+        NodeId = u64,
+        Node = openraft::BasicNode,
+        Entry = openraft::Entry<TypeConfig>,
+        SnapshotData = Vec<u8>,
+);
+
+type StorageError = openraft::StorageError<u64>;
+type LogId = openraft::LogId<u64>;
+type Vote = openraft::Vote<u64>;
+type StoredMembership = openraft::StoredMembership<u64, openraft::BasicNode>;
+type SnapshotMeta = openraft::SnapshotMeta<u64, openraft::BasicNode>;
+type Entry = openraft::Entry<TypeConfig>;

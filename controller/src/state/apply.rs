@@ -1,0 +1,150 @@
+//! Commands to changes.
+
+use super::{
+    ANSWER_MS, Action, AnswerRow, Bootstrap, ClearPsk, Command, CommandBatch, ConflictKind, MAX_ANSWERS, MAX_ATTEMPTS,
+    Outcome, Reply, ReplyBatch, RootRow, SetPsk, SettingsRow, State, UpdateSettings,
+};
+
+impl State {
+    /// Applies commands in order.
+    pub fn apply_batch(&mut self, batch: &CommandBatch) -> ReplyBatch {
+        ReplyBatch { replies: batch.commands.iter().map(|c| self.apply(c)).collect() }
+    }
+
+    /// Applies one command, once: the same request id again gives the same answer and changes nothing.
+    pub fn apply(&mut self, command: &Command) -> Reply {
+        if let Some(reply) = self.answered(&command.request_id) {
+            return reply.clone();
+        }
+        let now_ms = self.now_ms().max(command.at_ms);
+        self.change_core(|core| core.now_ms = now_ms);
+        let reply = match &command.action {
+            Some(action) => self.act(action),
+            None => Reply::conflict(ConflictKind::Invalid, "a command of a newer version; update this controller"),
+        };
+        // A conflict changed nothing, so asking again may have another answer: the gateway has registered again, the
+        // password was checked anew. Whatever changed something, or decided on somebody, is answered the same for ever.
+        if !matches!(reply.outcome, Some(Outcome::Conflict(_))) {
+            self.remember(&command.request_id, now_ms, &reply);
+        }
+        reply
+    }
+
+    fn act(&mut self, action: &Action) -> Reply {
+        match action {
+            Action::Bootstrap(c) => self.bootstrap(c),
+            Action::AddUser(c) => self.add_user(c),
+            Action::RemoveUser(c) => self.remove_user(c),
+            Action::SetPassword(c) => self.set_password(c),
+            Action::SetUserEnabled(c) => self.set_user_enabled(c),
+            Action::AddPool(c) => self.add_pool(c),
+            Action::RemovePool(c) => self.remove_pool(c),
+            Action::RecordCertificate(c) => self.record_certificate(c.record.as_ref()),
+            Action::RevokeCertificate(c) => self.revoke_certificate(c),
+            Action::SetPsk(c) => self.set_psk(c),
+            Action::ClearPsk(ClearPsk {}) => self.clear_psk(),
+            Action::UpdateSettings(c) => self.update_settings(c),
+            Action::RegisterGateway(c) => self.register_gateway(c),
+            Action::LoseGateway(c) => self.lose_gateway(c),
+            Action::RemoveGateway(c) => self.remove_gateway(c),
+            Action::OpenSession(c) => self.open_session(c),
+            Action::SessionsUp(c) => self.sessions_up(c),
+            Action::EndSessions(c) => self.end_sessions(c),
+            Action::KillSession(c) => self.kill_session(c),
+            Action::RecordAttempts(c) => {
+                for attempt in &c.attempts {
+                    self.record_attempt(attempt.clone());
+                }
+                Reply::done()
+            }
+        }
+    }
+
+    /// Remembers an answer, and forgets by the time that the log carries.
+    fn remember(&mut self, request_id: &[u8], now_ms: u64, reply: &Reply) {
+        if request_id.is_empty() {
+            return;
+        }
+        let mut number = 0;
+        self.change_core(|core| {
+            number = core.next_answer;
+            core.next_answer += 1;
+        });
+        self.index.answer_of.insert(request_id.to_vec(), number);
+        let row = AnswerRow { request_id: request_id.to_vec(), at_ms: now_ms, reply: Some(reply.clone()) };
+        self.answers.insert(number, row);
+        // Numbers grow with the log's time, so the first row is the oldest.
+        while self.answers.len() > MAX_ANSWERS
+            || self.answers.iter().next().is_some_and(|(_, oldest)| oldest.at_ms.saturating_add(ANSWER_MS) < now_ms)
+        {
+            if let Some((_, row)) = self.answers.pop_first() {
+                self.index.answer_of.remove(&row.request_id);
+            }
+        }
+    }
+
+    fn bootstrap(&mut self, command: &Bootstrap) -> Reply {
+        if self.is_bootstrapped() {
+            return Reply::conflict(ConflictKind::AlreadyExists, "this cluster has had its first command");
+        }
+        self.change_core(|core| {
+            core.cluster_id.clone_from(&command.cluster_id);
+            core.settings = Some(SettingsRow::initial());
+            core.next_certificate = 1;
+            core.next_credentials = 1;
+        });
+        let root =
+            RootRow { certificate: command.root_certificate.clone(), sealed_key: command.sealed_root_key.clone() };
+        self.roots.insert(1, root);
+        self.change_policy();
+        self.record_certificate(command.record.as_ref())
+    }
+
+    fn set_psk(&mut self, command: &SetPsk) -> Reply {
+        if command.sealed.is_empty() {
+            return Reply::conflict(ConflictKind::Invalid, "an empty pre-shared key; clear it instead");
+        }
+        self.change_core(|core| {
+            core.sealed_psk.clone_from(&command.sealed);
+            core.psk_set_ms = core.now_ms;
+        });
+        self.change_policy();
+        Reply::done()
+    }
+
+    fn clear_psk(&mut self) -> Reply {
+        if self.sealed_psk().is_some() {
+            self.change_core(|core| {
+                core.sealed_psk.clear();
+                core.psk_set_ms = 0;
+            });
+            self.change_policy();
+        }
+        Reply::done()
+    }
+
+    fn update_settings(&mut self, command: &UpdateSettings) -> Reply {
+        let current = self.settings();
+        let Some(mut settings) = command.settings.clone() else {
+            return Reply::conflict(ConflictKind::Invalid, "no settings in the command");
+        };
+        if settings.version != current.version {
+            return Reply::conflict(
+                ConflictKind::Changed,
+                format!(
+                    "the settings were changed meanwhile (version {} is now {}); read them again and repeat the change",
+                    settings.version, current.version
+                ),
+            );
+        }
+        settings.version += 1;
+        settings.audit_keep = settings.audit_keep.clamp(1, MAX_ATTEMPTS);
+        if !settings.store_chap_secrets {
+            self.forget_chap_secrets();
+        }
+        self.change_core(|core| core.settings = Some(settings));
+        self.trim_attempts();
+        self.change_policy();
+        Reply::done()
+    }
+}

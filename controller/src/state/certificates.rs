@@ -1,0 +1,102 @@
+//! Certificate records: what this authority has signed, and what it has taken back.
+
+use sallyport_proto::v1;
+
+use super::{CertificateRow, ConflictKind, Reply, RevokeCertificate, State};
+
+impl State {
+    pub(super) fn record_certificate(&mut self, record: Option<&CertificateRow>) -> Reply {
+        let Some(mut row) = record.filter(|r| !r.serial.is_empty()).cloned() else {
+            return Reply::conflict(ConflictKind::Invalid, "no certificate in the command");
+        };
+        if self.certificates.contains(&row.serial) {
+            return Reply::conflict(ConflictKind::AlreadyExists, "this serial number was used before; sign again");
+        }
+        let mut number = 0;
+        self.change_core(|core| {
+            number = core.next_certificate;
+            core.next_certificate += 1;
+        });
+        row.number = number;
+        row.issued_ms = self.now_ms();
+        (row.revoked_ms, row.revocation_number) = (0, 0);
+        self.index.certificates.insert(number, row.serial.clone());
+        self.certificates.insert(row.serial.clone(), row);
+        Reply::done()
+    }
+
+    pub(super) fn revoke_certificate(&mut self, command: &RevokeCertificate) -> Reply {
+        let now_ms = self.now_ms();
+        let Some(profile) = self.certificates.get(&command.serial).map(CertificateRow::profile) else {
+            return Reply::conflict(
+                ConflictKind::NotFound,
+                format!("this authority never issued a certificate with serial number {}", command.serial),
+            );
+        };
+        if profile == v1::CertificateProfile::Root {
+            return Reply::conflict(
+                ConflictKind::Precondition,
+                "a root cannot be revoked, only replaced: nothing above it could say so",
+            );
+        }
+        let mut number = 0;
+        self.change_core(|core| {
+            number = core.next_certificate;
+            core.next_certificate += 1;
+        });
+        if let Some(row) = self.certificates.change(&command.serial)
+            && row.revoked_ms == 0
+        {
+            row.revoked_ms = now_ms.max(1); // 0 says "not revoked"
+            row.revocation_reason.clone_from(&command.reason);
+            row.revocation_number = number;
+            self.index.revocations.insert(number, command.serial.clone());
+            self.notices += 1;
+        }
+        let ids = self.index.sessions_of_machine.get(&command.serial).cloned().unwrap_or_default();
+        Reply::ended(self.doom(ids, v1::EndReason::Revoked, "the machine's certificate was revoked"))
+    }
+
+    /// Whether a machine with this certificate may connect at a time; otherwise cause and remedy.
+    pub fn machine_certificate(&self, serial: &str, at_ms: u64) -> Result<&CertificateRow, (String, String)> {
+        let Some(row) = self.certificates.get(&serial.to_owned()) else {
+            return Err((
+                format!("the log of this authority holds no certificate with serial number {serial}"),
+                "issue a certificate to the machine: sallyport cert issue --machine NAME; if its issuer is really this \
+                 authority, its key was used elsewhere: replace the root"
+                    .into(),
+            ));
+        };
+        if row.revoked_ms != 0 {
+            let why = if row.revocation_reason.is_empty() { "no reason given" } else { &row.revocation_reason };
+            return Err((
+                format!("the certificate of {:?} (serial number {serial}) is revoked: {why}", row.name),
+                "issue a new certificate if the machine may connect again: sallyport cert issue --machine NAME".into(),
+            ));
+        }
+        if row.profile() != v1::CertificateProfile::Machine {
+            return Err((
+                format!("the certificate of {:?} (serial number {serial}) is not a machine's", row.name),
+                "issue a machine certificate: sallyport cert issue --machine NAME".into(),
+            ));
+        }
+        if row.not_after_ms <= at_ms {
+            return Err((
+                format!("the certificate of {:?} (serial number {serial}) has expired", row.name),
+                "issue a new certificate: sallyport cert issue --machine NAME".into(),
+            ));
+        }
+        Ok(row)
+    }
+
+    /// Certificates in the order of issuing, from (or before) a number, newest first.
+    pub fn certificates_before(&self, number: u64) -> impl Iterator<Item = &CertificateRow> {
+        self.index.certificates.range(..number).rev().filter_map(|(_, serial)| self.certificates.get(serial))
+    }
+
+    /// Revocations in their order, after a number.
+    pub fn revocations_after(&self, number: u64) -> impl Iterator<Item = &CertificateRow> {
+        let after = self.index.revocations.range((std::ops::Bound::Excluded(number), std::ops::Bound::Unbounded));
+        after.filter_map(|(_, serial)| self.certificates.get(serial))
+    }
+}

@@ -1,0 +1,450 @@
+//! The only way the state changes. Whoever proposes a command puts everything random, timed or secret (sealed) into it.
+
+use std::fmt;
+
+use prost::Message;
+use sallyport_proto::v1;
+use serde::de::Visitor;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::net::Net;
+use super::row::{CertificateRow, SettingsRow};
+
+/// First byte of an encoded batch: the format of what follows (prost).
+const FORMAT: u8 = 1;
+
+/// What one log entry carries: commands that were waiting together, applied in this order.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct CommandBatch {
+    /// The commands.
+    #[prost(message, repeated, tag = "1")]
+    pub commands: Vec<Command>,
+}
+
+/// A change.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Command {
+    /// 16 bytes; a command with an id that was applied before is answered as then and changes nothing. One that met a
+    /// conflict was not applied.
+    #[prost(bytes = "vec", tag = "1")]
+    pub request_id: Vec<u8>,
+    /// The proposer's clock, milliseconds since 1970. The log's time never goes back, whatever stands here.
+    #[prost(uint64, tag = "2")]
+    pub at_ms: u64,
+    /// What to do.
+    #[prost(oneof = "Action", tags = "3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22")]
+    pub action: Option<Action>,
+}
+
+/// What to do. Numbers are part of the log: never reuse one.
+#[derive(Clone, PartialEq, prost::Oneof)]
+pub enum Action {
+    /// First command of a cluster.
+    #[prost(message, tag = "3")]
+    Bootstrap(Bootstrap),
+    /// New user.
+    #[prost(message, tag = "4")]
+    AddUser(AddUser),
+    /// User gone.
+    #[prost(message, tag = "5")]
+    RemoveUser(RemoveUser),
+    /// New password.
+    #[prost(message, tag = "6")]
+    SetPassword(SetPassword),
+    /// On or off.
+    #[prost(message, tag = "7")]
+    SetUserEnabled(SetUserEnabled),
+    /// New pool.
+    #[prost(message, tag = "8")]
+    AddPool(AddPool),
+    /// Pool gone.
+    #[prost(message, tag = "9")]
+    RemovePool(RemovePool),
+    /// A certificate was signed.
+    #[prost(message, tag = "10")]
+    RecordCertificate(RecordCertificate),
+    /// A certificate is no longer good.
+    #[prost(message, tag = "11")]
+    RevokeCertificate(RevokeCertificate),
+    /// New pre-shared key.
+    #[prost(message, tag = "12")]
+    SetPsk(SetPsk),
+    /// No pre-shared key.
+    #[prost(message, tag = "13")]
+    ClearPsk(ClearPsk),
+    /// New settings.
+    #[prost(message, tag = "14")]
+    UpdateSettings(UpdateSettings),
+    /// A gateway joins.
+    #[prost(message, tag = "15")]
+    RegisterGateway(RegisterGateway),
+    /// A gateway fell silent.
+    #[prost(message, tag = "16")]
+    LoseGateway(LoseGateway),
+    /// A gateway is forgotten.
+    #[prost(message, tag = "17")]
+    RemoveGateway(RemoveGateway),
+    /// An authenticated user wants a session.
+    #[prost(message, tag = "18")]
+    OpenSession(OpenSession),
+    /// Sessions came up.
+    #[prost(message, tag = "19")]
+    SessionsUp(SessionsUp),
+    /// Sessions ended.
+    #[prost(message, tag = "20")]
+    EndSessions(EndSessions),
+    /// A session shall end.
+    #[prost(message, tag = "21")]
+    KillSession(KillSession),
+    /// Attempts for the audit.
+    #[prost(message, tag = "22")]
+    RecordAttempts(RecordAttempts),
+}
+
+/// First command of a cluster.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Bootstrap {
+    /// 16 random bytes; part of what every seal is bound to.
+    #[prost(bytes = "vec", tag = "1")]
+    pub cluster_id: Vec<u8>,
+    /// The root certificate, DER.
+    #[prost(bytes = "vec", tag = "2")]
+    pub root_certificate: Vec<u8>,
+    /// Its key, PKCS #8, sealed.
+    #[prost(bytes = "vec", tag = "3")]
+    pub sealed_root_key: Vec<u8>,
+    /// Its record.
+    #[prost(message, optional, tag = "4")]
+    pub record: Option<CertificateRow>,
+}
+
+/// What a password leaves behind, sealed.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Credentials {
+    /// NT hash, for MS-CHAPv2.
+    #[prost(bytes = "vec", tag = "1")]
+    pub sealed_nt_hash: Vec<u8>,
+    /// Argon2id verifier, for PAP.
+    #[prost(bytes = "vec", tag = "2")]
+    pub sealed_verifier: Vec<u8>,
+    /// The password itself, for CHAP-MD5; empty where the settings do not ask for it.
+    #[prost(bytes = "vec", tag = "3")]
+    pub sealed_password: Vec<u8>,
+}
+
+/// New user.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct AddUser {
+    /// The name folded to lower case: what users are found by.
+    #[prost(string, tag = "1")]
+    pub key: String,
+    /// The name as written.
+    #[prost(string, tag = "2")]
+    pub name: String,
+    /// The password.
+    #[prost(message, optional, tag = "3")]
+    pub credentials: Option<Credentials>,
+    /// Pool, empty for any.
+    #[prost(string, tag = "4")]
+    pub pool: String,
+    /// Fixed address, 0 for none.
+    #[prost(fixed32, tag = "5")]
+    pub address: u32,
+    /// Most sessions, 0 for the default.
+    #[prost(uint32, tag = "6")]
+    pub max_sessions: u32,
+    /// Whether the user may connect.
+    #[prost(bool, tag = "7")]
+    pub enabled: bool,
+    /// Free text.
+    #[prost(string, tag = "8")]
+    pub comment: String,
+}
+
+/// User gone.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct RemoveUser {
+    /// Folded name.
+    #[prost(string, tag = "1")]
+    pub key: String,
+}
+
+/// New password.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct SetPassword {
+    /// Folded name.
+    #[prost(string, tag = "1")]
+    pub key: String,
+    /// The password.
+    #[prost(message, optional, tag = "2")]
+    pub credentials: Option<Credentials>,
+}
+
+/// On or off.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct SetUserEnabled {
+    /// Folded name.
+    #[prost(string, tag = "1")]
+    pub key: String,
+    /// On.
+    #[prost(bool, tag = "2")]
+    pub enabled: bool,
+}
+
+/// New pool.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct AddPool {
+    /// Name.
+    #[prost(string, tag = "1")]
+    pub name: String,
+    /// Networks.
+    #[prost(message, repeated, tag = "2")]
+    pub networks: Vec<Net>,
+    /// The gateway's address.
+    #[prost(fixed32, tag = "3")]
+    pub router: u32,
+    /// Name servers.
+    #[prost(fixed32, repeated, tag = "4")]
+    pub dns: Vec<u32>,
+    /// NetBIOS name servers.
+    #[prost(fixed32, repeated, tag = "5")]
+    pub nbns: Vec<u32>,
+    /// Never leased.
+    #[prost(message, repeated, tag = "6")]
+    pub excluded: Vec<Net>,
+}
+
+/// Pool gone.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct RemovePool {
+    /// Name.
+    #[prost(string, tag = "1")]
+    pub name: String,
+    /// End its sessions.
+    #[prost(bool, tag = "2")]
+    pub force: bool,
+}
+
+/// A certificate was signed; nobody has it before this is applied.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct RecordCertificate {
+    /// Its record.
+    #[prost(message, optional, tag = "1")]
+    pub record: Option<CertificateRow>,
+}
+
+/// A certificate is no longer good.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct RevokeCertificate {
+    /// Serial number.
+    #[prost(string, tag = "1")]
+    pub serial: String,
+    /// Why.
+    #[prost(string, tag = "2")]
+    pub reason: String,
+}
+
+/// New pre-shared key.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct SetPsk {
+    /// The key, sealed.
+    #[prost(bytes = "vec", tag = "1")]
+    pub sealed: Vec<u8>,
+}
+
+/// No pre-shared key.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ClearPsk {}
+
+/// New settings.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct UpdateSettings {
+    /// All of them; `version` is the one they were made from.
+    #[prost(message, optional, tag = "1")]
+    pub settings: Option<SettingsRow>,
+}
+
+/// A gateway joins or comes back.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct RegisterGateway {
+    /// Name, checked against its certificate.
+    #[prost(string, tag = "1")]
+    pub name: String,
+    /// Its software.
+    #[prost(string, tag = "2")]
+    pub version: String,
+    /// Which process.
+    #[prost(bytes = "vec", tag = "3")]
+    pub boot_id: Vec<u8>,
+    /// Public addresses.
+    #[prost(string, repeated, tag = "4")]
+    pub addresses: Vec<String>,
+    /// Most sessions, 0 for no limit.
+    #[prost(uint32, tag = "5")]
+    pub max_sessions: u32,
+}
+
+/// A gateway fell silent.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct LoseGateway {
+    /// Its slot.
+    #[prost(uint32, tag = "1")]
+    pub slot: u32,
+    /// The incarnation that fell silent.
+    #[prost(uint64, tag = "2")]
+    pub epoch: u64,
+}
+
+/// A gateway is forgotten.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct RemoveGateway {
+    /// Its name.
+    #[prost(string, tag = "1")]
+    pub name: String,
+}
+
+/// An authenticated user wants a session: authorization and lease are decided here.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct OpenSession {
+    /// Random id for the new session.
+    #[prost(fixed64, tag = "1")]
+    pub session_id: u64,
+    /// Folded name of the user.
+    #[prost(string, tag = "2")]
+    pub user: String,
+    /// The credentials that were checked; others mean that the password was changed meanwhile.
+    #[prost(uint64, tag = "3")]
+    pub credentials_version: u64,
+    /// The gateway's slot.
+    #[prost(uint32, tag = "4")]
+    pub slot: u32,
+    /// The gateway's epoch.
+    #[prost(uint64, tag = "5")]
+    pub epoch: u64,
+    /// The gateway's number for the session.
+    #[prost(uint64, tag = "6")]
+    pub session_key: u64,
+    /// Outer address of the peer.
+    #[prost(string, tag = "7")]
+    pub remote: String,
+    /// The machine.
+    #[prost(message, optional, tag = "8")]
+    pub machine: Option<v1::MachineIdentity>,
+    /// The tunnel.
+    #[prost(message, optional, tag = "9")]
+    pub tunnel: Option<v1::TunnelInfo>,
+    /// How the user was authenticated.
+    #[prost(enumeration = "v1::AuthMethod", tag = "10")]
+    pub method: i32,
+    /// Names the attempt if it is refused here.
+    #[prost(bytes = "vec", tag = "11")]
+    pub attempt_id: Vec<u8>,
+}
+
+/// Sessions came up.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct SessionsUp {
+    /// The gateway's slot.
+    #[prost(uint32, tag = "1")]
+    pub slot: u32,
+    /// The gateway's epoch.
+    #[prost(uint64, tag = "2")]
+    pub epoch: u64,
+    /// Which.
+    #[prost(fixed64, repeated, tag = "3")]
+    pub session_ids: Vec<u64>,
+}
+
+/// One session that ended.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct EndedSession {
+    /// Which.
+    #[prost(fixed64, tag = "1")]
+    pub session_id: u64,
+    /// Why.
+    #[prost(enumeration = "v1::EndReason", tag = "2")]
+    pub reason: i32,
+    /// Why, in words.
+    #[prost(string, tag = "3")]
+    pub text: String,
+}
+
+/// Sessions ended.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct EndSessions {
+    /// The gateway's slot.
+    #[prost(uint32, tag = "1")]
+    pub slot: u32,
+    /// The gateway's epoch.
+    #[prost(uint64, tag = "2")]
+    pub epoch: u64,
+    /// Which and why.
+    #[prost(message, repeated, tag = "3")]
+    pub sessions: Vec<EndedSession>,
+}
+
+/// A session shall end.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct KillSession {
+    /// Which.
+    #[prost(fixed64, tag = "1")]
+    pub session_id: u64,
+    /// Why, in words.
+    #[prost(string, tag = "2")]
+    pub text: String,
+}
+
+/// Attempts for the audit.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct RecordAttempts {
+    /// The records.
+    #[prost(message, repeated, tag = "1")]
+    pub attempts: Vec<v1::Attempt>,
+}
+
+/// In openraft's structures a batch is a byte string: a format byte, then prost.
+impl Serialize for CommandBatch {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(&encode_tagged(self))
+    }
+}
+
+impl<'de> Deserialize<'de> for CommandBatch {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        decode_tagged(deserializer)
+    }
+}
+
+pub(super) fn encode_tagged(message: &impl Message) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(message.encoded_len() + 1);
+    bytes.push(FORMAT);
+    let _ = message.encode(&mut bytes); // a vector does not run out of room
+    bytes
+}
+
+pub(super) fn decode_tagged<'de, M: Message + Default, D: Deserializer<'de>>(deserializer: D) -> Result<M, D::Error> {
+    use serde::de::Error;
+    match deserializer.deserialize_byte_buf(Bytes)?.split_first() {
+        Some((&FORMAT, rest)) => M::decode(rest).map_err(D::Error::custom),
+        _ => Err(D::Error::custom("written by another version of the controller")),
+    }
+}
+
+/// Takes a byte string, borrowed or owned.
+struct Bytes;
+
+impl Visitor<'_> for Bytes {
+    type Value = Vec<u8>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("bytes")
+    }
+
+    fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Vec<u8>, E> {
+        Ok(bytes.to_vec())
+    }
+
+    fn visit_byte_buf<E>(self, bytes: Vec<u8>) -> Result<Vec<u8>, E> {
+        Ok(bytes)
+    }
+}

@@ -1,0 +1,86 @@
+//! Gateways: slots and incarnations.
+
+use super::{
+    ConflictKind, GatewayRow, LoseGateway, MAX_SLOT, Outcome, RegisterGateway, Registered, RemoveGateway, Reply, State,
+};
+
+impl State {
+    pub(super) fn register_gateway(&mut self, command: &RegisterGateway) -> Reply {
+        if command.name.is_empty() || command.boot_id.is_empty() {
+            return Reply::conflict(ConflictKind::Invalid, "a gateway needs a name and a boot id");
+        }
+        let known = self.index.slot_of_gateway.get(&command.name).copied();
+        let Some(slot) = known.or_else(|| (1..=MAX_SLOT).find(|slot| !self.gateways.contains(slot))) else {
+            return Reply::conflict(
+                ConflictKind::Exhausted,
+                format!("all {MAX_SLOT} slots are taken; remove gateways that are gone: sallyport gateway remove NAME"),
+            );
+        };
+        let now_ms = self.now_ms();
+        let before = self.gateways.get(&slot).cloned().unwrap_or_default();
+        let same = before.boot_id == command.boot_id && !before.lost;
+        if !same {
+            // The process that carried them is gone, or was given up.
+            self.end_sessions_of_slot(slot);
+        }
+        let epoch = if same { before.epoch } else { self.next_epoch() };
+        let row = GatewayRow {
+            name: command.name.clone(),
+            epoch,
+            boot_id: command.boot_id.clone(),
+            version: command.version.clone(),
+            addresses: command.addresses.clone(),
+            max_sessions: command.max_sessions,
+            registered_ms: if same { before.registered_ms } else { now_ms },
+            lost: false,
+        };
+        self.index.slot_of_gateway.insert(command.name.clone(), slot);
+        self.gateways.insert(slot, row);
+        Outcome::Registered(Registered { slot, epoch }).into()
+    }
+
+    pub(super) fn lose_gateway(&mut self, command: &LoseGateway) -> Reply {
+        match self.gateways.get(&command.slot) {
+            Some(gateway) if gateway.epoch == command.epoch && !gateway.lost => {
+                if let Some(gateway) = self.gateways.change(&command.slot) {
+                    gateway.lost = true;
+                }
+                self.notices += 1; // its policy stream, if it still has one, ends
+                Reply::ended(self.end_sessions_of_slot(command.slot))
+            }
+            _ => Reply::done(), // it came back or was given up before
+        }
+    }
+
+    pub(super) fn remove_gateway(&mut self, command: &RemoveGateway) -> Reply {
+        let Some(slot) = self.index.slot_of_gateway.remove(&command.name) else {
+            return Reply::conflict(ConflictKind::NotFound, format!("there is no gateway {:?}", command.name));
+        };
+        self.gateways.remove(&slot);
+        self.notices += 1;
+        Reply::ended(self.end_sessions_of_slot(slot))
+    }
+
+    fn next_epoch(&mut self) -> u64 {
+        let mut epoch = 0;
+        self.change_core(|core| {
+            core.last_epoch += 1;
+            epoch = core.last_epoch;
+        });
+        epoch
+    }
+
+    fn end_sessions_of_slot(&mut self, slot: u32) -> u32 {
+        let ids = self.index.sessions_of_slot.get(&slot).cloned().unwrap_or_default();
+        let count = u32::try_from(ids.len()).unwrap_or(u32::MAX);
+        for id in ids {
+            self.end_session(id);
+        }
+        count
+    }
+
+    /// The slot of a gateway.
+    pub fn slot_of_gateway(&self, name: &str) -> Option<u32> {
+        self.index.slot_of_gateway.get(name).copied()
+    }
+}

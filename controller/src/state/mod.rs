@@ -1,0 +1,323 @@
+//! All that the cluster agrees on: a pure function of the log.
+//!
+//! [`State::apply_batch`] reads no clock, no random source and no setting of this machine. The same commands give the same
+//! rows, byte for byte, on every node.
+
+mod apply;
+mod attempts;
+mod certificates;
+mod command;
+mod gateways;
+pub mod net;
+mod pools;
+mod reply;
+mod row;
+mod rows;
+mod sessions;
+mod users;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use sallyport_proto::v1;
+
+pub use command::*;
+pub use reply::{
+    Conflict, ConflictKind, DENIAL_PHASE, DenialKind, Denied, Done, Opened, Outcome, Registered, Reply, ReplyBatch,
+};
+pub use row::*;
+pub use rows::{RowError, Rows};
+
+use crate::raft::kv::{Op, Row, Table};
+
+/// Slots are 12 bits; 0 is no gateway.
+pub const MAX_SLOT: u32 = 4_095;
+/// Answers to commands are remembered this long, in the log's time.
+pub const ANSWER_MS: u64 = 10 * 60 * 1_000;
+/// And at most so many of them: the oldest go first.
+pub const MAX_ANSWERS: usize = 100_000;
+/// Most users.
+pub const MAX_USERS: usize = 1_000_000;
+/// Most pools.
+pub const MAX_POOLS: usize = 1_000;
+/// Most addresses in one pool: a /8.
+pub const MAX_POOL_SIZE: u64 = 1 << 24;
+/// Most attempts that can be kept.
+pub const MAX_ATTEMPTS: u32 = 1_000_000;
+
+/// First byte of an encoded state.
+const FORMAT: u8 = 1;
+
+// First byte of the stored keys of each table: never reuse one.
+const CORE: u8 = 1;
+const USERS: u8 = 2;
+const POOLS: u8 = 3;
+const SESSIONS: u8 = 4;
+const CERTIFICATES: u8 = 5;
+const ROOTS: u8 = 6;
+const GATEWAYS: u8 = 7;
+const ATTEMPTS: u8 = 8;
+const ANSWERS: u8 = 9;
+
+/// The state.
+#[derive(Debug)]
+pub struct State {
+    core: Rows<u32, CoreRow>,
+    /// Users by folded name.
+    pub users: Rows<String, UserRow>,
+    /// Pools by name.
+    pub pools: Rows<String, PoolRow>,
+    /// Sessions by id.
+    pub sessions: Rows<u64, SessionRow>,
+    /// Certificates by serial number.
+    pub certificates: Rows<String, CertificateRow>,
+    /// Roots by number, the newest last.
+    pub roots: Rows<u64, RootRow>,
+    /// Gateways by slot.
+    pub gateways: Rows<u32, GatewayRow>,
+    /// The audit by number, the newest last.
+    pub attempts: Rows<u64, v1::Attempt>,
+    answers: Rows<u64, AnswerRow>,
+    index: Index,
+    /// Not part of the state: counts what gateways must hear of.
+    notices: u64,
+}
+
+/// What follows from the rows and is kept to find things: rebuilt when they are loaded.
+#[derive(Debug, Default)]
+struct Index {
+    /// Session by leased address: the proof that no address is leased twice.
+    leases: BTreeMap<u32, u64>,
+    sessions_of_user: BTreeMap<String, BTreeSet<u64>>,
+    sessions_of_slot: BTreeMap<u32, BTreeSet<u64>>,
+    sessions_of_machine: BTreeMap<String, BTreeSet<u64>>,
+    /// Sessions that shall end, by the slot that must end them.
+    doomed: BTreeMap<u32, BTreeSet<u64>>,
+    /// Addresses fixed to users.
+    fixed: BTreeMap<u32, String>,
+    /// Addresses that each pool may lease.
+    ranges: BTreeMap<String, net::Ranges>,
+    /// Addresses of each pool that are leased.
+    used: BTreeMap<String, u64>,
+    slot_of_gateway: BTreeMap<String, u32>,
+    /// Attempts by gateway and id, to know a repeated report.
+    attempt_ids: BTreeSet<(String, Vec<u8>)>,
+    /// Answers by request id.
+    answer_of: BTreeMap<Vec<u8>, u64>,
+    /// Certificates by the order of issuing.
+    certificates: BTreeMap<u64, String>,
+    /// Certificates by the order of revocation.
+    revocations: BTreeMap<u64, String>,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl State {
+    /// The state before the first command.
+    pub fn new() -> Self {
+        Self {
+            core: Rows::new(CORE),
+            users: Rows::new(USERS),
+            pools: Rows::new(POOLS),
+            sessions: Rows::new(SESSIONS),
+            certificates: Rows::new(CERTIFICATES),
+            roots: Rows::new(ROOTS),
+            gateways: Rows::new(GATEWAYS),
+            attempts: Rows::new(ATTEMPTS),
+            answers: Rows::new(ANSWERS),
+            index: Index::default(),
+            notices: 0,
+        }
+    }
+
+    /// The state that these stored rows stand for.
+    pub fn from_rows(rows: impl IntoIterator<Item = Row>) -> Result<Self, RowError> {
+        let mut state = Self::new();
+        for (key, value) in rows {
+            let Some((&tag, key)) = key.split_first() else { return Err(RowError::Damaged(0)) };
+            match tag {
+                CORE => state.core.load(key, &value)?,
+                USERS => state.users.load(key, &value)?,
+                POOLS => state.pools.load(key, &value)?,
+                SESSIONS => state.sessions.load(key, &value)?,
+                CERTIFICATES => state.certificates.load(key, &value)?,
+                ROOTS => state.roots.load(key, &value)?,
+                GATEWAYS => state.gateways.load(key, &value)?,
+                ATTEMPTS => state.attempts.load(key, &value)?,
+                ANSWERS => state.answers.load(key, &value)?,
+                other => return Err(RowError::Table(other)),
+            }
+        }
+        state.index = state.build_index();
+        Ok(state)
+    }
+
+    fn build_index(&self) -> Index {
+        let mut index = Index::default();
+        for (name, pool) in self.pools.iter() {
+            index.ranges.insert(name.clone(), pool.ranges());
+            index.used.insert(name.clone(), 0);
+        }
+        for (key, user) in self.users.iter().filter(|(_, u)| u.address != 0) {
+            index.fixed.insert(user.address, key.clone());
+        }
+        for (id, session) in self.sessions.iter() {
+            index.add_session(*id, session);
+        }
+        for (slot, gateway) in self.gateways.iter() {
+            index.slot_of_gateway.insert(gateway.name.clone(), *slot);
+        }
+        for (_, attempt) in self.attempts.iter() {
+            index.attempt_ids.insert((attempt.gateway.clone(), attempt.id.clone()));
+        }
+        for (number, answer) in self.answers.iter() {
+            index.answer_of.insert(answer.request_id.clone(), *number);
+        }
+        for (serial, certificate) in self.certificates.iter() {
+            index.certificates.insert(certificate.number, serial.clone());
+            if certificate.revocation_number != 0 {
+                index.revocations.insert(certificate.revocation_number, serial.clone());
+            }
+        }
+        index
+    }
+
+    fn rows(&self) -> Vec<Row> {
+        let mut rows = Vec::new();
+        self.core.all_rows(&mut rows);
+        self.users.all_rows(&mut rows);
+        self.pools.all_rows(&mut rows);
+        self.sessions.all_rows(&mut rows);
+        self.certificates.all_rows(&mut rows);
+        self.roots.all_rows(&mut rows);
+        self.gateways.all_rows(&mut rows);
+        self.attempts.all_rows(&mut rows);
+        self.answers.all_rows(&mut rows);
+        rows
+    }
+
+    /// Every row, as storage operations: for a store that holds none.
+    pub(crate) fn all_rows(&self) -> impl Iterator<Item = Op> {
+        self.rows().into_iter().map(|(key, value)| Op::Put(Table::State, key, value))
+    }
+
+    /// Rows that changed since the last call, as storage operations.
+    pub(crate) fn take_changes(&mut self) -> Vec<Op> {
+        let mut ops = Vec::new();
+        self.core.take_changes(&mut ops);
+        self.users.take_changes(&mut ops);
+        self.pools.take_changes(&mut ops);
+        self.sessions.take_changes(&mut ops);
+        self.certificates.take_changes(&mut ops);
+        self.roots.take_changes(&mut ops);
+        self.gateways.take_changes(&mut ops);
+        self.attempts.take_changes(&mut ops);
+        self.answers.take_changes(&mut ops);
+        ops
+    }
+
+    /// The whole state as bytes, equal for equal states: `format (1) | { length (4) key length (4) value }*`.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut out = vec![FORMAT];
+        for (key, value) in self.rows() {
+            for part in [key, value] {
+                out.extend_from_slice(&u32::try_from(part.len()).unwrap_or(u32::MAX).to_be_bytes());
+                out.extend_from_slice(&part);
+            }
+        }
+        out
+    }
+
+    /// The reverse of [`State::to_bytes`].
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, RowError> {
+        fn part<'b>(bytes: &mut &'b [u8]) -> Option<&'b [u8]> {
+            let (length, rest) = bytes.split_first_chunk::<4>()?;
+            let (part, rest) = rest.split_at_checked(usize::try_from(u32::from_be_bytes(*length)).ok()?)?;
+            *bytes = rest;
+            Some(part)
+        }
+        let mut bytes = match bytes.split_first() {
+            Some((&FORMAT, rest)) => rest,
+            Some((&other, _)) => return Err(RowError::Format(other)),
+            None => return Err(RowError::Damaged(0)),
+        };
+        let mut rows = Vec::new();
+        while !bytes.is_empty() {
+            let row = part(&mut bytes).zip(part(&mut bytes)).ok_or(RowError::Damaged(0))?;
+            rows.push((row.0.to_vec(), row.1.to_vec()));
+        }
+        Self::from_rows(rows)
+    }
+
+    /// Counts what gateways must hear of: policy, sessions to end, revocations. Not part of the state.
+    pub(crate) fn notices(&self) -> u64 {
+        self.notices
+    }
+
+    /// Goes on counting where `previous` was, as its replacement.
+    pub(crate) fn continue_notices(&mut self, previous: &Self) {
+        self.notices = previous.notices + 1;
+    }
+
+    fn core_row(&self) -> Option<&CoreRow> {
+        self.core.get(&0)
+    }
+
+    fn change_core(&mut self, change: impl FnOnce(&mut CoreRow)) {
+        if !self.core.contains(&0) {
+            self.core.insert(0, CoreRow::default());
+        }
+        if let Some(row) = self.core.change(&0) {
+            change(row);
+        }
+    }
+
+    /// What gateways are told has changed.
+    fn change_policy(&mut self) {
+        self.notices += 1;
+        self.change_core(|core| core.policy_version += 1);
+    }
+
+    /// Whether there has been a first command.
+    pub fn is_bootstrapped(&self) -> bool {
+        self.core_row().is_some_and(|c| !c.cluster_id.is_empty())
+    }
+
+    /// Names the cluster; empty before the first command.
+    pub fn cluster_id(&self) -> &[u8] {
+        self.core_row().map_or(&[], |c| &c.cluster_id)
+    }
+
+    /// The log's time, milliseconds since 1970.
+    pub fn now_ms(&self) -> u64 {
+        self.core_row().map_or(0, |c| c.now_ms)
+    }
+
+    /// Version of what gateways are told.
+    pub fn policy_version(&self) -> u64 {
+        self.core_row().map_or(0, |c| c.policy_version)
+    }
+
+    /// The settings.
+    pub fn settings(&self) -> SettingsRow {
+        self.core_row().and_then(|c| c.settings.clone()).unwrap_or_else(SettingsRow::initial)
+    }
+
+    /// The pre-shared key, sealed, and when it was set.
+    pub fn sealed_psk(&self) -> Option<(&[u8], u64)> {
+        let core = self.core_row().filter(|c| !c.sealed_psk.is_empty())?;
+        Some((&core.sealed_psk, core.psk_set_ms))
+    }
+
+    /// The answer to a command that was applied already.
+    pub fn answered(&self, request_id: &[u8]) -> Option<&Reply> {
+        let number = self.index.answer_of.get(request_id)?;
+        self.answers.get(number)?.reply.as_ref()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,311 @@
+//! Rows of the state: what is stored about each thing. Numbers are part of the store: never reuse one.
+
+use sallyport_proto::v1;
+
+use super::command::Credentials;
+use super::net::Net;
+use super::reply::Reply;
+
+/// What there is once.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct CoreRow {
+    /// Names the cluster; 16 random bytes.
+    #[prost(bytes = "vec", tag = "1")]
+    pub cluster_id: Vec<u8>,
+    /// The log's time, milliseconds since 1970: the latest that a command carried.
+    #[prost(uint64, tag = "2")]
+    pub now_ms: u64,
+    /// Grows whenever what gateways are told changes.
+    #[prost(uint64, tag = "3")]
+    pub policy_version: u64,
+    /// Number of the next attempt.
+    #[prost(uint64, tag = "4")]
+    pub next_attempt: u64,
+    /// Number of the next set of credentials.
+    #[prost(uint64, tag = "5")]
+    pub next_credentials: u64,
+    /// Number of the next issued or revoked certificate.
+    #[prost(uint64, tag = "6")]
+    pub next_certificate: u64,
+    /// Number of the next dedup row.
+    #[prost(uint64, tag = "7")]
+    pub next_answer: u64,
+    /// The pre-shared key, sealed; empty for none.
+    #[prost(bytes = "vec", tag = "8")]
+    pub sealed_psk: Vec<u8>,
+    /// When it was set.
+    #[prost(uint64, tag = "9")]
+    pub psk_set_ms: u64,
+    /// The settings.
+    #[prost(message, optional, tag = "10")]
+    pub settings: Option<SettingsRow>,
+    /// Epoch of the gateway that registered last: no two incarnations share one, whatever their names and slots.
+    #[prost(uint64, tag = "11")]
+    pub last_epoch: u64,
+}
+
+/// Settings of the cluster.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct SettingsRow {
+    /// Grows with each change.
+    #[prost(uint64, tag = "1")]
+    pub version: u64,
+    /// Allowed protocols in order.
+    #[prost(enumeration = "v1::AuthMethod", repeated, tag = "2")]
+    pub auth_methods: Vec<i32>,
+    /// Keep passwords for CHAP-MD5.
+    #[prost(bool, tag = "3")]
+    pub store_chap_secrets: bool,
+    /// IKE and ESP.
+    #[prost(message, optional, tag = "4")]
+    pub ike: Option<v1::IkeSettings>,
+    /// PPP.
+    #[prost(message, optional, tag = "5")]
+    pub ppp: Option<v1::PppSettings>,
+    /// Seconds, 0 for never.
+    #[prost(uint32, tag = "6")]
+    pub idle_timeout_s: u32,
+    /// Seconds, 0 for never.
+    #[prost(uint32, tag = "7")]
+    pub session_timeout_s: u32,
+    /// Most sessions of a user, 0 for no limit.
+    #[prost(uint32, tag = "8")]
+    pub max_sessions_per_user: u32,
+    /// Wrong passwords before waiting, 0 for never.
+    #[prost(uint32, tag = "9")]
+    pub lockout_failures: u32,
+    /// How long to wait, seconds.
+    #[prost(uint32, tag = "10")]
+    pub lockout_s: u32,
+    /// Attempts to keep.
+    #[prost(uint32, tag = "11")]
+    pub audit_keep: u32,
+}
+
+impl SettingsRow {
+    /// What a new cluster starts with.
+    pub fn initial() -> Self {
+        Self {
+            version: 1,
+            auth_methods: vec![v1::AuthMethod::Mschapv2.into()],
+            lockout_failures: 10,
+            lockout_s: 60,
+            audit_keep: 10_000,
+            ..Self::default()
+        }
+    }
+}
+
+/// A user.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct UserRow {
+    /// The name as written.
+    #[prost(string, tag = "1")]
+    pub name: String,
+    /// Whether the user may connect.
+    #[prost(bool, tag = "2")]
+    pub enabled: bool,
+    /// The password, sealed.
+    #[prost(message, optional, tag = "3")]
+    pub credentials: Option<Credentials>,
+    /// Which credentials these are; never the same twice in a cluster.
+    #[prost(uint64, tag = "4")]
+    pub credentials_version: u64,
+    /// Pool, empty for any.
+    #[prost(string, tag = "5")]
+    pub pool: String,
+    /// Fixed address, 0 for none.
+    #[prost(fixed32, tag = "6")]
+    pub address: u32,
+    /// Most sessions, 0 for the default.
+    #[prost(uint32, tag = "7")]
+    pub max_sessions: u32,
+    /// When added.
+    #[prost(uint64, tag = "8")]
+    pub created_ms: u64,
+    /// When the password was set.
+    #[prost(uint64, tag = "9")]
+    pub password_set_ms: u64,
+    /// Free text.
+    #[prost(string, tag = "10")]
+    pub comment: String,
+    /// The address of the last session: given again when it is free.
+    #[prost(fixed32, tag = "11")]
+    pub last_address: u32,
+}
+
+/// A pool.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct PoolRow {
+    /// Networks.
+    #[prost(message, repeated, tag = "1")]
+    pub networks: Vec<Net>,
+    /// The gateway's address.
+    #[prost(fixed32, tag = "2")]
+    pub router: u32,
+    /// Name servers.
+    #[prost(fixed32, repeated, tag = "3")]
+    pub dns: Vec<u32>,
+    /// NetBIOS name servers.
+    #[prost(fixed32, repeated, tag = "4")]
+    pub nbns: Vec<u32>,
+    /// Never leased.
+    #[prost(message, repeated, tag = "5")]
+    pub excluded: Vec<Net>,
+    /// The address leased last; the search for a free one starts behind it, so that addresses rest before they are used again.
+    #[prost(fixed32, tag = "6")]
+    pub cursor: u32,
+}
+
+/// Why a session shall end.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Doom {
+    /// Why.
+    #[prost(enumeration = "v1::EndReason", tag = "1")]
+    pub reason: i32,
+    /// Why, in words.
+    #[prost(string, tag = "2")]
+    pub text: String,
+}
+
+/// A session, and with it the lease of its address.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct SessionRow {
+    /// Folded name of the user.
+    #[prost(string, tag = "1")]
+    pub user: String,
+    /// The client's address: nobody else's while this row is there.
+    #[prost(fixed32, tag = "2")]
+    pub address: u32,
+    /// Pool it comes from.
+    #[prost(string, tag = "3")]
+    pub pool: String,
+    /// Slot of the owner.
+    #[prost(uint32, tag = "4")]
+    pub slot: u32,
+    /// Epoch of the owner.
+    #[prost(uint64, tag = "5")]
+    pub epoch: u64,
+    /// The owner's number for it.
+    #[prost(uint64, tag = "6")]
+    pub session_key: u64,
+    /// Outer address of the peer when it was opened.
+    #[prost(string, tag = "7")]
+    pub remote: String,
+    /// The machine.
+    #[prost(message, optional, tag = "8")]
+    pub machine: Option<v1::MachineIdentity>,
+    /// The tunnel.
+    #[prost(message, optional, tag = "9")]
+    pub tunnel: Option<v1::TunnelInfo>,
+    /// How the user was authenticated.
+    #[prost(enumeration = "v1::AuthMethod", tag = "10")]
+    pub method: i32,
+    /// When opened, log's time.
+    #[prost(uint64, tag = "11")]
+    pub created_ms: u64,
+    /// When up, log's time; 0 for not yet.
+    #[prost(uint64, tag = "12")]
+    pub up_ms: u64,
+    /// Set when it shall end.
+    #[prost(message, optional, tag = "13")]
+    pub doom: Option<Doom>,
+}
+
+/// A certificate that this authority signed.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct CertificateRow {
+    /// Serial number, hexadecimal.
+    #[prost(string, tag = "1")]
+    pub serial: String,
+    /// What for.
+    #[prost(enumeration = "v1::CertificateProfile", tag = "2")]
+    pub profile: i32,
+    /// The name.
+    #[prost(string, tag = "3")]
+    pub name: String,
+    /// All names in it.
+    #[prost(string, repeated, tag = "4")]
+    pub sans: Vec<String>,
+    /// Valid from.
+    #[prost(uint64, tag = "5")]
+    pub not_before_ms: u64,
+    /// Valid until.
+    #[prost(uint64, tag = "6")]
+    pub not_after_ms: u64,
+    /// SHA-256 of the certificate.
+    #[prost(bytes = "vec", tag = "7")]
+    pub fingerprint: Vec<u8>,
+    /// Kind of key.
+    #[prost(enumeration = "v1::KeyAlgorithm", tag = "8")]
+    pub key_algorithm: i32,
+    /// When recorded, log's time.
+    #[prost(uint64, tag = "9")]
+    pub issued_ms: u64,
+    /// When revoked; 0 for not.
+    #[prost(uint64, tag = "10")]
+    pub revoked_ms: u64,
+    /// Why revoked.
+    #[prost(string, tag = "11")]
+    pub revocation_reason: String,
+    /// Place in the order of issuing.
+    #[prost(uint64, tag = "12")]
+    pub number: u64,
+    /// Place in the order of revocations; 0 for not revoked.
+    #[prost(uint64, tag = "13")]
+    pub revocation_number: u64,
+}
+
+/// A root of the authority.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct RootRow {
+    /// The certificate, DER.
+    #[prost(bytes = "vec", tag = "1")]
+    pub certificate: Vec<u8>,
+    /// Its key, PKCS #8, sealed.
+    #[prost(bytes = "vec", tag = "2")]
+    pub sealed_key: Vec<u8>,
+}
+
+/// A gateway.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct GatewayRow {
+    /// Name.
+    #[prost(string, tag = "1")]
+    pub name: String,
+    /// Incarnation.
+    #[prost(uint64, tag = "2")]
+    pub epoch: u64,
+    /// Which process.
+    #[prost(bytes = "vec", tag = "3")]
+    pub boot_id: Vec<u8>,
+    /// Its software.
+    #[prost(string, tag = "4")]
+    pub version: String,
+    /// Public addresses.
+    #[prost(string, repeated, tag = "5")]
+    pub addresses: Vec<String>,
+    /// Most sessions, 0 for no limit.
+    #[prost(uint32, tag = "6")]
+    pub max_sessions: u32,
+    /// When registered, log's time.
+    #[prost(uint64, tag = "7")]
+    pub registered_ms: u64,
+    /// It fell silent and its sessions were ended; it must register again.
+    #[prost(bool, tag = "8")]
+    pub lost: bool,
+}
+
+/// A command that was applied, and what was answered.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct AnswerRow {
+    /// Its request id.
+    #[prost(bytes = "vec", tag = "1")]
+    pub request_id: Vec<u8>,
+    /// The log's time when it was applied.
+    #[prost(uint64, tag = "2")]
+    pub at_ms: u64,
+    /// The answer.
+    #[prost(message, optional, tag = "3")]
+    pub reply: Option<Reply>,
+}

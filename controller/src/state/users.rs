@@ -1,0 +1,133 @@
+//! Users.
+
+use sallyport_proto::v1;
+
+use super::{AddUser, ConflictKind, MAX_USERS, RemoveUser, Reply, SetPassword, SetUserEnabled, State, UserRow};
+
+fn no_such_user(key: &str) -> Reply {
+    Reply::conflict(ConflictKind::NotFound, format!("there is no user {key:?}"))
+}
+
+impl State {
+    pub(super) fn add_user(&mut self, command: &AddUser) -> Reply {
+        if command.key.is_empty() || command.credentials.is_none() {
+            return Reply::conflict(ConflictKind::Invalid, "a user needs a name and a password");
+        }
+        if self.users.contains(&command.key) {
+            return Reply::conflict(
+                ConflictKind::AlreadyExists,
+                format!("there is a user {:?} already; remove it first, or set its password", command.name),
+            );
+        }
+        if self.users.len() >= MAX_USERS {
+            return Reply::conflict(
+                ConflictKind::Exhausted,
+                format!("there are {MAX_USERS} users, the most there can be"),
+            );
+        }
+        if !command.pool.is_empty() && !self.pools.contains(&command.pool) {
+            return Reply::conflict(
+                ConflictKind::Precondition,
+                format!("there is no pool {:?}; add it first", command.pool),
+            );
+        }
+        if command.address != 0
+            && let Err((kind, message)) = self.check_fixed_address(command)
+        {
+            return Reply::conflict(kind, message);
+        }
+        let now_ms = self.now_ms();
+        let row = UserRow {
+            name: command.name.clone(),
+            enabled: command.enabled,
+            credentials: command.credentials.clone(),
+            credentials_version: self.next_credentials(),
+            pool: command.pool.clone(),
+            address: command.address,
+            max_sessions: command.max_sessions,
+            created_ms: now_ms,
+            password_set_ms: now_ms,
+            comment: command.comment.clone(),
+            last_address: 0,
+        };
+        if row.address != 0 {
+            self.index.fixed.insert(row.address, command.key.clone());
+        }
+        self.users.insert(command.key.clone(), row);
+        Reply::done()
+    }
+
+    fn check_fixed_address(&self, command: &AddUser) -> Result<(), (ConflictKind, String)> {
+        let address = std::net::Ipv4Addr::from(command.address);
+        if let Some(other) = self.index.fixed.get(&command.address) {
+            return Err((
+                ConflictKind::AlreadyExists,
+                format!("{address} is the fixed address of user {other:?}; choose another"),
+            ));
+        }
+        match self.pool_of(command.address) {
+            Some(pool) if command.pool.is_empty() || *pool == command.pool => Ok(()),
+            Some(pool) => {
+                Err((ConflictKind::Precondition, format!("{address} is in pool {pool:?}, not in {:?}", command.pool)))
+            }
+            None => Err((
+                ConflictKind::Precondition,
+                format!("no pool may lease {address}; add a pool that holds it (and does not exclude it) first"),
+            )),
+        }
+    }
+
+    pub(super) fn remove_user(&mut self, command: &RemoveUser) -> Reply {
+        let Some(user) = self.users.remove(&command.key) else { return no_such_user(&command.key) };
+        self.index.fixed.remove(&user.address);
+        Reply::ended(self.doom_user(&command.key, "the user was removed"))
+    }
+
+    pub(super) fn set_password(&mut self, command: &SetPassword) -> Reply {
+        if command.credentials.is_none() {
+            return Reply::conflict(ConflictKind::Invalid, "no password in the command");
+        }
+        let (now_ms, version) = (self.now_ms(), self.next_credentials());
+        let Some(user) = self.users.change(&command.key) else { return no_such_user(&command.key) };
+        user.credentials.clone_from(&command.credentials);
+        user.credentials_version = version;
+        user.password_set_ms = now_ms;
+        Reply::done()
+    }
+
+    pub(super) fn set_user_enabled(&mut self, command: &SetUserEnabled) -> Reply {
+        let Some(user) = self.users.change(&command.key) else { return no_such_user(&command.key) };
+        user.enabled = command.enabled;
+        Reply::ended(if command.enabled { 0 } else { self.doom_user(&command.key, "the user was disabled") })
+    }
+
+    fn doom_user(&mut self, key: &str, text: &str) -> u32 {
+        let ids = self.index.sessions_of_user.get(key).cloned().unwrap_or_default();
+        self.doom(ids, v1::EndReason::Revoked, text)
+    }
+
+    fn next_credentials(&mut self) -> u64 {
+        let mut number = 0;
+        self.change_core(|core| {
+            number = core.next_credentials;
+            core.next_credentials += 1;
+        });
+        number
+    }
+
+    /// The operator no longer wants passwords kept for CHAP-MD5.
+    pub(super) fn forget_chap_secrets(&mut self) {
+        let has = |user: &UserRow| user.credentials.as_ref().is_some_and(|c| !c.sealed_password.is_empty());
+        let keys: Vec<String> = self.users.iter().filter(|(_, u)| has(u)).map(|(k, _)| k.clone()).collect();
+        for key in keys {
+            if let Some(credentials) = self.users.change(&key).and_then(|u| u.credentials.as_mut()) {
+                credentials.sealed_password.clear();
+            }
+        }
+    }
+
+    /// Sessions of a user.
+    pub fn sessions_of_user(&self, key: &str) -> usize {
+        self.index.sessions_of_user.get(key).map_or(0, std::collections::BTreeSet::len)
+    }
+}
