@@ -38,6 +38,7 @@ swanctl {{ load = random nonce openssl pem pkcs1 pkcs8 pubkey x509 }}
     child = f"      esp_proposals = {cfg.get('esp', ESP)}\n"
     if cfg.get("esp_life"):
         child += f"      rekey_time = {cfg['esp_life']}s\n      life_time = {3 * cfg['esp_life']}s\n      rand_time = 0\n"
+    secret = f'secrets {{ ike-l2tp {{ secret = "{cfg["psk"]}" }} }}\n' if auth == "psk" else ""
     write("/etc/swanctl/swanctl.conf", f"""
 connections {{ l2tp {{
     version = 1
@@ -57,8 +58,7 @@ connections {{ l2tp {{
       remote_ts = dynamic[udp/1701]
 {child}    }} }}
 }} }}
-secrets {{ ike-l2tp {{ secret = "{cfg.get('psk', '')}" }} }}
-""")
+{secret}""")
     for left in ("/run/charon.vici", "/run/charon.pid"):
         if os.path.exists(left):
             os.unlink(left)
