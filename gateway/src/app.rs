@@ -24,7 +24,7 @@ use crate::control::{Runner, policy};
 use crate::data::{DataConfig, DataError, DataPlane};
 use crate::identity::{Identity, IdentityError, IkeIdentity};
 use crate::metrics::Metrics;
-use crate::net::{Inside, NetError, enable_ipv4_forwarding, ipv4_forwarding};
+use crate::net::{Inside, NetError, Role, enable_ipv4_forwarding, ipv4_forwarding};
 
 /// Events of the controllers that wait for the control plane.
 const CONTROLLER_EVENTS: usize = 16_384;
@@ -114,7 +114,7 @@ impl Gateway {
         let mut base = policy::ike_config(&config.ike, &config.esp);
         base.credentials = credentials;
         base.public_addresses.clone_from(&config.public_addresses);
-        base.native_esp = true;
+        base.native_esp = plane.handle.addresses().iter().any(|(role, _)| *role == Role::Esp);
         base.slot = registered.member.and_then(|m| u16::try_from(m.slot).ok()).unwrap_or(0);
         let server = ppp_config(&config);
         let machine_config = MachineConfig {
@@ -237,7 +237,9 @@ fn ppp_config(config: &GatewayConfig) -> ppp::ServerConfig {
 }
 
 /// Our identities as IKE takes them, checked as a peer would check them.
-fn credentials(identity: &Identity) -> Result<(BTreeMap<ike::CredentialId, IkeKey>, Vec<ike::Credential>), StartError> {
+pub fn credentials(
+    identity: &Identity,
+) -> Result<(BTreeMap<ike::CredentialId, IkeKey>, Vec<ike::Credential>), StartError> {
     let bad = |cause: String, remedy: &str| StartError::Certificate { cause, remedy: remedy.into() };
     let again = "write the identity anew with `sallyport cert issue --gateway NAME --out DIR`";
     let mut trust = TrustStore::new();

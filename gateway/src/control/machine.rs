@@ -135,7 +135,7 @@ impl Machine {
         let up = self.sessions.values().filter(|s| s.up).count();
         Vitals {
             live_sessions: u32::try_from(up).unwrap_or(u32::MAX),
-            half_open: u32::try_from(self.ike.half_open()).unwrap_or(u32::MAX),
+            half_open: u32::try_from(self.ike.gauges().half_open).unwrap_or(u32::MAX),
         }
     }
 
