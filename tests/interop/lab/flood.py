@@ -24,8 +24,8 @@ def attribute(kind, value):
 
 
 def proposal():
-    """An SA payload with one transform: AES-256, SHA-1, group 20, pre-shared key, a day (RFC 2409 §5, appendix A)."""
-    attributes = b"".join(attribute(*a) for a in ((1, 7), (14, 256), (2, 2), (4, 20), (3, 1), (11, 1), (12, 28800)))
+    """An SA payload with one transform: AES-256, SHA-1, group 20, RSA signatures, 8 hours (RFC 2409, appendix A)."""
+    attributes = b"".join(attribute(*a) for a in ((1, 7), (14, 256), (2, 2), (4, 20), (3, 3), (11, 1), (12, 28800)))
     transform = struct.pack(">BBHBBH", 0, 0, 8 + len(attributes), 1, 1, 0) + attributes
     body = struct.pack(">BBHBBBB", 0, 0, 8 + len(transform), 1, 1, 0, 1) + transform
     return struct.pack(">BBHII", 13, 0, 12 + len(body), 1, 1) + body
