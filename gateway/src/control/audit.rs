@@ -66,7 +66,7 @@ pub const fn end_reason(reason: &sallyport_ppp::DownReason) -> v1::EndReason {
         DownReason::Closed(CloseReason::LowerLayerDown | CloseReason::Replaced | CloseReason::User) => {
             v1::EndReason::Client
         }
-        DownReason::Closed(CloseReason::Other(_)) | DownReason::Refused | DownReason::Protocol(_) => {
+        DownReason::Closed(CloseReason::Other(_)) | DownReason::Refused => {
             v1::EndReason::ProtocolError
         }
     }
