@@ -176,7 +176,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            embryonic: 16_384,
+            embryonic: 32_768,
             embryonic_per_source: 256,
             embryonic_bytes: 16 << 20,
             half_open: 4_096,

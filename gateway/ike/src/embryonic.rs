@@ -2,8 +2,8 @@
 //!
 //! IKEv1 has no stateless cookie: HASH_I covers the initiator's proposals, so they have to be kept from message 1 on.
 //! The table is bounded and the oldest entry makes room. A flood therefore shortens the time that an honest client has
-//! for its message 3 (one round trip) and does not shut it out: with 16,384 entries, 100,000 messages a second leave
-//! 160 ms, and a client that misses it tries again with its next message 1. Nothing asymmetric happens here.
+//! for its message 3 (one round trip) and does not shut it out: with 32,768 entries, 100,000 messages a second leave
+//! 320 ms, and a client that misses it tries again with its next message 1. Nothing asymmetric happens here.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;

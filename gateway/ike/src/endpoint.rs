@@ -114,6 +114,9 @@ const MAX_REFUSED: usize = 1_024;
 const NOTIFY_BURST: u32 = 100;
 const NOTIFY_RATE: u32 = 50;
 
+/// Refusals of one authenticated peer that follow each other more closely count as those of a stranger.
+const PEER_REFUSAL_PAUSE: core::time::Duration = core::time::Duration::from_secs(1);
+
 /// IKEv1 for all peers of one gateway or client.
 #[derive(Debug)]
 pub struct Endpoint {
@@ -139,7 +142,8 @@ pub struct Endpoint {
     /// Peers whose phase 1 came up in the call that is running.
     pub(crate) fresh: Vec<PeerId>,
     reassemblies: Reassemblies,
-    refused: VecDeque<(SocketAddr, Cookie, Vec<u8>)>,
+    refused: BTreeMap<(SocketAddr, Cookie), Vec<u8>>,
+    refused_order: VecDeque<(SocketAddr, Cookie)>,
     refusal_gate: Bucket,
     notify_gate: Bucket,
     suppressed: u64,
@@ -171,7 +175,8 @@ impl Endpoint {
             jobs: BTreeMap::new(),
             fresh: Vec::new(),
             reassemblies: Reassemblies::default(),
-            refused: VecDeque::new(),
+            refused: BTreeMap::new(),
+            refused_order: VecDeque::new(),
             refusal_gate,
             notify_gate: Bucket::new(NOTIFY_BURST, NOTIFY_RATE, now),
             suppressed: 0,
@@ -514,23 +519,59 @@ impl Endpoint {
         cause: String,
         remedy: String,
     ) {
-        if peer.is_none() && identity.is_none() && !self.refusal_gate.take(now) {
+        // An authenticated peer can be held to account, but not without end.
+        let known = match peer.and_then(|p| self.peers.get_mut(&p)) {
+            Some(p) => {
+                let recent = p.last_refusal.is_some_and(|at| now.since(at) < PEER_REFUSAL_PAUSE);
+                if !recent {
+                    p.last_refusal = Some(now);
+                }
+                !recent
+            }
+            None => identity.is_some(),
+        };
+        if known || self.may_refuse_stranger(now) {
+            self.report(phase, kind, (local, remote), identity, peer, cause, remedy);
+        }
+    }
+
+    /// Whether a refusal of a stranger is reported, or only counted: ask before the words are made.
+    pub(crate) fn may_refuse_stranger(&mut self, now: Instant) -> bool {
+        let may = self.refusal_gate.take(now);
+        if !may {
             self.suppressed += 1;
             self.stats.refusals_suppressed += 1;
-            return;
         }
+        may
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    pub(crate) fn report(
+        &mut self,
+        phase: Phase,
+        kind: RefusalKind,
+        (local, remote): (SocketAddr, SocketAddr),
+        identity: Option<String>,
+        peer: Option<PeerId>,
+        cause: String,
+        remedy: String,
+    ) {
         self.stats.refusals += 1;
         let suppressed = core::mem::take(&mut self.suppressed);
         let refusal = Refusal { phase, kind, local, remote, identity, peer, cause, remedy, suppressed };
         self.output.push_back(Output::Event(Event::Refused(Box::new(refusal))));
     }
 
-    /// Whether a refusal of a stranger would be reported: words cost more than the message that they answer.
+    /// Remembers a first message that was refused, and what was said.
     pub(crate) fn remember_refused(&mut self, remote: SocketAddr, cky_i: Cookie, reply: Option<Vec<u8>>) {
-        if self.refused.len() >= MAX_REFUSED {
-            self.refused.pop_front();
+        if self.refused_order.len() >= MAX_REFUSED
+            && let Some(oldest) = self.refused_order.pop_front()
+        {
+            self.refused.remove(&oldest);
         }
-        self.refused.push_back((remote, cky_i, reply.unwrap_or_default()));
+        if self.refused.insert((remote, cky_i), reply.unwrap_or_default()).is_none() {
+            self.refused_order.push_back((remote, cky_i));
+        }
     }
 
     /// Whether a first message was refused before; says it again within limits.
@@ -541,10 +582,7 @@ impl Endpoint {
         remote: SocketAddr,
         cky_i: Cookie,
     ) -> bool {
-        let Some((.., reply)) = self.refused.iter().rev().find(|(r, c, _)| (*r, *c) == (remote, cky_i)) else {
-            return false;
-        };
-        let reply = reply.clone();
+        let Some(reply) = self.refused.get(&(remote, cky_i)).cloned() else { return false };
         self.stats.repeated += 1;
         if !reply.is_empty() && self.notify_gate.take(now) {
             self.transmit(local, remote, &[reply]);

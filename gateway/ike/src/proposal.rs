@@ -201,7 +201,9 @@ pub(crate) struct NoProposal {
 }
 
 /// Takes the first transform of the peer's list that is allowed: the order is the peer's (RFC 2409 §5).
-pub(crate) fn choose_phase1(sa: &SecurityAssociation<'_>, config: &Config) -> Result<Phase1Choice, NoProposal> {
+///
+/// Why there is none is another function's matter: words cost more than the choice.
+pub(crate) fn choose_phase1(sa: &SecurityAssociation<'_>, config: &Config) -> Option<Phase1Choice> {
     for p in &sa.proposals {
         if p.protocol != ProtocolId::ISAKMP {
             continue;
@@ -213,7 +215,7 @@ pub(crate) fn choose_phase1(sa: &SecurityAssociation<'_>, config: &Config) -> Re
                 && config.groups.contains(&transform.group)
                 && method_allowed(config, transform.method)
             {
-                return Ok(Phase1Choice {
+                return Some(Phase1Choice {
                     transform,
                     lifetimes: t.lifetimes(Phase1Attribute::LIFE_TYPE.0, Phase1Attribute::LIFE_DURATION.0),
                     answer: answer_body(p, t, &[]),
@@ -221,7 +223,7 @@ pub(crate) fn choose_phase1(sa: &SecurityAssociation<'_>, config: &Config) -> Re
             }
         }
     }
-    Err(no_phase1_proposal(sa, config))
+    None
 }
 
 /// An SA payload with the one transform that was chosen, its number and attributes as they came.
@@ -259,7 +261,8 @@ fn offered(sa: &SecurityAssociation<'_>) -> String {
     if text.is_empty() { "nothing".into() } else { text.join(", ") }
 }
 
-fn no_phase1_proposal(sa: &SecurityAssociation<'_>, config: &Config) -> NoProposal {
+/// Why [`choose_phase1`] found nothing.
+pub(crate) fn no_phase1_proposal(sa: &SecurityAssociation<'_>, config: &Config) -> NoProposal {
     let mut methods: Vec<&str> = Vec::new();
     if config.pre_shared_key {
         methods.push("pre-shared key");
@@ -636,3 +639,6 @@ impl EspOffer {
         (fits && spi >= 256).then_some((t, spi))
     }
 }
+
+#[cfg(test)]
+mod tests;

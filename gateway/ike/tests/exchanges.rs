@@ -346,7 +346,7 @@ fn a_client_that_vanishes_is_found_dead() {
     net.secs(200);
     assert_eq!(net.nodes[GATEWAY].count(|e| matches!(e, Event::PeerDown { .. })), 0);
     net.nodes[CLIENT].gone = true;
-    net.secs(115);
+    net.secs(85);
     assert_eq!(net.nodes[GATEWAY].children.len(), 1);
     net.secs(60);
     let n = &net.nodes[GATEWAY];
@@ -569,4 +569,55 @@ fn unprotected_informationals_end_nothing() {
     net.check_children(CLIENT, GATEWAY);
     assert!(net.nodes[GATEWAY].ep.stats().unprotected_informational >= 2);
     assert!(net.nodes[CLIENT].ep.stats().unprotected_informational >= 2);
+}
+
+/// Takes the vendor IDs of RFC 3947 and of the drafts before 02\n out of first messages: what Windows XP sends.
+fn only_draft_02_n(bytes: &[u8]) -> Vec<u8> {
+    use sallyport_ike::payload::{ChainWriter, Payload, PayloadType};
+    let Ok(m) = Message::parse(bytes) else { return bytes.to_vec() };
+    if m.header.exchange != ExchangeType::MAIN_MODE || !m.header.cky_r.is_zero() {
+        return bytes.to_vec();
+    }
+    let mut chain = ChainWriter::new();
+    for p in &m.payloads {
+        match p {
+            Payload::Sa(_, body) => drop(chain.bytes(PayloadType::SA, body)),
+            Payload::VendorId(v) if v.0.starts_with(&[0x90, 0xcb]) || v.name().is_none_or(|n| !n.contains("NAT-T")) => {
+                chain.bytes(PayloadType::VENDOR_ID, v.0);
+            }
+            _ => {}
+        }
+    }
+    let mut out = bytes[..28].to_vec();
+    let len = u32::try_from(28 + chain.as_slice().len()).unwrap();
+    out[24..28].copy_from_slice(&len.to_be_bytes());
+    out.extend(chain.as_slice());
+    out
+}
+
+#[test]
+fn a_client_of_the_nat_t_drafts_connects() {
+    for nat in [false, true] {
+        let mut net = pair(nat);
+        net.rewrite = Some(only_draft_02_n);
+        net.connect(CLIENT, "192.0.2.1", ConnectAuth::PreSharedKey);
+        net.secs(5);
+        net.check_children(CLIENT, GATEWAY);
+        assert_eq!(net.nodes[GATEWAY].children.values().next().unwrap().udp_encap, nat);
+        // NAT-D under the number of the drafts.
+        let mm3 = net.nodes[GATEWAY].received.iter().filter_map(|b| Message::parse(b).ok()).nth(1).unwrap();
+        assert!(mm3.payloads.iter().any(|p| matches!(p, sallyport_ike::payload::Payload::NatD(_))));
+        let raw = &net.nodes[GATEWAY].received[1];
+        assert!(raw.windows(4).any(|w| w == [130, 0, 0, 36]) || raw.windows(4).any(|w| w[0] == 130 && w[1] == 0));
+    }
+}
+
+#[test]
+fn ipv6_works() {
+    let gateway = Node::new("gateway", "2001:db8::1", gateway_config(), 1).psk("secret");
+    let client = Node::new("client", "2001:db8:7::2", client_config(), 2).psk("secret");
+    let mut net = Net::new(vec![gateway, client], 3);
+    net.connect(CLIENT, "2001:db8::1", certificate(SignatureMethod::Rsa));
+    net.secs(5);
+    net.check_children(CLIENT, GATEWAY);
 }

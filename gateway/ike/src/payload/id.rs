@@ -69,6 +69,9 @@ impl Identification {
         if want.is_some_and(|n| n != data.len()) || data.len() > MAX_ID_LEN {
             return Err(DecodeError::Length("identification", data.len()));
         }
+        if matches!(id_type, IdType::FQDN | IdType::USER_FQDN) && !is_name(data) {
+            return Err(DecodeError::Text("identification"));
+        }
         Ok(Self { id_type, protocol, port, data: data.to_vec() })
     }
 
@@ -92,6 +95,12 @@ impl Identification {
             _ => None,
         }
     }
+}
+
+/// Whether the data is a name: not empty, no control characters. Zeros at the end are forgiven to those who think in C.
+fn is_name(data: &[u8]) -> bool {
+    let end = data.iter().rposition(|b| *b != 0).map_or(0, |last| last + 1);
+    end > 0 && data.iter().take(end).all(|b| !b.is_ascii_control())
 }
 
 /// What a person calls it: an address, a name, a distinguished name in the order of the certificate.

@@ -86,8 +86,15 @@ pub enum Payload<'a> {
     NotifyV2(NotifyV2<'a>),
     /// Vendor ID of IKEv2.
     VendorIdV2(VendorId<'a>),
-    /// The encrypted part of an IKEv2 message (SK or SKF); the second field is the type of the first payload within.
-    EncryptedV2(&'a [u8], PayloadType),
+    /// The encrypted part of an IKEv2 message.
+    EncryptedV2 {
+        /// [`PayloadType::SK`], or [`PayloadType::SKF`] for a fragment of it.
+        kind: PayloadType,
+        /// IV, ciphertext and checksum; with SKF the fragment number and their total (16 bits each) come first.
+        body: &'a [u8],
+        /// Type of the first payload within.
+        first: PayloadType,
+    },
     /// A type that is not opened here.
     Other(PayloadType, &'a [u8]),
 }
@@ -117,7 +124,7 @@ impl<'a> Payload<'a> {
             PayloadType::NONCE_V2 => Self::NonceV2(body),
             PayloadType::NOTIFY_V2 => Self::NotifyV2(NotifyV2::parse(r)?),
             PayloadType::VENDOR_ID_V2 => Self::VendorIdV2(VendorId(body)),
-            PayloadType::SK | PayloadType::SKF => Self::EncryptedV2(body, next),
+            PayloadType::SK | PayloadType::SKF => Self::EncryptedV2 { kind, body, first: next },
             other => Self::Other(other, body),
         })
     }
@@ -282,7 +289,11 @@ impl fmt::Display for Payload<'_> {
                 }
                 f.write_str(")")
             }
-            Self::EncryptedV2(d, next) => write!(f, "SK({} bytes, first inside {next})", d.len()),
+            Self::EncryptedV2 { kind: PayloadType::SKF, body: [n0, n1, t0, t1, rest @ ..], .. } => {
+                let (number, total) = (u16::from_be_bytes([*n0, *n1]), u16::from_be_bytes([*t0, *t1]));
+                write!(f, "SKF({number} of {total}, {} bytes)", rest.len())
+            }
+            Self::EncryptedV2 { kind, body, first } => write!(f, "{kind}({} bytes, first inside {first})", body.len()),
             Self::Other(kind, d) => write!(f, "{kind}({} bytes)", d.len()),
         }
     }

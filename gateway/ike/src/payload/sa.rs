@@ -304,8 +304,7 @@ impl fmt::Display for TransformNames<'_, '_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let t = self.transform;
         let n16 = |kind: u16| t.number_of(kind).map(|v| u16::try_from(v).unwrap_or(u16::MAX));
-        let lives;
-        if self.protocol == ProtocolId::ISAKMP {
+        let lives = if self.protocol == ProtocolId::ISAKMP {
             use Phase1Attribute as A;
             match n16(A::ENCRYPTION.0) {
                 Some(v) => write!(f, "{}", EncryptionId(v))?,
@@ -323,7 +322,7 @@ impl fmt::Display for TransformNames<'_, '_> {
             if let Some(v) = n16(A::AUTHENTICATION.0) {
                 write!(f, "/{}", AuthenticationId(v))?;
             }
-            lives = t.lifetimes(A::LIFE_TYPE.0, A::LIFE_DURATION.0);
+            t.lifetimes(A::LIFE_TYPE.0, A::LIFE_DURATION.0)
         } else {
             use Phase2Attribute as A;
             match self.protocol {
@@ -344,8 +343,8 @@ impl fmt::Display for TransformNames<'_, '_> {
             if let Some(v) = n16(A::ENCAPSULATION.0) {
                 write!(f, "/{}", EncapsulationMode(v))?;
             }
-            lives = t.lifetimes(A::LIFE_TYPE.0, A::LIFE_DURATION.0);
-        }
+            t.lifetimes(A::LIFE_TYPE.0, A::LIFE_DURATION.0)
+        };
         if let Some(s) = lives.seconds {
             write!(f, "/{s}s")?;
         }

@@ -24,8 +24,19 @@ use crate::v1::quick_mode::QuickMode;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct SaId(pub(crate) u64);
 
-/// Message IDs of informational exchanges that are remembered against replay.
+/// Message IDs of each kind that are remembered against replay.
 const SEEN_IDS: usize = 64;
+
+fn note_id(seen: &mut VecDeque<u32>, message_id: u32) -> bool {
+    if seen.contains(&message_id) {
+        return false;
+    }
+    if seen.len() == SEEN_IDS {
+        seen.pop_front();
+    }
+    seen.push_back(message_id);
+    true
+}
 
 /// What a peer's vendor IDs say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -49,6 +60,12 @@ impl PeerTraits {
             }
         }
         traits
+    }
+
+    /// Adds what a later message announces: Cisco sends some vendor IDs with message 3 only.
+    pub(crate) fn and_later(self, payloads: &[Payload<'_>]) -> Self {
+        let later = Self::of(payloads);
+        Self { dpd: self.dpd || later.dpd, fragmentation: self.fragmentation || later.fragmentation, ..self }
     }
 }
 
@@ -186,7 +203,9 @@ pub(crate) struct IsakmpSa {
     /// Reply to the last request of main mode.
     pub(crate) last: Option<StoredReply>,
     pub(crate) exchanges: Vec<QuickMode>,
+    /// Message IDs of the peer's informational exchanges, and of its quick modes, against replay.
     pub(crate) seen: VecDeque<u32>,
+    pub(crate) seen_quick: VecDeque<u32>,
     /// Highest sequence number of the peer's R-U-THERE under this SA.
     pub(crate) dpd_peer_seq: Option<u32>,
     pub(crate) jobs: Vec<JobId>,
@@ -209,14 +228,12 @@ impl IsakmpSa {
 
     /// Notes the message ID of an informational exchange; `false` if it was used before.
     pub(crate) fn first_seen(&mut self, message_id: u32) -> bool {
-        if self.seen.contains(&message_id) {
-            return false;
-        }
-        if self.seen.len() == SEEN_IDS {
-            self.seen.pop_front();
-        }
-        self.seen.push_back(message_id);
-        true
+        note_id(&mut self.seen, message_id)
+    }
+
+    /// Notes the message ID of a quick mode that the peer begins; `false` if it was used before.
+    pub(crate) fn first_seen_quick(&mut self, message_id: u32) -> bool {
+        note_id(&mut self.seen_quick, message_id)
     }
 
     /// What HASH_I and HASH_R are made of, once the keys are there.

@@ -229,3 +229,6 @@ pub(crate) fn prepend_hash(hash: &[u8], rest: &ChainWriter) -> ChainWriter {
 pub(crate) fn hash_matches(hash: &Digest, sent: &[u8]) -> bool {
     ct_eq(hash, sent)
 }
+
+#[cfg(test)]
+mod tests;

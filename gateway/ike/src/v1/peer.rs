@@ -42,6 +42,8 @@ pub(crate) struct Peer {
     pub(crate) had_child: bool,
     /// A refusal of this attempt was reported.
     pub(crate) refused: bool,
+    /// When a refusal of this peer was last reported.
+    pub(crate) last_refusal: Option<Instant>,
     /// What the peer said last in a notification.
     pub(crate) hint: Option<String>,
 }
@@ -69,6 +71,7 @@ impl Peer {
             dpd_waiting: false,
             had_child: false,
             refused: false,
+            last_refusal: None,
             hint: None,
         }
     }

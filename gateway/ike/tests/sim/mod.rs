@@ -153,6 +153,8 @@ pub struct Net {
     pub largest: usize,
     /// Drops the n-th packets (from 0).
     pub drop: Vec<u64>,
+    /// Changes packets on their way.
+    pub rewrite: Option<fn(&[u8]) -> Vec<u8>>,
 }
 
 impl Net {
@@ -172,6 +174,7 @@ impl Net {
             packets: 0,
             largest: 0,
             drop: Vec::new(),
+            rewrite: None,
         }
     }
 
@@ -195,6 +198,7 @@ impl Net {
     }
 
     fn transmit(&mut self, node: usize, local: SocketAddr, remote: SocketAddr, bytes: Vec<u8>) {
+        let bytes = self.rewrite.map_or_else(|| bytes.clone(), |f| f(&bytes));
         let n = self.packets;
         self.packets += 1;
         self.largest = self.largest.max(bytes.len());

@@ -85,6 +85,7 @@ impl Endpoint {
             last: None,
             exchanges: Vec::new(),
             seen: Default::default(),
+            seen_quick: Default::default(),
             dpd_peer_seq: None,
             jobs: Vec::new(),
         });
@@ -129,6 +130,15 @@ impl Endpoint {
         }
     }
 
+    /// A reply that cannot be genuine, but nothing proves that it is the responder's: the wait goes on.
+    fn implausible(&mut self, sa: &mut IsakmpSa, what: &str) -> Fate {
+        self.stats.malformed += 1;
+        if let Some(h) = sa.handshake.as_deref_mut() {
+            h.hint = Some(what.to_owned());
+        }
+        Fate::Keep
+    }
+
     /// Message 2: what the responder chose.
     pub(super) fn main_mode_2(&mut self, now: Instant, sa: &mut IsakmpSa, message: &Message<'_>) -> Fate {
         let chosen = message.payloads.iter().find_map(|p| match p {
@@ -140,8 +150,7 @@ impl Endpoint {
             return Fate::Keep;
         };
         let Some((transform, lifetimes)) = chosen else {
-            let cause = "the gateway chose something that was not offered".to_owned();
-            return self.fail(now, sa, RefusalKind::Malformed, cause, "a fault of the gateway");
+            return self.implausible(sa, "it chose something that was not offered");
         };
         sa.transform = transform;
         sa.lifetime = self.lifetime(lifetimes.seconds, self.config.phase1_lifetime_max);
@@ -193,9 +202,9 @@ impl Endpoint {
             return Fate::Keep;
         };
         if ke.len() != sa.transform.group.public_len() {
-            let cause = format!("the gateway's key exchange value has not the length of {}", sa.transform.group);
-            return self.fail(now, sa, RefusalKind::Malformed, cause, "a fault of the gateway");
+            return self.implausible(sa, "its key exchange value has not the length of the group");
         }
+        sa.traits = sa.traits.and_later(&message.payloads);
         if nat_ds.is_empty() {
             sa.traits.nat = None;
         }

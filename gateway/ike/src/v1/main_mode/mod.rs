@@ -83,10 +83,11 @@ fn open_authentication(sa: &IsakmpSa, header: &Header, body: &[u8]) -> Option<Au
                 out.id = id;
                 found = true;
             }
-            Payload::Cert(c) if !matches!(c.encoding, CertEncoding::CRL | CertEncoding::ARL) => {
-                if out.certificates.len() < MAX_CERTIFICATES {
-                    out.certificates.push((c.encoding, c.data.to_vec()));
-                }
+            Payload::Cert(c)
+                if !matches!(c.encoding, CertEncoding::CRL | CertEncoding::ARL)
+                    && out.certificates.len() < MAX_CERTIFICATES =>
+            {
+                out.certificates.push((c.encoding, c.data.to_vec()));
             }
             Payload::CertRequest(c) if out.requested.len() < MAX_REQUESTED => out.requested.push(c.authority.to_vec()),
             Payload::Hash(h) => out.hash = Some(h.to_vec()),
@@ -266,7 +267,13 @@ impl Endpoint {
         self.with_sa(id, |ep, sa| {
             let Some(h) = sa.handshake.as_deref() else { return Fate::Keep };
             let signed = sa.with_signatures();
-            let (kind, cause, remedy) = if h.garbage > 0 {
+            let (kind, cause, remedy) = if h.garbage > 0 && sa.role == Role::Initiator {
+                (
+                    RefusalKind::Malformed,
+                    "message 6 of the gateway cannot be decrypted",
+                    "a fault of the gateway, or somebody disturbs the exchange: try again",
+                )
+            } else if h.garbage > 0 {
                 ep.notify_stranger(now, sa.local, sa.remote, (sa.cky_i, sa.cky_r), NotifyType::PAYLOAD_MALFORMED);
                 if signed {
                     (RefusalKind::Malformed, "message 5 of the client cannot be decrypted", "a fault of the client, or somebody disturbs the exchange: try again")

@@ -13,7 +13,7 @@ use crate::message::{Message, assemble};
 use crate::nat::{detect, nat_d};
 use crate::output::{Job, Role};
 use crate::payload::{ChainWriter, NotifyType, Payload, PayloadType};
-use crate::proposal::{AuthMethod, choose_phase1};
+use crate::proposal::{AuthMethod, choose_phase1, no_phase1_proposal};
 use crate::v1::isakmp_sa::{Handshake, IsakmpSa, PeerTraits, Step, StoredReply};
 use crate::v1::main_mode::{MAX_REQUESTED, open_authentication};
 
@@ -53,23 +53,15 @@ impl Endpoint {
             return;
         };
         let cky_r = self.new_cookie();
-        let choice = match choose_phase1(sa, &self.config) {
-            Ok(choice) => choice,
-            Err(no) => {
-                let reply = self.notify_stranger(now, local, remote, (cky_i, cky_r), NotifyType::NO_PROPOSAL_CHOSEN);
-                self.remember_refused(remote, cky_i, reply);
+        let Some(choice) = choose_phase1(sa, &self.config) else {
+            let reply = self.notify_stranger(now, local, remote, (cky_i, cky_r), NotifyType::NO_PROPOSAL_CHOSEN);
+            self.remember_refused(remote, cky_i, reply);
+            if self.may_refuse_stranger(now) {
+                let no = no_phase1_proposal(sa, &self.config);
                 let ends = (local, remote);
-                return self.refuse(
-                    now,
-                    Phase::MainMode,
-                    RefusalKind::NoProposal,
-                    ends,
-                    None,
-                    None,
-                    no.cause,
-                    no.remedy,
-                );
+                self.report(Phase::MainMode, RefusalKind::NoProposal, ends, None, None, no.cause, no.remedy);
             }
+            return;
         };
         let traits = PeerTraits::of(&message.payloads);
         let mut chain = ChainWriter::new();
@@ -202,7 +194,7 @@ impl Endpoint {
         h.requested = requested;
         let id = self.new_sa_id();
         let lifetime = self.lifetime(e.lifetimes.seconds, self.config.phase1_lifetime_max);
-        let mut traits = e.traits;
+        let mut traits = e.traits.and_later(&message.payloads);
         // No NAT-D, no NAT-T, whatever was announced.
         if nat_ds.is_empty() {
             traits.nat = None;
@@ -233,6 +225,7 @@ impl Endpoint {
             last: Some(StoredReply { print: fingerprint(bytes), datagrams: Vec::new() }),
             exchanges: Vec::new(),
             seen: Default::default(),
+            seen_quick: Default::default(),
             dpd_peer_seq: None,
             jobs: Vec::new(),
         });

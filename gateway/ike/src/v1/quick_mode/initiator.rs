@@ -146,8 +146,11 @@ impl Endpoint {
             let cause = "the gateway chose something that was not offered".to_owned();
             return self.fail_quick(now, sa, x, RefusalKind::Malformed, None, cause, "a fault of the gateway");
         };
-        // The identities come back as they went (RFC 2409 §5.5); some leave them out.
-        let ids_ok = m.ids.is_empty() || x.ids.as_deref().is_some_and(|(ci, cr)| m.ids == [ci.clone(), cr.clone()]);
+        // The identities come back as they went (RFC 2409 §5.5). Some leave them out, and strongSwan puts the address that
+        // our NAT gives us into ours: what counts is protocol and port.
+        let ports = |ids: &[Identification]| ids.iter().map(|i| (i.protocol, i.port)).collect::<Vec<_>>();
+        let ids_ok = m.ids.is_empty()
+            || x.ids.as_deref().is_some_and(|(ci, cr)| ports(&m.ids) == ports(&[ci.clone(), cr.clone()]));
         if !ids_ok {
             let cause = "the gateway changed the traffic that was asked for".to_owned();
             return self.fail_quick(now, sa, x, RefusalKind::Selectors, None, cause, "a fault of the gateway");

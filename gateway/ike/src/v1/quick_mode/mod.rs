@@ -369,7 +369,7 @@ impl Endpoint {
     }
 
     /// Our identity and the peer's in an exchange.
-    fn own_and_peer<'a>(x: &'a QuickMode) -> Option<(&'a Identification, &'a Identification)> {
+    fn own_and_peer(x: &QuickMode) -> Option<(&Identification, &Identification)> {
         let (ci, cr) = &**x.ids.as_ref()?;
         Some(match x.role {
             Role::Initiator => (ci, cr),

@@ -35,6 +35,10 @@ impl Endpoint {
             self.stats.unauthentic += 1;
             return;
         };
+        if !sa.first_seen_quick(header.message_id) {
+            self.stats.repeated += 1;
+            return;
+        }
         if sa.exchanges.len() >= self.config.limits.exchanges_per_sa.max(1) {
             let done = sa.exchanges.iter().position(|x| x.state == QuickState::Done);
             let Some(done) = done else { return };
@@ -97,8 +101,23 @@ impl Endpoint {
         x.ids = Some(Box::new((ci, cr)));
         x.nonce_i = nonce;
         let udp = sa.udp_encap();
+        let floated = sa.local.port() == self.config.nat_t_port;
+        if udp && !floated {
+            let cause = "there is a NAT, and the client did not move to UDP 4500 as RFC 3947 asks".to_owned();
+            let n = Some(NotifyType::NO_PROPOSAL_CHOSEN);
+            return self.fail_quick(
+                now,
+                sa,
+                x,
+                RefusalKind::Encapsulation,
+                n,
+                cause,
+                "the client's NAT traversal is older than RFC 3947: update it",
+            );
+        }
         let wish = EspWish {
-            udp,
+            // A client may insist on UDP without a NAT; where it sends IKE, its ESP passes too.
+            udp: udp || (floated && sa.traits.nat.is_some()),
             native: self.config.native_esp && (!udp || self.config.native_esp_through_nat),
             doubt_sha2: sa.transform.group == sallyport_crypto::dh::DhGroup::Modp1024,
             has_ke: m.ke.is_some(),
