@@ -134,6 +134,9 @@ enum What {
     Answer { node: usize, id: JobId, answer: Answer },
 }
 
+/// What a middlebox does to a packet.
+pub type Rewrite = fn(&[u8]) -> Vec<u8>;
+
 pub struct Net {
     pub now: Instant,
     pub nodes: Vec<Node>,
@@ -154,7 +157,7 @@ pub struct Net {
     /// Drops the n-th packets (from 0).
     pub drop: Vec<u64>,
     /// Changes packets on their way.
-    pub rewrite: Option<fn(&[u8]) -> Vec<u8>>,
+    pub rewrite: Option<Rewrite>,
 }
 
 impl Net {
