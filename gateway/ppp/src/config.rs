@@ -41,6 +41,11 @@ pub struct LinkConfig {
     /// The Maximum-Receive-Unit that we announce, and the upper bound of what we send: 1400 leaves room for IP, UDP,
     /// ESP, UDP, L2TP and PPP on an Ethernet path.
     pub mru: u16,
+    /// How long to wait for the peer's first Configure-Request before we send ours. Windows ignores what arrives before
+    /// its own PPP has started, and answers only the retransmission 3 s later; who waits for it connects at once.
+    pub start_delay: Duration,
+    /// Time for LCP, from the start of the link.
+    pub lcp_timeout: Duration,
     /// Restart timer (RFC 1661 §4.6).
     pub restart: Duration,
     /// Max-Configure (RFC 1661 §4.6).
@@ -63,6 +68,8 @@ impl Default for LinkConfig {
     fn default() -> Self {
         Self {
             mru: timer::DEFAULT_MRU,
+            start_delay: Duration::ZERO,
+            lcp_timeout: timer::LCP_TIMEOUT,
             restart: timer::RESTART,
             max_configure: timer::MAX_CONFIGURE,
             max_terminate: timer::MAX_TERMINATE,
@@ -91,7 +98,7 @@ pub struct ServerConfig {
 impl Default for ServerConfig {
     fn default() -> Self {
         Self {
-            link: LinkConfig::default(),
+            link: LinkConfig { start_delay: timer::START_DELAY, ..LinkConfig::default() },
             name: "sallyport".into(),
             methods: vec![AuthMethod::MsChapV2],
             auth_attempts: 3,

@@ -5,12 +5,21 @@
 //! [`Link::poll_output`]. IPv4 packets never pass through it: the data path takes the header off with
 //! [`strip`](frame::strip) and hands the link whatever is not protocol 0x0021.
 
+pub mod auth;
+pub mod automaton;
 pub mod config;
+pub mod decode;
 pub mod frame;
+mod ipcp;
+mod lcp;
 mod link;
 mod mss;
+mod negotiate;
+pub mod option;
 pub mod output;
+pub mod packet;
 mod stats;
+mod terminate;
 pub mod timer;
 
 pub use config::{AuthMethod, ClientConfig, LinkConfig, Password, ServerConfig};
@@ -22,9 +31,10 @@ pub use output::{
     QuestionId, Refusal, Reject,
 };
 pub use stats::Stats;
+pub use terminate::{terminate_reason, windows_error};
 
 /// The part of a user name that MS-CHAPv2 hashes: what stands behind the last backslash (RFC 2759 §8.2 leaves out the
 /// domain).
 pub fn user_part(user: &str) -> &str {
-    user.rsplit_once('\\').map_or(user, |(_, user)| user)
+    sallyport_crypto::mschap::name_without_domain(user)
 }

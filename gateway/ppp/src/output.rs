@@ -233,10 +233,10 @@ pub enum DownReason {
     SessionTimeout,
     /// The attempt failed; its [`Refusal`] says why.
     Refused,
-    /// The peer renegotiated LCP or took IPCP down after the network was up.
+    /// The peer negotiates LCP anew after the network was up.
     PeerRestarted,
-    /// A protocol rule was broken beyond repair.
-    Protocol(&'static str),
+    /// IPCP ended, or was not agreed on again, after the network was up.
+    Ipcp(String),
 }
 
 impl fmt::Display for DownReason {
@@ -250,7 +250,7 @@ impl fmt::Display for DownReason {
             Self::SessionTimeout => f.write_str("the session timeout passed"),
             Self::Refused => f.write_str("the attempt failed"),
             Self::PeerRestarted => f.write_str("the client began a new negotiation"),
-            Self::Protocol(what) => f.write_str(what),
+            Self::Ipcp(what) => f.write_str(what),
         }
     }
 }

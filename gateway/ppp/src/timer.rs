@@ -29,3 +29,7 @@ pub const ECHO_MISSES: u8 = 4;
 pub const AUTH_TIMEOUT: Duration = Duration::from_secs(60);
 /// For IPCP as a whole.
 pub const NETWORK_TIMEOUT: Duration = Duration::from_secs(45);
+/// How long a server waits for the client to begin.
+pub const START_DELAY: Duration = Duration::from_secs(1);
+/// For LCP as a whole.
+pub const LCP_TIMEOUT: Duration = Duration::from_secs(60);
