@@ -293,8 +293,8 @@ impl<'a> Reader<'a> {
         };
         let Format::Pcapng { interfaces, .. } = &self.format else { return Err(self.damaged("a block")) };
         let interface = interfaces.get(index).copied();
-        let interface =
-            interface.ok_or_else(|| self.damaged(format_args!("a packet of interface {index}, which is not described")))?;
+        let interface = interface
+            .ok_or_else(|| self.damaged(format_args!("a packet of interface {index}, which is not described")))?;
         let data = body.get(header_len..).unwrap_or_default();
         let (kept, original, time) = if kind == 3 {
             let original = field(0) as usize;

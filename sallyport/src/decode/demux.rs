@@ -83,7 +83,8 @@ impl Conversations {
 fn surely_ike(datagram: &[u8]) -> Option<Header> {
     let mut r = Reader::new(datagram);
     let header = Header::parse(&mut r).ok()?;
-    let known = matches!(header.major, 1 | 2) && header.exchange.name().is_some() && header.next_payload.name().is_some();
+    let known =
+        matches!(header.major, 1 | 2) && header.exchange.name().is_some() && header.next_payload.name().is_some();
     let right = header.length as usize == datagram.len() && header.exchange != ExchangeType::NONE;
     (known && right && !header.cky_i.is_zero()).then_some(header)
 }
@@ -103,6 +104,11 @@ impl Decoder {
         let other = OTHER_SERVICES.contains(&from) || OTHER_SERVICES.contains(&to);
         let either = |port| from == port || to == port;
         if payload.is_empty() {
+            // Nothing was sent, or nothing was kept.
+            if len > 8 && (is_vpn_port(from) || is_vpn_port(to)) {
+                let why = format!("{} bytes of the datagram are missing", len - 8);
+                self.malformed(&place, "UDP", why, String::new(), json!({ "length": len }));
+            }
             return;
         }
         if other && !self.conversations.knows(&place) {
@@ -129,7 +135,10 @@ impl Decoder {
             return self.ike(place, ike, true);
         }
         match payload.strip_prefix(&NON_IKE_MARKER) {
-            Some(esp) if esp.len() >= 8 && !claims_its_length(payload) => self.esp(place, esp, Some("UDP, non-IKE marker")),
+            // Both an ESP packet behind the marker and a broken IKE message begin with eight zeros; an SPI tells.
+            Some(esp) if sallyport_esp::spi(esp).is_some() && !claims_its_length(payload) => {
+                self.esp(place, esp, Some("UDP, non-IKE marker"));
+            }
             _ => self.ike(place, payload, false),
         }
     }
@@ -138,10 +147,10 @@ impl Decoder {
     fn nat_t(&mut self, place: &Place, payload: &[u8]) {
         if payload == KEEPALIVE {
             self.keepalive(place);
+        } else if surely_ike(payload).is_some() {
+            self.ike(place, payload, false); // some forget the marker
         } else if let Some(ike) = payload.strip_prefix(&NON_ESP_MARKER) {
             self.ike(place, ike, true);
-        } else if surely_ike(payload).is_some() {
-            self.ike(place, payload, false);
         } else {
             self.esp(place, payload, Some("UDP"));
         }
@@ -275,6 +284,6 @@ impl Decoder {
 }
 
 /// Whether the length in the header of an IKE message is that of the datagram.
-fn claims_its_length(datagram: &[u8]) -> bool {
+pub(super) fn claims_its_length(datagram: &[u8]) -> bool {
     Header::parse(&mut Reader::new(datagram)).is_ok_and(|h| h.length as usize == datagram.len())
 }

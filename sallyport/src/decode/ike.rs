@@ -85,7 +85,11 @@ fn line(message: &Message<'_>) -> String {
 
 fn header_json(h: &Header, length: usize, marker: bool) -> Map<String, Value> {
     let names = match h.major {
-        1 => [(flags::ENCRYPTION, "encryption"), (flags::COMMIT, "commit"), (flags::AUTHENTICATION_ONLY, "authentication only")],
+        1 => [
+            (flags::ENCRYPTION, "encryption"),
+            (flags::COMMIT, "commit"),
+            (flags::AUTHENTICATION_ONLY, "authentication only"),
+        ],
         _ => [(flags::INITIATOR, "initiator"), (flags::VERSION, "version"), (flags::RESPONSE, "response")],
     };
     let set: Vec<&str> = names.iter().filter(|(bit, _)| h.flags & bit != 0).map(|(_, name)| *name).collect();
@@ -149,8 +153,8 @@ fn payload_json(payload: &Payload<'_>) -> Value {
             "type": "N", "protocol": n.protocol.to_string(), "notify": n.notify_type.to_string(),
             "notify_number": n.notify_type.0, "spi": hex::lower(n.spi), "data": hex::lower(n.data),
         }),
-        Payload::EncryptedV2(data, first) => {
-            json!({ "type": "SK", "length": data.len(), "first_inside": first.to_string() })
+        Payload::EncryptedV2 { kind, body, first } => {
+            json!({ "type": kind.to_string(), "length": body.len(), "first_inside": first.to_string() })
         }
         Payload::Other(kind, data) => {
             json!({ "type": kind.to_string(), "type_number": kind.0, "length": data.len(), "data": hex::lower(data) })
@@ -164,7 +168,11 @@ fn vendor_id_json(vid: VendorId<'_>) -> Value {
 
 fn sa_json(sa: &SecurityAssociation<'_>) -> Value {
     let attribute_name = |protocol: ProtocolId, kind: u16| {
-        if protocol == ProtocolId::ISAKMP { Phase1Attribute(kind).to_string() } else { Phase2Attribute(kind).to_string() }
+        if protocol == ProtocolId::ISAKMP {
+            Phase1Attribute(kind).to_string()
+        } else {
+            Phase2Attribute(kind).to_string()
+        }
     };
     let mut proposals = Vec::with_capacity(sa.proposals.len());
     for proposal in &sa.proposals {

@@ -51,6 +51,11 @@ pub(super) struct Decoder {
 }
 
 impl Decoder {
+    /// A decoder that has seen nothing yet; `show_secrets` says whether passwords may be printed.
+    pub(super) fn new(show_secrets: bool) -> Self {
+        Self { show_secrets, ..Self::default() }
+    }
+
     /// Finds the messages of a frame; they are in [`Decoder::records`] then.
     pub(super) fn frame(&mut self, frame: &Frame) {
         let cut = (frame.data.len() < frame.original_len).then_some((frame.data.len(), frame.original_len));
@@ -63,9 +68,9 @@ impl Decoder {
         let place = Place { frame: 1, ..Place::default() };
         match raw {
             Raw::Ike => match bytes.strip_prefix(&[0; 4]) {
-                // An initiator's cookie does not begin with four zero bytes, so this is the non-ESP marker.
-                Some(ike) => self.ike(&place, ike, true),
-                None => self.ike(&place, bytes, false),
+                // Four zero bytes are the non-ESP marker, unless an odd initiator's cookie begins so.
+                Some(ike) if !super::demux::claims_its_length(bytes) => self.ike(&place, ike, true),
+                _ => self.ike(&place, bytes, false),
             },
             Raw::Esp => self.esp(&place, bytes, None),
             Raw::L2tp => self.l2tp(&place, bytes),
@@ -337,11 +342,11 @@ impl Decoder {
     }
 
     fn fragment(&mut self, place: Place, key: Key, fragment: Fragment<'_>) {
-        let (whole, given_up) = self.reassembly.add(key, fragment, place.frame, place.time);
-        for (key, partial) in given_up {
+        let added = self.reassembly.add(key, fragment, place.frame, place.time);
+        for (key, partial) in added.given_up {
             self.incomplete(&key, &partial);
         }
-        if let Some((number, data)) = whole {
+        if let Some((number, data)) = added.whole {
             self.transport(place, number, &data);
         }
     }
@@ -371,7 +376,13 @@ impl Decoder {
         let total = partial.total();
         let expected = total.map_or_else(|| "an unknown number".to_owned(), |n| n.to_string());
         let why = format!("IP fragments are missing: {} of {expected} bytes arrived", partial.len());
-        self.malformed(&place, "IP", why, String::new(), json!({ "bytes": partial.len(), "total": total, "id": key.id }));
+        self.malformed(
+            &place,
+            "IP",
+            why,
+            String::new(),
+            json!({ "bytes": partial.len(), "total": total, "id": key.id }),
+        );
     }
 
     /// What an IP packet carries.

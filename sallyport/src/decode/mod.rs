@@ -92,7 +92,7 @@ fn one_file(args: &Args, path: &Path, printer: &mut Printer, out: &mut impl Writ
     } else {
         Box::new(File::open(path).map_err(|e| Error::file("read", path, &e))?)
     };
-    let mut decoder = Decoder { show_secrets: args.show_secrets, ..Decoder::default() };
+    let mut decoder = Decoder::new(args.show_secrets);
     if let Some(raw) = args.raw {
         decode_raw(raw, input, path, &mut decoder)?;
         return print(&mut decoder, printer, out);

@@ -79,6 +79,15 @@ impl Partial {
     }
 }
 
+/// What a fragment led to.
+#[derive(Debug)]
+pub(super) struct Added {
+    /// The datagram that it made whole, and its protocol.
+    pub(super) whole: Option<(u8, Vec<u8>)>,
+    /// The datagrams that were given up, to make room or because they are too old.
+    pub(super) given_up: Vec<(Key, Partial)>,
+}
+
 /// The datagrams that are being put together.
 #[derive(Debug, Default)]
 pub(super) struct Reassembly {
@@ -87,19 +96,13 @@ pub(super) struct Reassembly {
 }
 
 impl Reassembly {
-    /// Takes a fragment and gives the datagram, with its protocol, if it is whole now. Also gives those that were given up.
-    pub(super) fn add(
-        &mut self,
-        key: Key,
-        fragment: Fragment<'_>,
-        frame: u64,
-        time: Option<u64>,
-    ) -> (Option<(u8, Vec<u8>)>, Vec<(Key, Partial)>) {
+    /// Takes a fragment.
+    pub(super) fn add(&mut self, key: Key, fragment: Fragment<'_>, frame: u64, time: Option<u64>) -> Added {
         let mut given_up = self.expire(time);
         let end = fragment.offset.saturating_add(fragment.data.len());
         // A last fragment ends the datagram; others are whole blocks of 8. What is beyond 64 KiB is an attack.
         if end > 65_535 || (fragment.more && !fragment.data.len().is_multiple_of(8)) || fragment.data.is_empty() {
-            return (None, given_up);
+            return Added { whole: None, given_up };
         }
         while self.partial.len() >= MAX_DATAGRAMS && !self.partial.contains_key(&key)
             || self.bytes.saturating_add(fragment.data.len()) > MAX_BYTES
@@ -126,7 +129,7 @@ impl Reassembly {
         if whole.is_some() {
             self.remove(&key);
         }
-        (whole.map(|data| (protocol, data)), given_up)
+        Added { whole: whole.map(|data| (protocol, data)), given_up }
     }
 
     /// Gives up those that are older than a minute.
@@ -188,7 +191,7 @@ mod tests {
                 if i + 1 < pieces.len() {
                     r.add(key(1), fragment(*from, *to < data.len(), &data[*from..*to]), 1, None);
                 }
-                whole = r.add(key(1), fragment(*from, *to < data.len(), &data[*from..*to]), 1, None).0;
+                whole = r.add(key(1), fragment(*from, *to < data.len(), &data[*from..*to]), 1, None).whole;
             }
             prop_assert_eq!(whole, Some((17, data)));
             prop_assert_eq!(r.bytes, 0);
@@ -200,11 +203,11 @@ mod tests {
         let mut r = Reassembly::default();
         let mut given_up = 0;
         for id in 0..10_000 {
-            given_up += r.add(key(id), fragment(8, true, &[0; 1480]), u64::from(id), Some(0)).1.len();
+            given_up += r.add(key(id), fragment(8, true, &[0; 1480]), u64::from(id), Some(0)).given_up.len();
             assert!(r.partial.len() <= MAX_DATAGRAMS && r.bytes <= MAX_BYTES);
         }
         assert_eq!(given_up, 10_000 - MAX_DATAGRAMS);
-        let (_, old) = r.add(key(1), fragment(0, true, &[0; 8]), 10_001, Some(LIFETIME + 1));
+        let old = r.add(key(1), fragment(0, true, &[0; 8]), 10_001, Some(LIFETIME + 1)).given_up;
         assert_eq!(old.len(), MAX_DATAGRAMS);
         assert_eq!(r.finish().len(), 1);
     }
@@ -213,9 +216,9 @@ mod tests {
     fn impossible_fragments_are_passed_over() {
         let mut r = Reassembly::default();
         for bad in [fragment(65_528, false, &[0; 16]), fragment(0, true, &[0; 7]), fragment(0, false, &[])] {
-            assert!(r.add(key(1), bad, 1, None).0.is_none());
+            assert!(r.add(key(1), bad, 1, None).whole.is_none());
             assert!(r.partial.is_empty());
         }
-        assert!(r.add(key(1), fragment(0, false, &[1]), 1, None).0.is_some(), "an atomic fragment");
+        assert!(r.add(key(1), fragment(0, false, &[1]), 1, None).whole.is_some(), "an atomic fragment");
     }
 }
