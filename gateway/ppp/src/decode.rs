@@ -214,7 +214,7 @@ impl Body {
     }
 }
 
-/// `LCP CONFIGURE_REQUEST id=1 MRU=1400 MAGIC=0c6f3548`
+/// `LCP CONFIGURE_REQUEST id=1 MRU=1400 MAGIC=1a2b3c4d`
 impl fmt::Display for Frame {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.name())?;
@@ -243,19 +243,19 @@ mod tests {
     #[test]
     fn frames_are_shown_on_one_line() {
         assert_eq!(
-            shown(&hex!("ff03 c021 01 00 0015 01040578 05060c6f3548 0702 0802 0d0306")),
-            "LCP CONFIGURE_REQUEST id=0 MRU=1400 MAGIC=0c6f3548 PFC=yes ACFC=yes CALLBACK=6"
+            shown(&hex!("ff03 c021 01 00 0015 01040578 05061a2b3c4d 0702 0802 0d0306")),
+            "LCP CONFIGURE_REQUEST id=0 MRU=1400 MAGIC=1a2b3c4d PFC=yes ACFC=yes CALLBACK=6"
         );
         assert_eq!(
-            shown(&hex!("c021 0c 02 0012 0c6f3548 4d535241 5356352e 3230")),
-            "LCP IDENTIFICATION id=2 magic=0c6f3548 data=MSRASV5.20"
+            shown(&hex!("c021 0c 02 0012 1a2b3c4d 4d535241 5356352e 3230")),
+            "LCP IDENTIFICATION id=2 magic=1a2b3c4d data=MSRASV5.20"
         );
         assert_eq!(shown(&hex!("80fd 01 06 000a 12 06 01000040")), "CCP CONFIGURE_REQUEST id=6 MPPE=\"stateless 128\"");
-        assert_eq!(shown(&hex!("8021 03 09 000a 03 06 c0a802ea")), "IPCP CONFIGURE_NAK id=9 ADDRESS=192.168.2.234");
+        assert_eq!(shown(&hex!("8021 03 09 000a 03 06 0a09004d")), "IPCP CONFIGURE_NAK id=9 ADDRESS=10.9.0.77");
         assert_eq!(shown(&hex!("c021 08 02 0006 8057")), "LCP PROTOCOL_REJECT id=2 rejected=IPV6CP");
         assert_eq!(shown(&hex!("c023 01 01 000c 03 626f62 03 707764")), "PAP REQUEST id=1 user=bob");
         assert_eq!(shown(&hex!("21 45 00")), "IPV4 len=2");
-        assert_eq!(shown(&hex!("8021 03 09 000a 03 ff c0a802ea")), "truncated: option needs 249 more bytes");
+        assert_eq!(shown(&hex!("8021 03 09 000a 03 ff 0a09004d")), "truncated: option needs 249 more bytes");
     }
 
     proptest! {

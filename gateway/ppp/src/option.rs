@@ -246,10 +246,10 @@ mod tests {
 
     #[test]
     fn windows_7s_options_are_named() {
-        let data = hex_literal::hex!("01 04 0578 05 06 0c6f3548 07 02 08 02 0d 03 06 11 04 064e 13 05 010203");
+        let data = hex_literal::hex!("01 04 0578 05 06 1a2b3c4d 07 02 08 02 0d 03 06 11 04 064e 13 05 010203");
         let shown: Vec<String> =
             ConfigOption::parse_all(&data).unwrap().iter().map(|o| LcpOption::parse(o).to_string()).collect();
-        let expected = "MRU=1400 MAGIC=0c6f3548 PFC ACFC CALLBACK=6 MRRU=1614 ENDPOINT=1:0203";
+        let expected = "MRU=1400 MAGIC=1a2b3c4d PFC ACFC CALLBACK=6 MRRU=1614 ENDPOINT=1:0203";
         assert_eq!(shown.join(" "), expected);
         assert_eq!(mppe_words(0x0100_0040), "stateless 128");
     }

@@ -56,11 +56,11 @@ mod tests {
 
     #[test]
     fn windows_error_numbers_are_put_into_words() {
-        let words = terminate_reason(&hex!("0c6f3548 003ccd74 000002dc"));
+        let words = terminate_reason(&hex!("1a2b3c4d 003ccd74 000002dc"));
         assert_eq!(words.as_deref(), Some("Windows error 732: the negotiation of a protocol does not converge"));
-        let words = terminate_reason(&hex!("0c6f3548 003ccd74 00000000"));
+        let words = terminate_reason(&hex!("1a2b3c4d 003ccd74 00000000"));
         assert_eq!(words.as_deref(), Some("the user disconnected (Windows)"));
-        assert!(terminate_reason(&hex!("0c6f3548 003ccd74 0000ffff")).unwrap().contains("65535"));
+        assert!(terminate_reason(&hex!("1a2b3c4d 003ccd74 0000ffff")).unwrap().contains("65535"));
     }
 
     #[test]

@@ -141,6 +141,11 @@ impl Authenticator {
         if self.challenges_sent < self.max_challenges {
             self.retransmissions += 1;
             self.send_challenge(now);
+        } else if self.malformed > 0 {
+            self.refuse(
+                format!("the client's answers to the {} challenge make no sense", self.method),
+                "the client's PPP is at fault: choose another authentication method".into(),
+            );
         } else {
             self.refuse(
                 format!("the client does not answer the {} challenge", self.method),

@@ -10,10 +10,10 @@ fn pap(bytes: &[u8]) -> Result<Pap, DecodeError> {
 
 #[test]
 fn a_pap_request_is_read() {
-    let request = pap(&hex!("01 07 000e 04 6c756c75 04 70617373")).unwrap();
-    assert_eq!(request, Pap::Request { user: b"lulu".to_vec(), password: Password::new("pass") });
-    assert!(pap(&hex!("01 07 0009 05 6c756c75")).is_err());
-    assert!(pap(&hex!("01 07 000b 04 6c756c75 04 70")).is_err());
+    let request = pap(&hex!("01 07 000e 04 616e6e61 04 70617373")).unwrap();
+    assert_eq!(request, Pap::Request { user: b"anna".to_vec(), password: Password::new("pass") });
+    assert!(pap(&hex!("01 07 0009 05 616e6e61")).is_err());
+    assert!(pap(&hex!("01 07 000b 04 616e6e61 04 70")).is_err());
 }
 
 #[test]

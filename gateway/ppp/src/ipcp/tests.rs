@@ -66,6 +66,6 @@ fn a_client_takes_what_it_is_given() {
     assert_eq!(ipcp.judge(&list(&[Opt::Address(OURS)]), false), Verdict::Ack);
     assert_eq!((ipcp.addresses(), ipcp.dns()), ((THEIRS, OURS), [Some(DNS), None]));
     let vj = Opt::Other(ConfigOption::new(2, [0, 0x2d, 15, 1]));
-    assert_eq!(ipcp.judge(&list(&[vj.clone()]), false), Verdict::Reject(list(&[vj])));
+    assert_eq!(ipcp.judge(&list(core::slice::from_ref(&vj)), false), Verdict::Reject(list(&[vj])));
     assert!(ipcp.handle_reject(&list(&[Opt::Address(THEIRS)])).is_err());
 }
