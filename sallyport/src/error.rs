@@ -86,6 +86,7 @@ impl Error {
     }
 
     /// Which of the documented codes this is.
+    #[cfg(test)]
     pub(crate) fn exit(&self) -> Exit {
         self.exit
     }

@@ -6,8 +6,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueHint};
+use sallyport_controller::Config as ControllerConfig;
 use sallyport_gateway::config::GatewayConfig;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use crate::error::{Error, Exit, Result};
 use crate::logging::LogConfig;
@@ -26,7 +27,7 @@ pub(crate) struct ConfigSource {
 }
 
 /// The whole file.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Config {
     /// `[controller]`.
@@ -36,11 +37,6 @@ pub(crate) struct Config {
     /// `[log]`.
     pub(crate) log: LogConfig,
 }
-
-/// Stands in until the controller has settings of its own.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(crate) struct ControllerConfig {}
 
 impl ConfigSource {
     /// Reads and checks the file. Without one, every key has its default.
@@ -71,16 +67,35 @@ pub(crate) fn parse(text: &str) -> std::result::Result<Config, String> {
         let message = e.message().replace("unknown field", "unknown key").replace("unknown variant", "unknown value");
         format!("{} {message}", locate::position(text, at))
     })?;
-    validate(&config).map_err(|(section, key, why)| {
-        let at = locate::key(text, section, key).unwrap_or(0);
-        format!("{} [{section}] {key}: {why}", locate::position(text, at))
-    })?;
+    if let Err(contradiction) = validate(&config) {
+        let at = locate::key(text, &contradiction.section, &contradiction.key).unwrap_or(0);
+        return Err(format!("{} {}", locate::position(text, at), contradiction.text));
+    }
     Ok(config)
 }
 
-/// What no single key shows.
-fn validate(config: &Config) -> std::result::Result<(), (&'static str, &'static str, String)> {
-    config.gateway.validate().map_err(|e| (e.section, e.key, e.why))
+/// What no single key shows, and where it is to be looked for.
+struct Contradiction {
+    section: String,
+    key: String,
+    text: String,
+}
+
+fn validate(config: &Config) -> std::result::Result<(), Contradiction> {
+    config.controller.check().map_err(|error| {
+        let text = error.to_string();
+        let text = text.strip_prefix("configuration: ").unwrap_or(&text);
+        // The controller begins with the path of the key below its own section.
+        let path = text.split([' ', ':']).next().unwrap_or_default();
+        let path = format!("controller.{path}");
+        let (section, key) = path.rsplit_once('.').unwrap_or((&path, ""));
+        Contradiction { section: section.into(), key: key.into(), text: format!("[controller] {text}") }
+    })?;
+    config.gateway.validate().map_err(|error| Contradiction {
+        section: error.section.into(),
+        key: error.key.into(),
+        text: error.to_string(),
+    })
 }
 
 #[cfg(test)]

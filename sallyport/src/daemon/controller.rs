@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::{serve_until_told, start_controller};
+use super::{controller_error, serve, start_controller};
 use crate::cli::Global;
 use crate::config::ConfigSource;
 use crate::error::Result;
@@ -25,7 +25,7 @@ pub(crate) async fn run(arguments: Arguments, global: &Global) -> Result {
     let config = arguments.config.load()?;
     logging::start(&config.log, global.verbose)?;
     let controller = start_controller(config.controller, &global.state).await?;
-    let ended = serve_until_told("controller").await;
+    let ended = serve("controller", async { controller_error(controller.wait().await) }).await;
     controller.shutdown().await;
     ended
 }

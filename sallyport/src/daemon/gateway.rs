@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{serve_until_told, start_gateway};
+use super::{gateway_ended, serve, start_gateway};
 use crate::cli::Global;
 use crate::config::ConfigSource;
 use crate::error::{Error, Exit, Result};
@@ -19,13 +19,12 @@ pub(crate) struct Arguments {
 
 /// Runs until a signal.
 pub(crate) async fn run(arguments: Arguments, global: &Global) -> Result {
-    let config = arguments.config.load()?;
+    let mut config = arguments.config.load()?;
     logging::start(&config.log, global.verbose)?;
-    let controllers = match &global.controller {
-        Some(address) => vec![address.clone()],
-        None => config.gateway.controllers.clone(),
-    };
-    if controllers.is_empty() {
+    if let Some(address) = &global.controller {
+        config.gateway.controllers = vec![address.clone()];
+    }
+    if config.gateway.controllers.is_empty() {
         return Err(Error::new(Exit::Config, "[gateway] controllers is empty: there is nobody to ask")
             .remedy("name a controller there or with --controller HOST:PORT"));
     }
@@ -33,8 +32,12 @@ pub(crate) async fn run(arguments: Arguments, global: &Global) -> Result {
         "" => global.state.join("gateway"),
         dir => PathBuf::from(dir),
     };
-    let gateway = start_gateway(config.gateway, &identity, controllers).await?;
-    let ended = serve_until_told("gateway").await;
+    let mut gateway = start_gateway(config.gateway, &identity).await?;
+    let failure = async {
+        gateway.wait().await;
+        gateway_ended()
+    };
+    let ended = serve("gateway", failure).await;
     gateway.shutdown().await;
     ended
 }

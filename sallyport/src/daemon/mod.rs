@@ -6,24 +6,37 @@ mod parts;
 mod signals;
 pub(crate) mod standalone;
 
-pub(crate) use parts::{start_controller, start_gateway};
+pub(crate) use parts::{controller_error, reachable, start_controller, start_gateway, start_local_gateway};
+pub(crate) use signals::wait as wait_for_signal;
 
+use std::future::Future;
+
+use sd_notify::NotifyState;
 use tracing::info;
 
-/// Tells the service manager that we are ready, waits for a signal to end, and tells it that we do.
-async fn serve_until_told(what: &str) -> crate::error::Result {
-    notify(&[sd_notify::NotifyState::Ready]);
+use crate::error::{Error, Result};
+
+/// Tells the service manager that we are ready and waits for a signal to end, or for a part to fail.
+async fn serve(what: &str, failure: impl Future<Output = Error>) -> Result {
+    notify(&[NotifyState::Ready]);
     info!("{what} ready");
-    let signal = signals::wait().await?;
-    notify(&[sd_notify::NotifyState::Stopping]);
-    info!("{signal}: {what} ends; a second signal ends it at once");
+    let ended = tokio::select! {
+        signal = signals::wait() => signal.map(|signal| info!("{signal}: {what} ends; a second signal ends it at once")),
+        error = failure => Err(error),
+    };
+    notify(&[NotifyState::Stopping]);
     signals::exit_on_next();
-    Ok(())
+    ended
 }
 
-fn notify(state: &[sd_notify::NotifyState<'_>]) {
+fn notify(state: &[NotifyState<'_>]) {
     // Without a service manager this does nothing; one that does not listen cannot be helped.
     if let Err(e) = sd_notify::notify(state) {
         tracing::debug!("the service manager was not told: {e}");
     }
+}
+
+/// A gateway that ended by itself.
+fn gateway_ended() -> Error {
+    Error::failed("the gateway ended by itself").remedy("its log says why")
 }

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 const INTERRUPTED: i32 = 130;
 
 /// Waits for either; gives its name.
-pub(super) async fn wait() -> Result<&'static str> {
+pub(crate) async fn wait() -> Result<&'static str> {
     let (mut interrupt, mut terminate) = both()?;
     Ok(next(&mut interrupt, &mut terminate).await)
 }

@@ -1,8 +1,10 @@
 //! `sallyport standalone`: a controller and a gateway in one process.
 
+use std::path::PathBuf;
+
 use clap::Args;
 
-use super::{serve_until_told, start_controller, start_gateway};
+use super::{controller_error, gateway_ended, serve, start_controller, start_local_gateway};
 use crate::cli::Global;
 use crate::config::ConfigSource;
 use crate::error::Result;
@@ -28,15 +30,24 @@ pub(crate) async fn run(arguments: Arguments, global: &Global) -> Result {
     let config = arguments.config.load()?;
     logging::start(&config.log, global.verbose)?;
     let controller = start_controller(config.controller, &global.state).await?;
-    let identity = global.state.join("gateway");
-    let gateway = match start_gateway(config.gateway, &identity, vec![controller.address.clone()]).await {
+    let dir = match config.gateway.identity.as_str() {
+        "" => global.state.join("gateway"),
+        dir => PathBuf::from(dir),
+    };
+    let mut gateway = match start_local_gateway(config.gateway, &controller, &dir).await {
         Ok(gateway) => gateway,
         Err(error) => {
             controller.shutdown().await;
             return Err(error);
         }
     };
-    let ended = serve_until_told("standalone").await;
+    let failure = async {
+        tokio::select! {
+            error = controller.wait() => controller_error(error),
+            () = gateway.wait() => gateway_ended(),
+        }
+    };
+    let ended = serve("standalone", failure).await;
     // The gateway first: it reports how its sessions ended.
     gateway.shutdown().await;
     controller.shutdown().await;

@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 
 use futures_util::TryStreamExt;
+use rtnetlink::packet_route::route::RouteScope;
 use rtnetlink::{Handle, LinkUnspec, LinkVeth, RouteMessageBuilder};
 use serde::{Deserialize, Serialize};
 
@@ -71,6 +72,18 @@ impl Links {
             .execute()
             .await
             .map_err(|e| failed(&format!("add the route to {}/{}", to.address, to.prefix), &e))
+    }
+
+    /// Adds a route into a device that has no neighbours: a tunnel.
+    pub(crate) async fn add_device_route(&self, to: Cidr, device: &str) -> Result {
+        let index = self.index(device).await?;
+        let message = RouteMessageBuilder::<Ipv4Addr>::new()
+            .destination_prefix(to.address, to.prefix)
+            .output_interface(index)
+            .scope(RouteScope::Link)
+            .build();
+        let added = self.0.route().add(message).execute().await;
+        added.map_err(|e| failed(&format!("add the route to {}/{}", to.address, to.prefix), &e))
     }
 
     async fn index(&self, name: &str) -> Result<u32> {

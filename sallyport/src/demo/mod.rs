@@ -6,8 +6,11 @@ mod http;
 mod link;
 mod namespace;
 mod ping;
+mod play;
 mod plumbing;
+mod site;
 mod stage;
+mod story;
 mod topology;
 pub(crate) mod wire;
 
@@ -41,7 +44,8 @@ pub(crate) fn run(arguments: &Arguments, global: &Global) -> Result {
         return print(&format!("{text}\n"));
     }
     namespace::check_tun()?;
-    Err(Error::failed("not there yet"))
+    logging::start(&quiet(), global.verbose)?;
+    runtime.block_on(play::run(&story::Story::begin(global.output), global.verbose))
 }
 
 /// Runs a helper process. Must be called while the process has one thread.

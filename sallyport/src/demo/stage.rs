@@ -116,10 +116,10 @@ impl Stage {
     }
 
     fn leave(&mut self) -> Result {
-        match self.tunnel.take() {
-            Some(tunnel) => self.runtime.block_on(tunnel.disconnect()),
-            None => Ok(()),
+        if let Some(tunnel) = self.tunnel.take() {
+            self.runtime.block_on(tunnel.disconnect());
         }
+        Ok(())
     }
 }
 

@@ -61,6 +61,8 @@ pub(crate) enum Order {
 /// What a client must know to connect.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Connect {
+    /// The client's own address.
+    pub(crate) local: Ipv4Addr,
     /// Outside address of the gateway.
     pub(crate) gateway: Ipv4Addr,
     /// Name that must stand in the gateway's certificate.

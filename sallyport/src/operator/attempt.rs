@@ -11,7 +11,7 @@ use crate::cli::Global;
 use crate::clock::unix_now;
 use crate::duration::parse_duration;
 use crate::error::Result;
-use crate::output::{Column, Record, rfc3339};
+use crate::output::{Column, Printer, Record, rfc3339};
 
 /// Records asked for in one call; the contract allows 1,000.
 const PAGE: u32 = 500;
@@ -163,8 +163,15 @@ pub(crate) async fn run(command: Command, global: &Global) -> Result {
             break;
         }
     }
-    context.printer.list(&rows, "no attempts")
+    context.printer.list(&rows, NONE)
 }
+
+/// The text that `attempt list` prints.
+pub(crate) fn render(printer: Printer, attempts: Vec<Attempt>) -> String {
+    printer.render_list(&attempts.into_iter().map(Row::from).collect::<Vec<_>>(), NONE)
+}
+
+const NONE: &str = "no attempts";
 
 #[cfg(test)]
 mod tests {

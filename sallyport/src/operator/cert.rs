@@ -9,7 +9,7 @@ use sallyport_proto::v1::{
 };
 use serde::Serialize;
 
-use super::identity_files::{self, Folder};
+use super::identity_files::{self, Folder, Piece};
 use super::{Connection, Context, PAGE, names, pages, refused, unix};
 use crate::cli::Global;
 use crate::clock::unix_now;
@@ -85,7 +85,7 @@ pub(crate) struct Subject {
     /// Of a machine that connects; the name is a DNS name.
     #[arg(long, value_name = "NAME")]
     machine: Option<String>,
-    /// Of a gateway; the name is the DNS name that clients dial.
+    /// Of a gateway; the name is its own and one that clients dial (--san names further ones).
     #[arg(long, value_name = "NAME")]
     gateway: Option<String>,
     /// Of an operator.
@@ -130,8 +130,10 @@ impl From<Key> for KeyAlgorithm {
 pub(crate) enum Profile {
     /// Machines.
     Machine,
-    /// Gateways.
+    /// Gateways, as clients see them.
     Gateway,
+    /// Gateways, as controllers see them.
+    GatewayLink,
     /// Operators.
     Operator,
     /// Controllers.
@@ -145,6 +147,7 @@ impl From<Profile> for CertificateProfile {
         match profile {
             Profile::Machine => Self::Machine,
             Profile::Gateway => Self::Gateway,
+            Profile::GatewayLink => Self::GatewayLink,
             Profile::Operator => Self::Operator,
             Profile::Controller => Self::Controller,
             Profile::Root => Self::Root,
@@ -274,30 +277,31 @@ impl Issue {
     async fn run(self, global: &Global) -> Result {
         let (profile, name) = self.subject.resolve()?;
         let out = self.out.unwrap_or_else(|| PathBuf::from(&name));
-        let kinds = kinds_of_keys(profile, self.key);
-        let folder = Folder::prepare(&out, profile, &kinds, self.force)?;
+        let pieces = pieces(profile, self.key);
+        let folder = Folder::prepare(&out, &pieces, self.force)?;
 
         let mut context = Context::open(global).await?;
         let (mut files, mut certificates) = (Vec::new(), Vec::new());
-        for kind in kinds {
+        for piece in pieces {
+            // A gateway's name towards controllers is its own alone.
+            let sans = if piece.profile == CertificateProfile::GatewayLink { &[][..] } else { &self.sans };
             let request = IssueCertificateRequest {
-                profile: profile.into(),
+                profile: piece.profile.into(),
                 name: name.clone(),
-                sans: self.sans.clone(),
-                key_algorithm: kind.into(),
+                sans: sans.to_vec(),
+                key_algorithm: piece.key.into(),
                 validity_days: self.validity.unwrap_or(0),
             };
             let mut response = issue(&mut context.connection, request).await?;
-            let info = response.info.take().unwrap_or_default();
-            for file in folder.write(kind, info.key_algorithm(), response)? {
+            certificates.push(Row::from(response.info.take().unwrap_or_default()));
+            for file in folder.write(&piece, response)? {
                 if !files.contains(&file) {
                     files.push(file);
                 }
             }
-            certificates.push(Row::from(info));
         }
         if profile == CertificateProfile::Operator {
-            files.extend(folder.write_address(&context.connection.address)?);
+            files.push(folder.write_address(&context.connection.address)?);
         }
         let issued = Issued { certificates, files };
         context.printer.one(&issued, &issued.text(profile))
@@ -345,12 +349,42 @@ impl Subject {
     }
 }
 
-/// The keys to make. A gateway has an RSA key and an ECDSA key, so that it can answer every client in kind.
-fn kinds_of_keys(profile: CertificateProfile, key: Option<Key>) -> Vec<KeyAlgorithm> {
-    match (profile, key) {
-        (_, Some(key)) => vec![key.into()],
-        (CertificateProfile::Gateway, None) => vec![KeyAlgorithm::EcdsaP256, KeyAlgorithm::Rsa2048],
-        (CertificateProfile::Machine, None) => vec![KeyAlgorithm::Rsa2048],
-        _ => vec![KeyAlgorithm::EcdsaP256],
+/// What a folder is made of. A gateway answers clients with an RSA key and an ECDSA key, each in kind.
+fn pieces(profile: CertificateProfile, key: Option<Key>) -> Vec<Piece> {
+    let only = |key| vec![Piece { profile, key, files: ("key.pem", "cert.pem") }];
+    match profile {
+        CertificateProfile::Gateway => {
+            let link = Piece {
+                profile: CertificateProfile::GatewayLink,
+                key: KeyAlgorithm::EcdsaP256,
+                files: ("grpc.key", "grpc.pem"),
+            };
+            let ike = |key| {
+                let rsa = matches!(key, KeyAlgorithm::Rsa2048 | KeyAlgorithm::Rsa3072 | KeyAlgorithm::Rsa4096);
+                let files = if rsa { ("ike-rsa.key", "ike-rsa.pem") } else { ("ike-ecdsa.key", "ike-ecdsa.pem") };
+                Piece { profile, key, files }
+            };
+            match key {
+                Some(key) => vec![link, ike(key.into())],
+                None => vec![link, ike(KeyAlgorithm::EcdsaP256), ike(KeyAlgorithm::Rsa2048)],
+            }
+        }
+        CertificateProfile::Machine => only(key.map_or(KeyAlgorithm::Rsa2048, Into::into)),
+        _ => only(key.map_or(KeyAlgorithm::EcdsaP256, Into::into)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gateway_has_a_pair_for_controllers_and_one_for_each_kind_of_client() {
+        let names = |key| pieces(CertificateProfile::Gateway, key).iter().map(|p| p.files.1).collect::<Vec<_>>();
+        assert_eq!(names(None), ["grpc.pem", "ike-ecdsa.pem", "ike-rsa.pem"]);
+        assert_eq!(names(Some(Key::EcdsaP384)), ["grpc.pem", "ike-ecdsa.pem"]);
+        assert_eq!(names(Some(Key::Rsa3072)), ["grpc.pem", "ike-rsa.pem"]);
+        assert_eq!(pieces(CertificateProfile::Machine, None)[0].key, KeyAlgorithm::Rsa2048);
+        assert_eq!(pieces(CertificateProfile::Operator, None)[0].key, KeyAlgorithm::EcdsaP256);
     }
 }

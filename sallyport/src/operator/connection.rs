@@ -32,18 +32,23 @@ impl Connection {
     /// Connects with the identity and to the address that the global options say.
     pub(crate) async fn open(global: &Global) -> Result<Self> {
         let dir = global.identity.clone().unwrap_or_else(|| global.state.join("operator"));
-        let address = match &global.controller {
-            Some(address) => address.clone(),
-            None => read_text(&dir.join(ADDRESS_FILE), &dir)?.trim().to_owned(),
+        Self::open_identity(&dir, global.controller.as_deref()).await
+    }
+
+    /// Connects with the identity in a folder, to the controller that issued it unless another is named.
+    pub(crate) async fn open_identity(dir: &Path, address: Option<&str>) -> Result<Self> {
+        let address = match address {
+            Some(address) => address.to_owned(),
+            None => read_text(&dir.join(ADDRESS_FILE), dir)?.trim().to_owned(),
         };
-        let certificate = read_text(&dir.join("cert.pem"), &dir)?;
-        let key = Zeroizing::new(read_text(&dir.join("key.pem"), &dir)?);
-        let ca = read_text(&dir.join("ca.pem"), &dir)?;
+        let certificate = read_text(&dir.join("cert.pem"), dir)?;
+        let key = Zeroizing::new(read_text(&dir.join("key.pem"), dir)?);
+        let ca = read_text(&dir.join("ca.pem"), dir)?;
         Self::connect(&address, &certificate, &key, &ca).await
     }
 
     /// Connects with what was read.
-    pub(crate) async fn connect(address: &str, certificate: &str, key: &str, ca: &str) -> Result<Self> {
+    async fn connect(address: &str, certificate: &str, key: &str, ca: &str) -> Result<Self> {
         let tls = ClientTlsConfig::new()
             .ca_certificate(Certificate::from_pem(ca))
             .identity(Identity::from_pem(certificate, key))

@@ -69,6 +69,7 @@ pub(super) fn profile(profile: CertificateProfile) -> &'static str {
         CertificateProfile::Unspecified => "",
         CertificateProfile::Machine => "machine",
         CertificateProfile::Gateway => "gateway",
+        CertificateProfile::GatewayLink => "gateway-link",
         CertificateProfile::Operator => "operator",
         CertificateProfile::Controller => "controller",
         CertificateProfile::Root => "root",

@@ -138,7 +138,8 @@ pub(crate) async fn run(command: Command, global: &Global) -> Result {
     match command {
         Command::List { user, gateway } => {
             let sessions = list(&mut context.connection, user, gateway).await?;
-            print(context.printer, sessions)
+            let rows: Vec<Row> = sessions.into_iter().map(Row::from).collect();
+            context.printer.list(&rows, NONE)
         }
         Command::Kill { id, reason } => {
             let request = KillSessionRequest { session_id: id, reason };
@@ -164,12 +165,7 @@ pub(crate) async fn list(
     .await
 }
 
-/// Prints sessions.
-pub(crate) fn print(printer: Printer, sessions: Vec<SessionInfo>) -> Result {
-    printer.list(&sessions.into_iter().map(Row::from).collect::<Vec<_>>(), NONE)
-}
-
-/// The text that [`print`] prints.
+/// The text that `session list` prints.
 pub(crate) fn render(printer: Printer, sessions: Vec<SessionInfo>) -> String {
     printer.render_list(&sessions.into_iter().map(Row::from).collect::<Vec<_>>(), NONE)
 }

@@ -65,6 +65,8 @@ pub(crate) enum Key {
     LockoutFailures,
     /// How long they wait.
     LockoutTime,
+    /// Attempts kept for the audit, the newest: 1 to 1000000.
+    AuditKeep,
 }
 
 impl Key {
@@ -95,6 +97,7 @@ impl Key {
             Self::MaxSessionsPerUser => settings.max_sessions_per_user.to_string(),
             Self::LockoutFailures => settings.lockout_failures.to_string(),
             Self::LockoutTime => settings.lockout_s.to_string(),
+            Self::AuditKeep => settings.audit_keep.to_string(),
         }
     }
 
@@ -127,6 +130,7 @@ impl Key {
             Self::MaxSessionsPerUser => settings.max_sessions_per_user = number()?,
             Self::LockoutFailures => settings.lockout_failures = number()?,
             Self::LockoutTime => settings.lockout_s = number()?,
+            Self::AuditKeep => settings.audit_keep = number()?,
         }
         Ok(())
     }
