@@ -66,8 +66,28 @@ pub const fn end_reason(reason: &sallyport_ppp::DownReason) -> v1::EndReason {
         DownReason::Closed(CloseReason::LowerLayerDown | CloseReason::Replaced | CloseReason::User) => {
             v1::EndReason::Client
         }
-        DownReason::Closed(CloseReason::Other(_)) | DownReason::Refused => {
+        DownReason::Closed(CloseReason::Other(_)) | DownReason::Refused | DownReason::Ipcp(_) => {
             v1::EndReason::ProtocolError
+        }
+    }
+}
+
+/// Why a session is down that L2TP ended, or IKE below it: `ike` is there when the IPsec peer is gone.
+pub fn end_below(
+    l2tp: &sallyport_l2tp::DownReason,
+    ike: Option<&sallyport_ike::DownReason>,
+) -> (v1::EndReason, String) {
+    use sallyport_ike::DownReason as Ike;
+    use sallyport_l2tp::DownReason as L2tp;
+    match (l2tp, ike) {
+        (L2tp::PeerGone, Some(Ike::PeerSilent | Ike::Expired)) => {
+            (v1::EndReason::PeerSilent, "the client no longer answers (dead peer detection of IKE)".into())
+        }
+        (L2tp::PeerGone, Some(reason)) => (v1::EndReason::Client, format!("the IPsec connection ended: {reason}")),
+        (L2tp::PeerSilent, _) => (v1::EndReason::PeerSilent, l2tp.to_string()),
+        (L2tp::Local(_) | L2tp::SetupTimeout | L2tp::Empty, _) => (v1::EndReason::ProtocolError, l2tp.to_string()),
+        (L2tp::PeerGone | L2tp::Replaced | L2tp::PeerEndedSession(_) | L2tp::PeerEndedTunnel(_), _) => {
+            (v1::EndReason::Client, l2tp.to_string())
         }
     }
 }

@@ -544,8 +544,10 @@ impl Machine {
             }
             l2tp::Output::Event(l2tp::Event::SessionUp(info)) => self.session_up(now, info),
             l2tp::Output::Event(l2tp::Event::SessionDown(down)) => {
+                let below = self.down_reasons.get(&down.peer);
                 if let Some(session) = self.sessions.get_mut(&down.local_session) {
                     debug!(session = down.local_session, reason = %down.reason, "L2TP session down");
+                    session.ended_below = Some(audit::end_below(&down.reason, below));
                     session.link.close(now, ppp::CloseReason::LowerLayerDown);
                     session.finished = true;
                 }
@@ -668,8 +670,12 @@ impl Machine {
                 let local_tunnel = session.info.local_tunnel;
                 info!(session = id, user = session.who.user, %reason, "session down");
                 if let Some(mut report) = session.report(v1::SessionState::Down, Clock::unix_ms()) {
-                    report.end_reason = audit::end_reason(&reason).into();
-                    report.end_text = reason.to_string();
+                    let (end, text) = match (&reason, session.ended_below.take()) {
+                        (ppp::DownReason::Closed(ppp::CloseReason::LowerLayerDown), Some(below)) => below,
+                        _ => (audit::end_reason(&reason), reason.to_string()),
+                    };
+                    report.end_reason = end.into();
+                    report.end_text = text;
                     self.out.push_back(Output::Report(Report::Session(report)));
                 }
                 self.data(ToData::UpdateSession { local_tunnel, local_session: id, network });

@@ -34,7 +34,9 @@ pub struct Session {
     pub counters: SessionCounters,
     /// When the next report is due.
     pub next_report: Option<Instant>,
-    /// When a link that has said everything is dropped.
+    /// Why L2TP or IKE ended it, if they did.
+    pub ended_below: Option<(v1::EndReason, String)>,
+    /// Whether the link has said everything and the session is to be dropped.
     pub finished: bool,
 }
 
@@ -68,6 +70,7 @@ impl Session {
             up: false,
             counters,
             next_report: None,
+            ended_below: None,
             finished: false,
         }
     }
