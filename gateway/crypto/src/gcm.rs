@@ -1,4 +1,7 @@
 //! AES-GCM with a 12-byte nonce and a 16-byte tag: NIST SP 800-38D.
+//!
+//! `ring` does not wipe its key schedules on drop and offers no way to do so: unlike all other keys of this crate, an
+//! expanded GCM key stays in freed memory until it is overwritten.
 
 use core::fmt;
 

@@ -14,7 +14,7 @@
 //! | [`mschap`] | MS-CHAPv2 and CHAP-MD5 | RFC 2759, RFC 1994 |
 //! | [`suite`] | names and sizes of ESP transforms | RFC 4106, RFC 4868, ... |
 //!
-//! Secrets are wiped on drop, are never printed by `Debug`, and are compared in constant time. Private scalars and
+//! Secrets are wiped on drop (but see [`gcm`]), are never printed by `Debug`, and are compared in constant time. Private scalars and
 //! exponents meet only constant-time code, with two exceptions: DES and 3DES use table look-ups (nothing faster or
 //! safer exists for them), and RSA signing goes through the `rsa` crate with blinding (see [`sign`]).
 

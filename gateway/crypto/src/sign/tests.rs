@@ -159,6 +159,44 @@ fn short_rsa_keys_are_refused() {
     assert_eq!(verify_ikev1(spki, SignatureMethod::Rsa, &[1; 20], &[1; 64]), Err(SignatureError::RsaSize(512)));
 }
 
+/// SubjectPublicKeyInfo of an RSA key (RFC 3279 §2.3.1) with any numbers at all.
+fn rsa_spki(n: &[u8], e: &[u8]) -> Vec<u8> {
+    fn tlv(tag: u8, content: &[u8]) -> Vec<u8> {
+        let len = u16::try_from(content.len()).unwrap().to_be_bytes();
+        [&[tag, 0x82], &len[..], content].concat()
+    }
+    let key = tlv(0x30, &[tlv(2, n), tlv(2, e)].concat());
+    let algorithm = hex!("300d06092a864886f70d0101010500");
+    tlv(0x30, &[&algorithm[..], &tlv(3, &[&[0], &key[..]].concat())].concat())
+}
+
+#[test]
+fn odd_rsa_keys_of_a_hostile_certificate_neither_panic_nor_verify() {
+    let modulus = |len: usize, last: u8| {
+        let mut n = vec![0x5a; len];
+        n[len - 1] = last;
+        n
+    };
+    let keys = [
+        (modulus(256, 0x5b), vec![1]),
+        (modulus(256, 0x5b), vec![0]),
+        (modulus(256, 0x5b), vec![2]),
+        (modulus(256, 0x5a), vec![1, 0, 1]),
+        (modulus(256, 0x5b), modulus(256, 0x59)),
+        (modulus(256, 0x5b), vec![0x01, 0xff, 0xff, 0xff, 0xff]),
+        (modulus(513, 0x5b), vec![1, 0, 1]),
+        (modulus(4096, 0x5b), vec![1, 0, 1]),
+        (vec![0], vec![3]),
+        (vec![1], vec![3]),
+        (vec![0xff; 256], vec![3]),
+    ];
+    for (n, e) in keys {
+        for signature in [vec![0; n.len()], vec![1; n.len()], vec![0xff; n.len()], n.clone()] {
+            assert!(verify_ikev1(&rsa_spki(&n, &e), SignatureMethod::Rsa, &[7; 20], &signature).is_err());
+        }
+    }
+}
+
 #[test]
 fn all_zero_signatures_are_refused() {
     // r = s = 0 would verify under every key in a careless implementation.
