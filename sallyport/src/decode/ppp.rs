@@ -4,10 +4,10 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use sallyport_base::{DecodeError, Reader};
-use sallyport_ppp::auth::{Chap, ChapCode, MsChapFailure, MsChapV2Response, Pap, PapCode};
-use sallyport_ppp::option::{CcpKind, IpcpKind, IpcpOption, Ipv6cpKind, LcpKind, LcpOption, mppe_words};
-use sallyport_ppp::packet::{Code, ConfigOption, ControlPacket};
-use sallyport_ppp::{Protocol, strip, terminate_reason};
+use sallyport_ppp::auth::{Chap, MsChapFailure, MsChapV2Response, Pap};
+use sallyport_ppp::decode::{Body, Frame, Packet};
+use sallyport_ppp::packet::{Code, ControlPacket};
+use sallyport_ppp::{Protocol, strip};
 use serde_json::{Value, json};
 
 use super::layers::{Decoder, protocol};
@@ -29,15 +29,15 @@ impl Decoder {
         };
         let kind = Protocol(number);
         match kind {
-            Protocol::LCP => self.control(place, "LCP", kind, packet),
-            Protocol::IPCP => self.control(place, "IPCP", kind, packet),
-            Protocol::IPV6CP => self.control(place, "IPV6CP", kind, packet),
-            Protocol::CCP => self.control(place, "CCP", kind, packet),
-            Protocol::ECP | Protocol::MPLSCP | Protocol::ACSCP | Protocol::BACP => {
-                self.control(place, kind.name().unwrap_or("PPP"), kind, packet);
-            }
-            Protocol::PAP => self.pap(place, packet),
-            Protocol::CHAP => self.chap(place, packet),
+            Protocol::LCP
+            | Protocol::IPCP
+            | Protocol::IPV6CP
+            | Protocol::CCP
+            | Protocol::ECP
+            | Protocol::MPLSCP
+            | Protocol::ACSCP
+            | Protocol::PAP
+            | Protocol::CHAP => self.control(place, kind, packet),
             Protocol::EAP => self.eap(place, packet),
             Protocol::IPV4 | Protocol::IPV6 => {
                 let (summary, fields) = ip_line(kind, packet);
@@ -73,99 +73,58 @@ impl Decoder {
         self.emit(place, "PPP", format!("MULTILINK sequence {sequence}, {} bytes", rest.len()), fields);
     }
 
-    /// A packet of LCP or of a network control protocol (RFC 1661 §5).
-    fn control(&mut self, place: &Place, name: &'static str, kind: Protocol, bytes: &[u8]) {
-        let packet = match ControlPacket::parse(bytes) {
-            Ok(packet) => packet,
-            Err(e) => return self.malformed_packet(place, name, bytes, e),
+    /// A packet of LCP, of a network control protocol (RFC 1661 §5), of PAP or of CHAP.
+    fn control(&mut self, place: &Place, kind: Protocol, bytes: &[u8]) {
+        let name = kind.name().unwrap_or("PPP");
+        let head = match bytes {
+            [code, id, ..] => format!("{} id {id}", code_name(kind, *code)),
+            _ => String::new(),
         };
-        let code = Code(packet.code);
-        let head = format!("{} id {}", words(code.name(), packet.code), packet.identifier);
-        match control_content(kind, code, packet.data) {
-            Ok((text, content)) => {
+        let code = bytes.first().copied().unwrap_or_default();
+        match Frame::parse_payload(kind, bytes) {
+            Ok(frame) => {
+                let (text, content) = match &frame.packet {
+                    Packet::Control { code, body, .. } => control_body(kind, *code, body, &frame),
+                    Packet::Pap { content, .. } => self.pap(content),
+                    Packet::Chap { content, .. } => self.chap(content),
+                    Packet::Other(_) => (String::new(), json!({})),
+                };
                 let summary = if text.is_empty() { head } else { format!("{head}: {text}") };
-                let fields = fields(&packet, &words(code.name(), packet.code), content);
-                self.emit(place, name, summary, fields);
+                self.emit(place, name, summary, fields(kind, code, bytes, content));
             }
-            Err(e) => {
-                let content = json!({ "data": hex::lower(packet.data) });
-                self.malformed(place, name, e, head.clone(), fields(&packet, &head, content));
-            }
+            Err(e) => self.malformed(place, name, e, head, fields(kind, code, bytes, json!({}))),
         }
     }
 
-    fn malformed_packet(&mut self, place: &Place, name: &'static str, bytes: &[u8], why: DecodeError) {
-        let summary = match bytes {
-            [code, id, ..] if !matches!(name, "PAP" | "CHAP" | "EAP") => {
-                format!("{} id {id}", words(Code(*code).name(), *code))
-            }
-            [code, id, ..] => format!("code {code} id {id}"),
-            _ => String::new(),
-        };
-        self.malformed(place, name, why, summary, json!({ "length": bytes.len() }));
-    }
-
-    fn pap(&mut self, place: &Place, bytes: &[u8]) {
-        let packet = match ControlPacket::parse(bytes) {
-            Ok(packet) => packet,
-            Err(e) => return self.malformed_packet(place, "PAP", bytes, e),
-        };
-        let code = match PapCode(packet.code) {
-            PapCode::REQUEST => "Authenticate-Request",
-            PapCode::ACK => "Authenticate-Ack",
-            PapCode::NAK => "Authenticate-Nak",
-            _ => "unknown code",
-        };
-        let (text, content) = match Pap::parse(&packet) {
-            Ok(Pap::Request { user, password }) => {
+    fn pap(&self, packet: &Pap) -> Said {
+        match packet {
+            Pap::Request { user, password } => {
                 let shown = self.show_secrets.then(|| printable(password.as_bytes()));
-                let text = format!("user {:?} password {}", printable(&user), quoted_or_hidden(shown.as_deref()));
-                (text, json!({ "user": printable(&user), "password": shown }))
+                let text = format!("user {:?} password {}", printable(user), quoted_or_hidden(shown.as_deref()));
+                (text, json!({ "user": printable(user), "password": shown }))
             }
-            Ok(Pap::Ack(message) | Pap::Nak(message)) => said(&message),
-            Err(e) => {
-                let head = format!("{code} id {}", packet.identifier);
-                return self.malformed(place, "PAP", e, head, fields(&packet, code, json!({})));
-            }
-        };
-        self.emit_packet(place, "PAP", &packet, code, text, content);
+            Pap::Ack(message) | Pap::Nak(message) => said(message),
+        }
     }
 
-    fn chap(&mut self, place: &Place, bytes: &[u8]) {
-        let packet = match ControlPacket::parse(bytes) {
-            Ok(packet) => packet,
-            Err(e) => return self.malformed_packet(place, "CHAP", bytes, e),
-        };
-        let code = match ChapCode(packet.code) {
-            ChapCode::CHALLENGE => "Challenge",
-            ChapCode::RESPONSE => "Response",
-            ChapCode::SUCCESS => "Success",
-            ChapCode::FAILURE => "Failure",
-            ChapCode::CHANGE_PASSWORD => "Change-Password",
-            _ => "unknown code",
-        };
-        let (text, content) = match Chap::parse(&packet) {
-            Ok(Chap::Challenge { value, name }) => {
-                let text = format!("from {:?}, value {}", printable(&name), hex::lower(&value));
-                (text, json!({ "name": printable(&name), "value": hex::lower(&value) }))
+    fn chap(&self, packet: &Chap) -> Said {
+        match packet {
+            Chap::Challenge { value, name } => {
+                let text = format!("from {:?}, value {}", printable(name), hex::lower(value));
+                (text, json!({ "from": printable(name), "value": hex::lower(value) }))
             }
-            Ok(Chap::Response { value, name }) => self.chap_response(&value, &name),
-            Ok(Chap::Success(message)) => said(&message),
-            Ok(Chap::Failure(message)) => {
-                let (text, mut content) = said(&message);
+            Chap::Response { value, name } => self.chap_response(value, name),
+            Chap::Success(message) => said(message),
+            Chap::Failure(message) => {
+                let (text, mut content) = said(message);
                 if message.starts_with(b"E=") {
-                    let failure = MsChapFailure::parse(&message);
+                    let failure = MsChapFailure::parse(message);
                     content["error"] = json!(failure.error);
                     content["retry"] = json!(failure.retry);
                 }
                 (text, content)
             }
-            Err(e) => {
-                let head = format!("{code} id {}", packet.identifier);
-                return self.malformed(place, "CHAP", e, head, fields(&packet, code, json!({})));
-            }
-        };
-        self.emit_packet(place, "CHAP", &packet, code, text, content);
+        }
     }
 
     /// A response is no password, but it can be tried against a dictionary.
@@ -181,57 +140,42 @@ impl Decoder {
             Some(value) => format!("user {user:?}, {method} value {value}"),
             None => format!("user {user:?}, {method} value of {} bytes", value.len()),
         };
-        (text, json!({ "name": user, "method": method, "value_length": value.len(), "value": shown }))
+        (text, json!({ "user": user, "method": method, "value_length": value.len(), "value": shown }))
     }
 
     /// EAP, RFC 3748 §4: code, identifier, length, and in requests and responses a type.
     fn eap(&mut self, place: &Place, bytes: &[u8]) {
-        const CODES: [&str; 4] = ["Request", "Response", "Success", "Failure"];
+        let code = bytes.first().copied().unwrap_or_default();
+        let head = match bytes {
+            [_, id, ..] => format!("{} id {id}", code_name(Protocol::EAP, code)),
+            _ => String::new(),
+        };
         let packet = match ControlPacket::parse(bytes) {
             Ok(packet) => packet,
-            Err(e) => return self.malformed_packet(place, "EAP", bytes, e),
+            Err(e) => return self.malformed(place, "EAP", e, head, fields(Protocol::EAP, code, bytes, json!({}))),
         };
-        let code =
-            usize::from(packet.code).checked_sub(1).and_then(|i| CODES.get(i)).copied().unwrap_or("unknown code");
         let (text, content) = match (packet.code, packet.data.split_first()) {
             (1 | 2, Some((kind, data))) => {
                 let name = eap_type(*kind);
                 // With these methods the response is a password.
                 let hidden = packet.code == 2 && matches!(kind, 5 | 6) && !self.show_secrets;
                 let text = match kind {
-                    1 | 2 if !data.is_empty() => format!("{name} {:?}", printable(data)),
-                    _ => format!("{name}, {} bytes", data.len()),
+                    1 | 2 if !data.is_empty() => format!(": {name} {:?}", printable(data)),
+                    _ => format!(": {name}, {} bytes", data.len()),
                 };
                 let data = (!hidden).then(|| hex::lower(data));
                 (text, json!({ "eap_type": kind, "eap_type_name": name, "data": data }))
             }
             _ => (String::new(), json!({})),
         };
-        self.emit_packet(place, "EAP", &packet, code, text, content);
-    }
-
-    fn emit_packet(
-        &mut self,
-        place: &Place,
-        protocol: &'static str,
-        packet: &ControlPacket<'_>,
-        code: &str,
-        text: String,
-        content: Value,
-    ) {
-        let mut summary = format!("{code} id {}", packet.identifier);
-        if !text.is_empty() {
-            summary.push_str(": ");
-            summary.push_str(&text);
-        }
-        self.emit(place, protocol, summary, fields(packet, code, content));
+        self.emit(place, "EAP", head + &text, fields(Protocol::EAP, code, bytes, content));
     }
 }
 
 /// The fields that every packet has, and those of its content.
-fn fields(packet: &ControlPacket<'_>, code: &str, content: Value) -> Value {
+fn fields(kind: Protocol, code: u8, bytes: &[u8], content: Value) -> Value {
     let mut all = json!({
-        "code": packet.code, "name": code, "identifier": packet.identifier, "length": packet.data.len() + 4,
+        "code": code, "name": code_name(kind, code), "identifier": bytes.get(1), "length": bytes.len(),
     });
     if let (Value::Object(all), Value::Object(content)) = (&mut all, content) {
         all.extend(content);
@@ -239,9 +183,24 @@ fn fields(packet: &ControlPacket<'_>, code: &str, content: Value) -> Value {
     all
 }
 
+/// The name of a code as the RFCs write it.
+fn code_name(kind: Protocol, code: u8) -> String {
+    const PAP: [&str; 3] = ["Authenticate-Request", "Authenticate-Ack", "Authenticate-Nak"];
+    const CHAP: [&str; 4] = ["Challenge", "Response", "Success", "Failure"];
+    const EAP: [&str; 4] = ["Request", "Response", "Success", "Failure"];
+    let names: &[&str] = match kind {
+        Protocol::PAP => &PAP,
+        Protocol::CHAP => &CHAP,
+        Protocol::EAP => &EAP,
+        _ => return words(code),
+    };
+    let name = usize::from(code).checked_sub(1).and_then(|i| names.get(i));
+    name.map_or_else(|| format!("code {code}"), |n| (*n).to_owned())
+}
+
 /// `CONFIGURE_REQUEST` as RFC 1661 writes it: `Configure-Request`.
-fn words(name: Option<&str>, code: u8) -> String {
-    let Some(name) = name else { return format!("code {code}") };
+fn words(code: u8) -> String {
+    let Some(name) = Code(code).name() else { return format!("code {code}") };
     let word = |w: &str| {
         let (first, rest) = w.split_at_checked(1).unwrap_or((w, ""));
         format!("{first}{}", rest.to_ascii_lowercase())
@@ -249,73 +208,45 @@ fn words(name: Option<&str>, code: u8) -> String {
     name.split('_').map(word).collect::<Vec<_>>().join("-")
 }
 
-/// What stands behind the header of a control packet.
-fn control_content(kind: Protocol, code: Code, data: &[u8]) -> Result<Said, DecodeError> {
-    let mut r = Reader::new(data);
-    Ok(match code {
-        Code::CONFIGURE_REQUEST | Code::CONFIGURE_ACK | Code::CONFIGURE_NAK | Code::CONFIGURE_REJECT => {
-            let options = ConfigOption::parse_all(data)?;
-            let shown: Vec<(String, Value)> = options.iter().map(|o| option(kind, o)).collect();
-            let text: Vec<&str> = shown.iter().map(|(text, _)| text.as_str()).collect();
-            let text = text.join(" ");
-            (text, json!({ "options": shown.iter().map(|(_, fields)| fields).collect::<Vec<_>>() }))
+/// What a control packet says.
+fn control_body(kind: Protocol, code: Code, body: &Body, frame: &Frame) -> Said {
+    match body {
+        Body::Options(options) => {
+            // The identifier comes first among the fields, then one for each option.
+            let named: Vec<(String, String)> = frame.fields().into_iter().skip(1).collect();
+            let text = named.iter().map(|(name, value)| match value.as_str() {
+                "yes" | "" => name.clone(),
+                _ => format!("{name}={value}"),
+            });
+            let text = text.collect::<Vec<_>>().join(" ");
+            let option = |((name, value), option): (&(String, String), &sallyport_ppp::packet::ConfigOption)| json!({ "type": option.kind, "name": name, "value": value, "data": hex::lower(&option.data) });
+            let list: Vec<Value> = named.iter().zip(options).map(option).collect();
+            (text, json!({ "options": list }))
         }
-        Code::TERMINATE_REQUEST | Code::TERMINATE_ACK => {
-            let reason = terminate_reason(data);
-            (reason.clone().unwrap_or_default(), json!({ "reason": reason, "data": hex::lower(data) }))
+        Body::Reason(reason) => (reason.clone().unwrap_or_default(), json!({ "reason": reason })),
+        Body::Protocol(rejected) => {
+            let name = rejected.name().map_or_else(|| format!("{:#06x}", rejected.0), str::to_owned);
+            (name, json!({ "rejected": rejected.to_string(), "rejected_number": rejected.0 }))
         }
-        Code::CODE_REJECT => {
-            let rejected = data.first().map(|code| words(Code(*code).name(), *code));
-            (rejected.clone().unwrap_or_default(), json!({ "rejected": rejected, "data": hex::lower(data) }))
-        }
-        Code::PROTOCOL_REJECT if kind == Protocol::LCP => {
-            let rejected = Protocol(r.u16("rejected protocol")?);
-            let fields = json!({ "rejected": rejected.to_string(), "rejected_number": rejected.0, "data": hex::lower(r.rest()) });
-            (rejected.name().map_or_else(|| format!("{:#06x}", rejected.0), str::to_owned), fields)
-        }
-        Code::ECHO_REQUEST | Code::ECHO_REPLY | Code::DISCARD_REQUEST if kind == Protocol::LCP => {
-            let magic = r.u32("magic number")?;
-            let fields = json!({ "magic": format!("{magic:08x}"), "data": hex::lower(r.peek()) });
-            (format!("magic {magic:08x}, {} bytes", r.len()), fields)
-        }
-        Code::IDENTIFICATION if kind == Protocol::LCP => {
-            let magic = r.u32("magic number")?;
-            let message = printable_or_hex(r.rest());
-            (format!("magic {magic:08x} {message}"), json!({ "magic": format!("{magic:08x}"), "message": message }))
-        }
-        Code::TIME_REMAINING if kind == Protocol::LCP => {
-            let (magic, seconds) = (r.u32("magic number")?, r.u32("seconds remaining")?);
-            (format!("{seconds} s"), json!({ "magic": format!("{magic:08x}"), "seconds": seconds }))
-        }
-        _ => (format!("{} bytes", data.len()), json!({ "data": hex::lower(data) })),
-    })
-}
-
-/// An option as `NAME=value`, and its fields.
-fn option(kind: Protocol, option: &ConfigOption) -> Said {
-    let data = hex::lower(&option.data);
-    let plain = |name: String| if data.is_empty() { name } else { format!("{name}={data}") };
-    let (name, text) = match kind {
-        Protocol::LCP => (LcpKind(option.kind).to_string(), LcpOption::parse(option).to_string()),
-        Protocol::IPCP => (IpcpKind(option.kind).to_string(), IpcpOption::parse(option).to_string()),
-        Protocol::IPV6CP => {
-            let name = Ipv6cpKind(option.kind).to_string();
-            (name.clone(), plain(name))
-        }
-        Protocol::CCP => {
-            let name = CcpKind(option.kind).to_string();
-            let text = match (CcpKind(option.kind), option.data.as_slice()) {
-                (CcpKind::MPPE, [a, b, c, d]) => {
-                    let bits = u32::from_be_bytes([*a, *b, *c, *d]);
-                    format!("MPPE={bits:08x} ({})", if bits == 0 { "none".to_owned() } else { mppe_words(bits) })
+        Body::Magic(magic, rest) => {
+            let magic = format!("{magic:08x}");
+            let fields = json!({ "magic": magic, "data": hex::lower(rest) });
+            match (code, rest.as_slice()) {
+                (Code::IDENTIFICATION, message) => (format!("magic {magic} {}", printable_or_hex(message)), fields),
+                (Code::TIME_REMAINING, [a, b, c, d, ..]) => {
+                    (format!("magic {magic}, {} s", u32::from_be_bytes([*a, *b, *c, *d])), fields)
                 }
-                _ => plain(name.clone()),
-            };
-            (name, text)
+                _ => (format!("magic {magic}, {} bytes", rest.len()), fields),
+            }
         }
-        _ => (option.kind.to_string(), plain(option.kind.to_string())),
-    };
-    (text.clone(), json!({ "type": option.kind, "name": name, "text": text, "data": data }))
+        Body::Octets(data) => {
+            let text = match (code, data.first()) {
+                (Code::CODE_REJECT, Some(rejected)) => code_name(kind, *rejected),
+                _ => format!("{} bytes", data.len()),
+            };
+            (text, json!({ "data": hex::lower(data) }))
+        }
+    }
 }
 
 /// A message of the peer, for people.
