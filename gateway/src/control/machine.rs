@@ -218,10 +218,13 @@ impl Machine {
         });
         match asked {
             Some((id, link_question)) => {
+                let mut earlier = None;
                 if let Some(session) = self.sessions.get_mut(&id) {
-                    session.accepted = accepted;
+                    // A client that negotiates LCP anew before it is up authenticates anew, and gets a new session.
+                    earlier = std::mem::replace(&mut session.accepted, accepted);
                     session.link.handle_answer(now, link_question, answer);
                 }
+                self.give_back(earlier.map(|a| a.session_id));
                 self.pump_link(now, id);
             }
             // Whoever asked is gone: give the session back at once, not after a timeout.
