@@ -11,16 +11,16 @@ use sallyport_crypto::suite::EspSuite;
 
 use crate::config::{Config, CredentialId};
 use crate::embryonic::Embryonics;
-use crate::error::{Phase, Refusal, RefusalKind};
-use crate::fragment::{self, Reassemblies, Taken};
+use crate::fragment::{Reassemblies, Taken};
 use crate::gate::{Bucket, Source};
 use crate::header::{Cookie, ExchangeType, Header};
-use crate::message::{Message, assemble};
-use crate::output::{Answer, DownReason, Event, Job, JobId, Output};
-use crate::payload::{ChainWriter, Identification, Notify, NotifyType, Payload, PayloadType, ProtocolId};
+use crate::message::Message;
+use crate::output::{Answer, DownReason, JobId, Output};
+use crate::payload::{Identification, Payload, PayloadType};
 use crate::proposal::Phase1Transform;
 use crate::queue::TimerQueue;
 use crate::stats::Stats;
+use crate::stranger::{NOTIFY_BURST, NOTIFY_RATE};
 use crate::v1::ipsec_sa::Child;
 use crate::v1::isakmp_sa::{IsakmpSa, SaId};
 use crate::v1::peer::Peer;
@@ -107,16 +107,6 @@ pub(crate) enum Fate {
     Drop,
 }
 
-/// First messages that were refused, so that their repetitions are not refused anew. The oldest makes room.
-const MAX_REFUSED: usize = 1_024;
-
-/// Unauthenticated error notifications in a burst, and per second thereafter: they answer strangers.
-const NOTIFY_BURST: u32 = 100;
-const NOTIFY_RATE: u32 = 50;
-
-/// Refusals of one authenticated peer that follow each other more closely count as those of a stranger.
-const PEER_REFUSAL_PAUSE: core::time::Duration = core::time::Duration::from_secs(1);
-
 /// IKEv1 for all peers of one gateway or client.
 #[derive(Debug)]
 pub struct Endpoint {
@@ -141,15 +131,15 @@ pub struct Endpoint {
     pub(crate) jobs: BTreeMap<JobId, (SaId, Purpose)>,
     /// Peers whose phase 1 came up in the call that is running.
     pub(crate) fresh: Vec<PeerId>,
-    reassemblies: Reassemblies,
-    refused: BTreeMap<(SocketAddr, Cookie), Vec<u8>>,
-    refused_order: VecDeque<(SocketAddr, Cookie)>,
-    refusal_gate: Bucket,
-    notify_gate: Bucket,
-    suppressed: u64,
-    next_sa: u64,
-    next_peer: u64,
-    next_job: u64,
+    pub(crate) reassemblies: Reassemblies,
+    pub(crate) refused: BTreeMap<(SocketAddr, Cookie), Vec<u8>>,
+    pub(crate) refused_order: VecDeque<(SocketAddr, Cookie)>,
+    pub(crate) refusal_gate: Bucket,
+    pub(crate) notify_gate: Bucket,
+    pub(crate) suppressed: u64,
+    pub(crate) next_sa: u64,
+    pub(crate) next_peer: u64,
+    pub(crate) next_job: u64,
 }
 
 impl Endpoint {
@@ -364,275 +354,6 @@ impl Endpoint {
     /// Ends everything with a peer and tells it so.
     pub fn disconnect(&mut self, now: Instant, peer: PeerId, reason: &str) {
         self.peer_down(now, peer, DownReason::Local(reason.to_owned()), true);
-    }
-
-    // --- what the exchanges share ---
-
-    pub(crate) const fn new_sa_id(&mut self) -> SaId {
-        self.next_sa += 1;
-        SaId(self.next_sa)
-    }
-
-    pub(crate) const fn new_peer_id(&mut self) -> PeerId {
-        self.next_peer += 1;
-        PeerId(self.next_peer)
-    }
-
-    /// A cookie that begins with our slot and is not in use.
-    pub(crate) fn new_cookie(&mut self) -> Cookie {
-        let random = self.rng.u64() >> 12 | 1;
-        Cookie((u64::from(self.config.slot & 0xfff) << 52 | random).to_be_bytes())
-    }
-
-    /// An inbound SPI that begins with our slot and is not in use. Values below 256 are reserved (RFC 4303 §2.1).
-    pub(crate) fn new_spi(&mut self) -> Option<u32> {
-        /// With 20 random bits, 64 draws fail once in 2^64 at half a million SAs.
-        const DRAWS: usize = 64;
-        for _ in 0..DRAWS {
-            let spi = u32::from(self.config.slot & 0xfff) << 20 | self.rng.u32() >> 12;
-            if spi >= 256 && !self.children.contains_key(&spi) && !self.reserved_spis.contains_key(&spi) {
-                return Some(spi);
-            }
-        }
-        None
-    }
-
-    /// A message ID that is not zero.
-    pub(crate) fn new_message_id(&mut self) -> u32 {
-        self.rng.u32().max(1)
-    }
-
-    /// Takes an SA out of the table for the time of a call.
-    pub(crate) fn with_sa(&mut self, id: SaId, f: impl FnOnce(&mut Self, &mut IsakmpSa) -> Fate) {
-        let Some(mut sa) = self.sas.remove(&id) else { return };
-        let fate = f(self, &mut sa);
-        self.sas.insert(id, sa);
-        if fate == Fate::Drop {
-            self.drop_sa(id);
-        }
-    }
-
-    /// Gives a job out for an SA; `false` if there are too many unanswered.
-    pub(crate) fn give_job(&mut self, sa: &mut IsakmpSa, purpose: Purpose, job: Job) -> bool {
-        if self.jobs.len() >= self.config.limits.jobs {
-            self.stats.jobs_refused += 1;
-            return false;
-        }
-        self.next_job += 1;
-        let id = JobId(self.next_job);
-        self.jobs.insert(id, (sa.id, purpose));
-        sa.jobs.push(id);
-        self.output.push_back(Output::Job { id, job });
-        true
-    }
-
-    /// Removes an SA from every table and its peer. What it was negotiating fails.
-    pub(crate) fn drop_sa(&mut self, id: SaId) {
-        let Some(sa) = self.sas.remove(&id) else { return };
-        self.by_cookies.remove(&(sa.cky_i, sa.cky_r));
-        self.by_cookies.remove(&(sa.cky_i, Cookie::ZERO));
-        if self.by_origin.get(&(sa.origin, sa.cky_i)) == Some(&id) {
-            self.by_origin.remove(&(sa.origin, sa.cky_i));
-        }
-        self.reassemblies.forget((sa.cky_i, sa.cky_r));
-        self.leave_half_open(id);
-        for key in [
-            TimerKey::Handshake(id),
-            TimerKey::Repeat(id),
-            TimerKey::Tidy(id),
-            TimerKey::Rekey(id),
-            TimerKey::Expire(id),
-        ] {
-            self.timers.cancel(key);
-        }
-        for job in &sa.jobs {
-            self.jobs.remove(job);
-        }
-        for exchange in &sa.exchanges {
-            self.forget_exchange(&sa, exchange);
-        }
-        if let Some(peer) = sa.peer.and_then(|p| self.peers.get_mut(&p)) {
-            peer.sas.retain(|s| *s != id);
-        }
-    }
-
-    /// A handshake has ended, one way or the other.
-    pub(crate) fn leave_half_open(&mut self, id: SaId) {
-        let Some(source) = self.half_open.remove(&id) else { return };
-        if let Some(n) = self.half_open_of.get_mut(&source) {
-            *n = n.saturating_sub(1);
-            if *n == 0 {
-                self.half_open_of.remove(&source);
-            }
-        }
-    }
-
-    /// Sends a message of an SA, in pieces if it is large and the peer takes them. Gives the datagrams.
-    pub(crate) fn send(&mut self, sa: &IsakmpSa, message: Vec<u8>) -> Vec<Vec<u8>> {
-        let datagrams = if message.len() > self.config.fragment_above && sa.traits.fragmentation {
-            let id = self.rng.u16().max(1);
-            fragment::split(&message, id)
-        } else {
-            vec![message]
-        };
-        self.transmit(sa.local, sa.remote, &datagrams);
-        datagrams
-    }
-
-    pub(crate) fn transmit(&mut self, local: SocketAddr, remote: SocketAddr, datagrams: &[Vec<u8>]) {
-        for bytes in datagrams {
-            self.output.push_back(Output::Transmit { local, remote, bytes: bytes.clone() });
-        }
-    }
-
-    /// Says something in the clear to a stranger, within limits. Gives the message if it was sent.
-    pub(crate) fn notify_stranger(
-        &mut self,
-        now: Instant,
-        local: SocketAddr,
-        remote: SocketAddr,
-        cookies: (Cookie, Cookie),
-        what: NotifyType,
-    ) -> Option<Vec<u8>> {
-        if !self.notify_gate.take(now) {
-            return None;
-        }
-        let mid = self.new_message_id();
-        let mut chain = ChainWriter::new();
-        let notify = Notify::new(ProtocolId::ISAKMP, what, &[], &[]);
-        chain.payload(PayloadType::NOTIFY, |w| notify.emit(w));
-        let message = assemble(Header::v1(cookies.0, cookies.1, ExchangeType::INFORMATIONAL_V1, mid), &chain);
-        self.transmit(local, remote, core::slice::from_ref(&message));
-        Some(message)
-    }
-
-    /// Reports a failed attempt. Those of strangers are limited in rate; what is left out is counted.
-    #[allow(clippy::too_many_arguments)]
-    pub(crate) fn refuse(
-        &mut self,
-        now: Instant,
-        phase: Phase,
-        kind: RefusalKind,
-        (local, remote): (SocketAddr, SocketAddr),
-        identity: Option<String>,
-        peer: Option<PeerId>,
-        cause: String,
-        remedy: String,
-    ) {
-        // An authenticated peer can be held to account, but not without end.
-        let known = match peer.and_then(|p| self.peers.get_mut(&p)) {
-            Some(p) => {
-                let recent = p.last_refusal.is_some_and(|at| now.since(at) < PEER_REFUSAL_PAUSE);
-                if !recent {
-                    p.last_refusal = Some(now);
-                }
-                !recent
-            }
-            None => identity.is_some(),
-        };
-        if known || self.may_refuse_stranger(now) {
-            self.report(phase, kind, (local, remote), identity, peer, cause, remedy);
-        }
-    }
-
-    /// Whether a refusal of a stranger is reported, or only counted: ask before the words are made.
-    pub(crate) fn may_refuse_stranger(&mut self, now: Instant) -> bool {
-        let may = self.refusal_gate.take(now);
-        if !may {
-            self.suppressed += 1;
-            self.stats.refusals_suppressed += 1;
-        }
-        may
-    }
-
-    #[allow(clippy::too_many_arguments)]
-    pub(crate) fn report(
-        &mut self,
-        phase: Phase,
-        kind: RefusalKind,
-        (local, remote): (SocketAddr, SocketAddr),
-        identity: Option<String>,
-        peer: Option<PeerId>,
-        cause: String,
-        remedy: String,
-    ) {
-        self.stats.refusals += 1;
-        let suppressed = core::mem::take(&mut self.suppressed);
-        let refusal = Refusal { phase, kind, local, remote, identity, peer, cause, remedy, suppressed };
-        self.output.push_back(Output::Event(Event::Refused(Box::new(refusal))));
-    }
-
-    /// Remembers a first message that was refused, and what was said.
-    pub(crate) fn remember_refused(&mut self, remote: SocketAddr, cky_i: Cookie, reply: Option<Vec<u8>>) {
-        if self.refused_order.len() >= MAX_REFUSED
-            && let Some(oldest) = self.refused_order.pop_front()
-        {
-            self.refused.remove(&oldest);
-        }
-        if self.refused.insert((remote, cky_i), reply.unwrap_or_default()).is_none() {
-            self.refused_order.push_back((remote, cky_i));
-        }
-    }
-
-    /// Whether a first message was refused before; says it again within limits.
-    pub(crate) fn refused_before(
-        &mut self,
-        now: Instant,
-        local: SocketAddr,
-        remote: SocketAddr,
-        cky_i: Cookie,
-    ) -> bool {
-        let Some(reply) = self.refused.get(&(remote, cky_i)).cloned() else { return false };
-        self.stats.repeated += 1;
-        if !reply.is_empty() && self.notify_gate.take(now) {
-            self.transmit(local, remote, &[reply]);
-        }
-        true
-    }
-
-    /// Somebody speaks IKEv2 (RFC 7296 §2.5 lets us say which version we have, in its own format).
-    fn ikev2(&mut self, now: Instant, local: SocketAddr, remote: SocketAddr, header: &Header) {
-        self.stats.ikev2 += 1;
-        let request = header.flags & crate::header::flags::RESPONSE == 0;
-        if header.exchange != ExchangeType::IKE_SA_INIT || !header.cky_r.is_zero() || !request {
-            return;
-        }
-        if self.refused_before(now, local, remote, header.cky_i) {
-            return;
-        }
-        let cookies = (header.cky_i, self.new_cookie());
-        let reply = self.notify_stranger(now, local, remote, cookies, NotifyType::INVALID_MAJOR_VERSION);
-        self.remember_refused(remote, header.cky_i, reply);
-        self.refuse(
-            now,
-            Phase::Other,
-            RefusalKind::NotSpoken,
-            (local, remote),
-            None,
-            None,
-            "the client speaks IKEv2, this gateway IKEv1 with L2TP".into(),
-            "set the client's VPN type to L2TP/IPsec (Windows: not \"Automatic\" or \"IKEv2\")".into(),
-        );
-    }
-
-    fn aggressive(&mut self, now: Instant, local: SocketAddr, remote: SocketAddr, header: &Header) {
-        self.stats.not_spoken += 1;
-        if self.refused_before(now, local, remote, header.cky_i) {
-            return;
-        }
-        let cookies = (header.cky_i, self.new_cookie());
-        let reply = self.notify_stranger(now, local, remote, cookies, NotifyType::UNSUPPORTED_EXCHANGE_TYPE);
-        self.remember_refused(remote, header.cky_i, reply);
-        self.refuse(
-            now,
-            Phase::Other,
-            RefusalKind::NotSpoken,
-            (local, remote),
-            None,
-            None,
-            "the client asks for aggressive mode, which shows its identity to everybody and its pre-shared key to a guesser".into(),
-            "empty the group name (Apple) or IPsec identifier (Android) in the client's settings: it then uses main mode".into(),
-        );
     }
 }
 

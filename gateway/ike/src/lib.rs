@@ -36,7 +36,9 @@ pub mod output;
 pub mod payload;
 pub mod proposal;
 mod queue;
+mod shared;
 mod stats;
+mod stranger;
 pub mod timer;
 mod v1;
 

@@ -1,8 +1,11 @@
 use sallyport_base::Reader;
+use sallyport_crypto::dh::DhGroup;
+use sallyport_crypto::sign::SignatureMethod;
+use sallyport_crypto::suite::EspSuite;
 
 use super::*;
-use crate::config::{Credential, CredentialId};
-use crate::payload::{AttributeValue, Identification};
+use crate::config::{Config, Credential, CredentialId};
+use crate::payload::{Attribute, AttributeValue, Identification, Lifetimes, Phase1Attribute, Phase2Attribute};
 
 fn config() -> Config {
     Config {

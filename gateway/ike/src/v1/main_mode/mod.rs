@@ -9,30 +9,29 @@
 //! 6                                          <-  HDR*, IDir, [CERT ...], HASH_R | SIG_R
 //! ```
 
+mod establish;
 mod initiator;
 mod responder;
+mod timeout;
 
-use core::time::Duration;
 use std::net::SocketAddr;
 
-use sallyport_base::{Instant, PeerId};
+use sallyport_base::Instant;
 
 use crate::config::Credential;
-use crate::endpoint::{Endpoint, Fate, Purpose, TimerKey, backoff, fingerprint, jitter};
+use crate::endpoint::{Endpoint, Fate, Purpose, TimerKey, backoff, fingerprint};
 use crate::error::{Phase, RefusalKind};
 use crate::header::{Cookie, ExchangeType, Header};
 use crate::message::Message;
 use crate::nat::nat_d;
-use crate::output::{Answer, DownReason, Event, Job, Output, PeerUp, Role, Verify};
+use crate::output::{Answer, DownReason, Job, Role, Verify};
 use crate::payload::{
     CertEncoding, Certificate, CertificateRequest, ChainWriter, DPD, FRAGMENTATION, FRAGMENTATION_FLAGS,
     Identification, NotifyType, Payload, PayloadType, parse_chain,
 };
-use crate::proposal::{AuthMethod, cipher_name};
-use crate::timer;
+use crate::proposal::AuthMethod;
 use crate::v1::isakmp_sa::{IsakmpSa, SaId, Step};
 use crate::v1::keymat::{Iv, Keys, hash_matches, phase1_iv, skeyid_psk, skeyid_signature};
-use crate::v1::peer::{MAX_SAS, Peer};
 
 /// Length of our nonces in bytes.
 const NONCE_LEN: usize = 32;
@@ -45,9 +44,6 @@ const MAX_REQUESTED: usize = 128;
 
 /// Most that a message with CERTREQs may take: Windows 7 and 8 take fragments only where they expect certificates.
 const MAX_WITH_REQUESTS: usize = 1_200;
-
-/// Undecryptable messages in one handshake before it is given up.
-const MAX_GARBAGE: u8 = 3;
 
 /// Message 5 or 6, decrypted.
 struct Authentication {
@@ -262,82 +258,6 @@ impl Endpoint {
         Fate::Drop
     }
 
-    /// A handshake took too long.
-    pub(crate) fn handshake_timeout(&mut self, now: Instant, id: SaId) {
-        self.with_sa(id, |ep, sa| {
-            let Some(h) = sa.handshake.as_deref() else { return Fate::Keep };
-            let signed = sa.with_signatures();
-            let (kind, cause, remedy) = if h.garbage > 0 && sa.role == Role::Initiator {
-                (
-                    RefusalKind::Malformed,
-                    "message 6 of the gateway cannot be decrypted",
-                    "a fault of the gateway, or somebody disturbs the exchange: try again",
-                )
-            } else if h.garbage > 0 {
-                ep.notify_stranger(now, sa.local, sa.remote, (sa.cky_i, sa.cky_r), NotifyType::PAYLOAD_MALFORMED);
-                if signed {
-                    (RefusalKind::Malformed, "message 5 of the client cannot be decrypted", "a fault of the client, or somebody disturbs the exchange: try again")
-                } else {
-                    (
-                        RefusalKind::WrongPreSharedKey,
-                        "message 5 of the client cannot be decrypted: its pre-shared key is not ours",
-                        "compare the pre-shared key on the client with the one set here (capital letters, spaces at the end, a different site's key)",
-                    )
-                }
-            } else {
-                match h.step {
-                    Step::Expect5 if signed => (
-                        RefusalKind::Silence,
-                        "the client sent no message 5: it stopped when it had to show its certificate",
-                        "the client has no machine certificate of a root that we ask for (Windows shows 786 or 766), or its message is too large for the path: install a certificate of this CA in the machine store, enable IKE fragmentation, or look for a firewall that drops IP fragments",
-                    ),
-                    Step::Expect5 => (
-                        RefusalKind::Silence,
-                        "the client sent no message 5",
-                        "our message 4 or its message 5 was lost: message 5 of a client behind NAT comes on UDP 4500, which a firewall may drop (Windows shows 809)",
-                    ),
-                    Step::MakeKeys | Step::Verify5 | Step::Sign6 | Step::MakeKeyPair | Step::Agree | Step::Sign5 | Step::Verify6 => (
-                        RefusalKind::Limit,
-                        "our own computation took too long",
-                        "this machine is overloaded: look at its processor time",
-                    ),
-                    Step::Expect2 => (
-                        RefusalKind::Silence,
-                        "the gateway does not answer message 1",
-                        "check its address and that UDP 500 reaches it",
-                    ),
-                    Step::Expect4 => (RefusalKind::Silence, "the gateway does not answer message 3", "the gateway's own record says why"),
-                    Step::Expect6 if signed => (
-                        RefusalKind::Silence,
-                        "the gateway does not answer message 5: it did not accept our certificate, or large packets are lost",
-                        "the gateway's own record says why; check that UDP 4500 reaches it",
-                    ),
-                    Step::Expect6 => (
-                        RefusalKind::Silence,
-                        "the gateway does not answer message 5: most likely its pre-shared key is not ours",
-                        "compare the pre-shared keys; check that UDP 4500 reaches the gateway",
-                    ),
-                }
-            };
-            ep.fail(now, sa, kind, cause.into(), remedy)
-        });
-    }
-
-    /// An encrypted message did not decrypt. Anybody can send one, so the genuine one gets its chance.
-    fn garbage(&mut self, now: Instant, sa: &mut IsakmpSa) -> Fate {
-        self.stats.unauthentic += 1;
-        if let Some(h) = sa.handshake.as_deref_mut() {
-            h.garbage = h.garbage.saturating_add(1);
-            let grace = if h.garbage >= MAX_GARBAGE { Duration::ZERO } else { timer::GRACE_AFTER_GARBAGE };
-            let at = now + grace;
-            let key = TimerKey::Handshake(sa.id);
-            if self.timers.deadline(key).is_none_or(|d| d > at) {
-                self.timers.set(key, at);
-            }
-        }
-        Fate::Keep
-    }
-
     /// Repeats our last message as initiator.
     pub(crate) fn repeat_main_mode(&mut self, now: Instant, id: SaId) {
         self.with_sa(id, |ep, sa| {
@@ -532,126 +452,6 @@ impl Endpoint {
             "too many handshakes wait for this machine's processors".into(),
             "this machine is overloaded: add a gateway, or find out who floods it",
         )
-    }
-
-    /// Phase 1 is done: the peer is new, or one that came back.
-    pub(crate) fn establish(&mut self, now: Instant, sa: &mut IsakmpSa) -> Fate {
-        let Some(h) = sa.handshake.take() else { return Fate::Keep };
-        self.leave_half_open(sa.id);
-        self.timers.cancel(TimerKey::Handshake(sa.id));
-        self.timers.cancel(TimerKey::Repeat(sa.id));
-        let Some(identity) = h.peer_id else { return Fate::Drop };
-        sa.established = Some(now);
-        self.stats.phase1_up += 1;
-        let (name, token) = h.peer_name.unwrap_or_else(|| (identity.to_string(), 0));
-        let key = Peer::index_key(&identity, sa.remote);
-        let known = match sa.role {
-            Role::Initiator => sa.peer,
-            Role::Responder => self.peer_index.get(&key).copied(),
-        };
-        // INITIAL-CONTACT: the peer knows of nothing else. Only what is surely its own goes: same identity, same address
-        // and port, since several clients with one identity may sit behind one NAT.
-        let known = match known {
-            Some(old) if h.initial_contact && sa.role == Role::Responder => {
-                self.peer_down(now, old, DownReason::InitialContact, false);
-                None
-            }
-            other => other,
-        };
-        let id = match known {
-            Some(id) => id,
-            None if self.peers.len() >= self.config.limits.peers => {
-                self.refuse(
-                    now,
-                    Phase::MainMode,
-                    RefusalKind::Limit,
-                    (sa.local, sa.remote),
-                    Some(name),
-                    None,
-                    format!("this gateway has as many clients as it takes ({})", self.config.limits.peers),
-                    "add a gateway, or raise the limit".into(),
-                );
-                return Fate::Drop;
-            }
-            None => self.new_peer_id(),
-        };
-        sa.peer = Some(id);
-        let peer = self.peers.entry(id).or_insert_with(|| Peer::new(id, sa.role, sa.local, sa.remote, now));
-        let was_up = core::mem::replace(&mut peer.up, true);
-        peer.identity = Some(identity.clone());
-        peer.name.clone_from(&name);
-        (peer.local, peer.remote) = (sa.local, sa.remote);
-        (peer.behind_nat, peer.we_behind_nat) = (sa.nat.peer, sa.nat.local);
-        peer.traits = sa.traits;
-        peer.last_inbound = now;
-        if !peer.sas.contains(&sa.id) {
-            peer.sas.push(sa.id);
-        }
-        let surplus = peer.sas.len().saturating_sub(MAX_SAS);
-        let oldest: Vec<SaId> = peer.sas.iter().take(surplus).copied().collect();
-        let children = !peer.children.is_empty();
-        for old in oldest {
-            self.send_delete_sa(now, old);
-            self.drop_sa(old);
-        }
-        self.peer_index.insert(key, id);
-        self.output.push_back(Output::Event(if was_up {
-            Event::PeerRekeyed { peer: id }
-        } else {
-            Event::PeerUp(PeerUp {
-                peer: id,
-                role: sa.role,
-                id: identity,
-                name,
-                token,
-                method: sa.transform.method,
-                local: sa.local,
-                remote: sa.remote,
-                transform: format!("{}/{}/{}", cipher_name(sa.transform.cipher), sa.transform.hash, sa.transform.group),
-                behind_nat: sa.nat.peer,
-            })
-        }));
-        self.fresh.push(id);
-        let lifetime = sa.lifetime;
-        self.timers.set(TimerKey::Expire(sa.id), now + lifetime);
-        self.timers.set(TimerKey::Tidy(sa.id), now + timer::REPLY_KEPT);
-        if sa.role == Role::Initiator {
-            let at = jitter(&mut self.rng, lifetime.mul_f64(0.85));
-            self.timers.set(TimerKey::Rekey(sa.id), now + at);
-        }
-        if !children {
-            self.timers.set(TimerKey::PeerIdle(id), now + self.config.idle_peer_timeout);
-        }
-        if sa.traits.dpd && !self.config.dpd_delay.is_zero() {
-            self.timers.set(TimerKey::PeerDpd(id), now + self.config.dpd_delay);
-        }
-        if sa.nat.local && !self.config.nat_keepalive.is_zero() {
-            self.timers.set(TimerKey::PeerKeepalive(id), now + self.config.nat_keepalive);
-        }
-        Fate::Keep
-    }
-
-    /// Replies are no longer needed.
-    pub(crate) fn tidy(&mut self, _now: Instant, id: SaId) {
-        if let Some(sa) = self.sas.get_mut(&id) {
-            sa.last = None;
-        }
-    }
-
-    /// An ISAKMP SA is at its end. Its ESP SAs live on (Windows keeps them without one).
-    pub(crate) fn expire_sa(&mut self, now: Instant, id: SaId) {
-        let peer = self.sas.get(&id).and_then(|sa| sa.peer);
-        self.send_delete_sa(now, id);
-        self.drop_sa(id);
-        if let Some(peer) = peer {
-            self.review_peer(now, peer, DownReason::Expired);
-        }
-    }
-
-    pub(crate) fn keepalive(&mut self, now: Instant, id: PeerId) {
-        let Some(peer) = self.peers.get(&id) else { return };
-        self.output.push_back(Output::Keepalive { local: peer.local, remote: peer.remote });
-        self.timers.set(TimerKey::PeerKeepalive(id), now + self.config.nat_keepalive);
     }
 
     /// Sends an encrypted message of phase 1 and keeps the IV.
