@@ -28,6 +28,8 @@ use crate::net::{Inside, NetError, Role, enable_ipv4_forwarding, ipv4_forwarding
 
 /// Events of the controllers that wait for the control plane.
 const CONTROLLER_EVENTS: usize = 16_384;
+/// How often the control plane hears of the sessions whose counters have changed.
+const COUNTER_INTERVAL: Duration = Duration::from_secs(1);
 /// MTU of the inside device: what the inside may send as one packet; sessions fragment or refuse below it.
 const INSIDE_MTU: u16 = 1_500;
 
@@ -205,6 +207,7 @@ fn data_config(config: &GatewayConfig) -> DataConfig {
         ike_port: config.ike.port,
         nat_t_port: config.ike.nat_t_port,
         client_to_client: config.inside.client_to_client,
+        counter_interval: COUNTER_INTERVAL,
         ..DataConfig::default()
     }
 }

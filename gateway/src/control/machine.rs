@@ -30,6 +30,9 @@ const EARLY_FRAMES: usize = 256;
 /// Verified certificates whose peer is not up yet.
 const VERIFIED: usize = 8_192;
 
+/// Reports of sessions whose counters have changed, per second and gateway.
+const REPORTS_PER_SECOND: u64 = 200;
+
 /// What the runner has to do.
 #[derive(Debug)]
 pub enum Output {
@@ -339,6 +342,7 @@ impl Machine {
                 session.link.handle_timeout(now);
                 if session.next_report.is_some_and(|at| at <= now) {
                     session.next_report = Some(now + self.config.report_interval);
+                    session.last_report = Some(now);
                     if let Some(report) = session.report(v1::SessionState::Up, Clock::unix_ms()) {
                         self.out.push_back(Output::Report(Report::Session(report)));
                     }
@@ -506,6 +510,8 @@ impl Machine {
     }
 
     fn note_counters(&mut self, now: Instant, counters: SessionCounters) {
+        // Fresh figures soon, but no more reports in all than the controllers like.
+        let pause = Duration::from_secs((self.sessions.len() as u64 / REPORTS_PER_SECOND).clamp(1, 60));
         let Some(session) = self.sessions.get_mut(&counters.local_session) else { return };
         if session.info.local_tunnel != counters.local_tunnel {
             return;
@@ -515,6 +521,9 @@ impl Machine {
         }
         session.link.note_data(now);
         session.counters = counters;
+        if let (Some(at), Some(last)) = (session.next_report, session.last_report) {
+            session.next_report = Some(at.min(last + pause));
+        }
         self.schedule(counters.local_session);
     }
 
@@ -650,6 +659,7 @@ impl Machine {
             ppp::Event::NetworkUp(up) => {
                 session.up = true;
                 session.next_report = Some(now + self.config.report_interval);
+                session.last_report = Some(now);
                 let network = session.network(&up);
                 let local_tunnel = session.info.local_tunnel;
                 info!(session = id, user = session.who.user, address = %up.peer, mtu = up.mtu, "session up");

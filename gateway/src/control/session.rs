@@ -34,6 +34,8 @@ pub struct Session {
     pub counters: SessionCounters,
     /// When the next report is due.
     pub next_report: Option<Instant>,
+    /// When it was reported last.
+    pub last_report: Option<Instant>,
     /// Why L2TP or IKE ended it, if they did.
     pub ended_below: Option<(v1::EndReason, String)>,
     /// Whether the link has said everything and the session is to be dropped.
@@ -70,6 +72,7 @@ impl Session {
             up: false,
             counters,
             next_report: None,
+            last_report: None,
             ended_below: None,
             finished: false,
         }
