@@ -30,3 +30,38 @@ fn three_hosts_are_joined_by_two_wires() {
     let Some(out) = demo(&["--plumbing"]) else { return };
     assert!(out.contains("the inside host 10.77.0.10 answers the gateway only"), "{out}");
 }
+
+#[test]
+fn a_vpn_comes_up_carries_traffic_and_is_taken_down() {
+    let Some(out) = demo(&["--output", "json"]) else { return };
+    let steps: Vec<serde_json::Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let position = |step: &str| {
+        let found = steps.iter().position(|s| s["step"] == step);
+        found.unwrap_or_else(|| panic!("no step {step} in\n{out}"))
+    };
+    let order = [
+        "hosts",
+        "controller",
+        "gateway",
+        "machine",
+        "user",
+        "IKE SA",
+        "IPsec SA",
+        "L2TP tunnel",
+        "L2TP session",
+        "PPP link",
+        "PPP authentication",
+        "PPP address",
+        "connected",
+        "ping",
+        "page",
+        "sallyport session list",
+        "hung up",
+        "a wrong password",
+        "sallyport attempt list --failed",
+        "done",
+    ]
+    .map(position);
+    assert!(order.is_sorted(), "{out}");
+    assert!(steps[position("page")]["detail"].as_str().unwrap().contains("sees 10.88.0."), "{out}");
+}

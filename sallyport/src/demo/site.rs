@@ -33,6 +33,8 @@ pub(crate) const USER: &str = "ada";
 const REPORT_MS: u32 = 1_000;
 /// Patience with reports that are on their way from the gateway to the controller.
 const PATIENCE: Duration = Duration::from_secs(4);
+/// Patience with the first counters: without them the session is shown all the same.
+const COUNTERS: Duration = Duration::from_millis(1_500);
 /// Pause between two looks.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -132,27 +134,32 @@ impl Site {
         Ok(path)
     }
 
-    /// The sessions, once the gateway has reported one that carries traffic.
+    /// The sessions, once the gateway has reported one that is up and, if that comes soon, what it carried.
     pub(crate) async fn sessions_with_traffic(&mut self) -> Result<Vec<SessionInfo>> {
-        self.sessions_when(|sessions| {
-            sessions.iter().any(|s| {
-                s.state() == SessionState::Up && s.counters.as_ref().is_some_and(|c| c.rx_bytes > 0 && c.tx_bytes > 0)
-            })
-        })
-        .await
+        let up = |s: &SessionInfo| s.state() == SessionState::Up;
+        let carries = |s: &SessionInfo| s.counters.as_ref().is_some_and(|c| c.rx_bytes > 0 && c.tx_bytes > 0);
+        let sessions = self.sessions_when(PATIENCE, |sessions| sessions.iter().any(up)).await?;
+        if !sessions.iter().any(up) {
+            return Err(Error::failed("the controller does not know that the session is up"));
+        }
+        self.sessions_when(COUNTERS, |sessions| sessions.iter().any(carries)).await
     }
 
     /// The sessions, once there is none.
     pub(crate) async fn no_sessions(&mut self) -> Result {
-        match self.sessions_when(<[SessionInfo]>::is_empty).await?.len() {
+        match self.sessions_when(PATIENCE, <[SessionInfo]>::is_empty).await?.len() {
             0 => Ok(()),
             n => Err(Error::failed(format!("{n} sessions are left although the client hung up"))),
         }
     }
 
     /// Looks until the sessions are as wanted or patience ends; gives them as they then are.
-    async fn sessions_when(&mut self, wanted: impl Fn(&[SessionInfo]) -> bool) -> Result<Vec<SessionInfo>> {
-        let deadline = tokio::time::Instant::now() + PATIENCE;
+    async fn sessions_when(
+        &mut self,
+        patience: Duration,
+        wanted: impl Fn(&[SessionInfo]) -> bool,
+    ) -> Result<Vec<SessionInfo>> {
+        let deadline = tokio::time::Instant::now() + patience;
         loop {
             let sessions = session::list(&mut self.operator, None, None).await?;
             if wanted(&sessions) || tokio::time::Instant::now() >= deadline {

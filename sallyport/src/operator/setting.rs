@@ -15,19 +15,28 @@ pub(crate) enum Command {
     /// Show the settings.
     #[command(alias = "list", alias = "ls")]
     Show,
-    /// Change one setting; gateways follow within seconds.
+    /// Change settings, all of them or none; gateways follow within seconds.
     #[command(after_help = "\
+`sallyport setting show` lists the keys with their values and meanings.
+
 Examples:
-  sallyport setting set auth-methods mschapv2,chap-md5
-  sallyport setting set ike-proposals aes256-sha256-modp2048,aes256-sha1-ecp384
-  sallyport setting set idle-timeout 3600")]
+  sallyport setting set idle-timeout=3600
+  sallyport setting set auth-methods=mschapv2,chap-md5 store-chap-secrets=true
+  sallyport setting set ike-proposals=aes256-sha256-modp2048,aes256-sha1-ecp384")]
     Set {
-        /// Which setting.
-        #[arg(value_enum)]
-        key: Key,
-        /// Its new value; lists are separated by commas, times are in seconds.
-        value: String,
+        /// A setting and its new value; lists are separated by commas, times are in seconds.
+        #[arg(required = true, value_name = "KEY=VALUE", value_parser = assignment)]
+        assignments: Vec<(Key, String)>,
     },
+}
+
+fn assignment(text: &str) -> std::result::Result<(Key, String), String> {
+    let (key, value) = text.split_once('=').ok_or("write KEY=VALUE")?;
+    let key = Key::from_str(key.trim(), false).map_err(|_| {
+        let keys: Vec<String> = Key::value_variants().iter().map(|key| key.name()).collect();
+        format!("`{key}` is no setting; they are {}", keys.join(", "))
+    })?;
+    Ok((key, value.trim().to_owned()))
 }
 
 /// A setting.
@@ -172,12 +181,16 @@ pub(crate) async fn run(command: Command, global: &Global) -> Result {
             let rows: Vec<Row> = Key::value_variants().iter().map(|key| Row::new(*key, &settings)).collect();
             context.printer.list(&rows, "")
         }
-        Command::Set { key, value } => {
-            key.set(&mut settings, &value)?;
+        Command::Set { assignments } => {
+            for (key, value) in &assignments {
+                key.set(&mut settings, value)?;
+            }
             let request = UpdateSettingsRequest { settings: Some(settings) };
             let settings = client.update_settings(request).await.map_err(refused)?.into_inner().settings;
-            let row = Row::new(key, &settings.unwrap_or_default());
-            context.printer.one(&row, &format!("{} is now {}", row.setting, row.value))
+            let settings = settings.unwrap_or_default();
+            let rows: Vec<Row> = assignments.iter().map(|(key, _)| Row::new(*key, &settings)).collect();
+            let text: Vec<String> = rows.iter().map(|row| format!("{} is now {}", row.setting, row.value)).collect();
+            context.printer.one(&rows, &text.join("\n"))
         }
     }
 }
@@ -201,6 +214,14 @@ mod tests {
             assert_eq!(key.value(&settings), value, "{key:?}");
             assert!(!key.meaning().is_empty(), "{key:?}");
         }
+    }
+
+    #[test]
+    fn an_assignment_is_a_known_key_and_a_value() {
+        assert_eq!(assignment("idle-timeout=5"), Ok((Key::IdleTimeout, "5".to_owned())));
+        assert_eq!(assignment("ike-proposals="), Ok((Key::IkeProposals, String::new())));
+        assert!(assignment("idle-timeout").unwrap_err().contains("KEY=VALUE"));
+        assert!(assignment("idle=5").unwrap_err().contains("idle-timeout, session-timeout"));
     }
 
     #[test]
