@@ -168,7 +168,7 @@ fn settings(controller: &Controller) {
     let found = settings.as_array().unwrap().iter().find(|s| s["setting"] == "auth-methods").unwrap();
     assert_eq!(found["value"], json!("mschapv2,chap-md5"));
     assert_eq!(controller.run(&["setting", "set", "auth-methods=telepathy"]).0, 2);
-    controller.refused(&["setting", "set", "ike-proposals=rot13-md5-modp1"]);
+    assert_eq!(controller.ok(&["setting", "set", "idle-timeout", "3600"]), "idle-timeout is now 3600\n");
 }
 
 fn empty_lists(controller: &Controller) {

@@ -24,10 +24,19 @@ Examples:
   sallyport setting set auth-methods=mschapv2,chap-md5 store-chap-secrets=true
   sallyport setting set ike-proposals=aes256-sha256-modp2048,aes256-sha1-ecp384")]
     Set {
-        /// A setting and its new value; lists are separated by commas, times are in seconds.
-        #[arg(required = true, value_name = "KEY=VALUE", value_parser = assignment)]
-        assignments: Vec<(Key, String)>,
+        /// Settings and their new values; lists are separated by commas, times are in seconds. One may be written KEY VALUE.
+        #[arg(required = true, value_name = "KEY=VALUE")]
+        assignments: Vec<String>,
     },
+}
+
+/// Reads `KEY=VALUE ...`, or `KEY VALUE`.
+fn assignments(texts: &[String]) -> Result<Vec<(Key, String)>> {
+    let parsed = match texts {
+        [key, value] if !key.contains('=') => assignment(&format!("{key}={value}")).map(|one| vec![one]),
+        _ => texts.iter().map(|text| assignment(text)).collect(),
+    };
+    parsed.map_err(Error::usage)
 }
 
 fn assignment(text: &str) -> std::result::Result<(Key, String), String> {
@@ -172,6 +181,10 @@ impl Record for Row {
 
 /// Runs the command.
 pub(crate) async fn run(command: Command, global: &Global) -> Result {
+    let changes = match &command {
+        Command::Show => Vec::new(),
+        Command::Set { assignments: texts } => assignments(texts)?,
+    };
     let mut context = Context::open(global).await?;
     let client = &mut context.connection.client;
     let response = client.get_settings(GetSettingsRequest {}).await.map_err(refused)?;
@@ -181,14 +194,14 @@ pub(crate) async fn run(command: Command, global: &Global) -> Result {
             let rows: Vec<Row> = Key::value_variants().iter().map(|key| Row::new(*key, &settings)).collect();
             context.printer.list(&rows, "")
         }
-        Command::Set { assignments } => {
-            for (key, value) in &assignments {
+        Command::Set { .. } => {
+            for (key, value) in &changes {
                 key.set(&mut settings, value)?;
             }
             let request = UpdateSettingsRequest { settings: Some(settings) };
             let settings = client.update_settings(request).await.map_err(refused)?.into_inner().settings;
             let settings = settings.unwrap_or_default();
-            let rows: Vec<Row> = assignments.iter().map(|(key, _)| Row::new(*key, &settings)).collect();
+            let rows: Vec<Row> = changes.iter().map(|(key, _)| Row::new(*key, &settings)).collect();
             let text: Vec<String> = rows.iter().map(|row| format!("{} is now {}", row.setting, row.value)).collect();
             context.printer.one(&rows, &text.join("\n"))
         }
@@ -221,6 +234,12 @@ mod tests {
         assert_eq!(assignment("idle-timeout=5"), Ok((Key::IdleTimeout, "5".to_owned())));
         assert_eq!(assignment("ike-proposals="), Ok((Key::IkeProposals, String::new())));
         assert!(assignment("idle-timeout").unwrap_err().contains("KEY=VALUE"));
+        let words = |text: &str| {
+            assignments(&text.split(' ').map(str::to_owned).collect::<Vec<_>>()).map_err(|e| e.to_string())
+        };
+        assert_eq!(words("idle-timeout 5"), Ok(vec![(Key::IdleTimeout, "5".to_owned())]));
+        assert_eq!(words("idle-timeout=5 mru=1300").map(|all| all.len()), Ok(2));
+        assert!(words("idle-timeout 5 mru=1300").is_err());
         assert!(assignment("idle=5").unwrap_err().contains("idle-timeout, session-timeout"));
     }
 
