@@ -34,7 +34,8 @@ swanctl {{ load = random nonce openssl pem pkcs1 pkcs8 pubkey x509 }}
     if cfg.get("dpd"):
         options += f"    dpd_delay = {cfg['dpd']}s\n"
     if cfg.get("ike_life"):
-        options += f"    rekey_time = {cfg['ike_life']}s\n    reauth_time = 0\n"
+        options += (f"    rekey_time = {cfg['ike_life']}s\n    over_time = {2 * cfg['ike_life']}s\n"
+                    "    rand_time = 0\n    reauth_time = 0\n")
     child = f"      esp_proposals = {cfg.get('esp', ESP)}\n"
     if cfg.get("esp_life"):
         child += f"      rekey_time = {cfg['esp_life']}s\n      life_time = {3 * cfg['esp_life']}s\n      rand_time = 0\n"

@@ -3,6 +3,8 @@
 
     flood.py TARGET COUNT RATE        prints {"sent": .., "seconds": ..}
 
+It sends COUNT messages, and goes on until it is told to stop (SIGTERM), but not beyond ten times as many.
+
 Each message is a complete main mode proposal, with a cookie, a source address (of 198.18.0.0/15, RFC 2544) and a source
 port of its own. The target is an address of the laboratory's own namespaces and nothing else.
 """
@@ -10,6 +12,7 @@ import ipaddress
 import json
 import os
 import random
+import signal
 import socket
 import struct
 import sys
@@ -45,8 +48,11 @@ def main():
     rng, tail = random.Random(1), first_message()
     sock = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
     destination = socket.inet_aton(target)
-    begun, first = time.monotonic(), int(SOURCES.network_address)
-    for n in range(count):
+    begun, first, told = time.monotonic(), int(SOURCES.network_address), []
+    signal.signal(signal.SIGTERM, lambda *_: told.append(True))
+    for n in range(10 * count):
+        if told and n >= count:
+            break
         message = os.urandom(8) + tail
         source = struct.pack(">I", first + rng.randrange(1, SOURCES.num_addresses - 1))
         udp = struct.pack(">HHHH", rng.randrange(1024, 65536), 500, 8 + len(message), 0) + message
@@ -54,7 +60,7 @@ def main():
         sock.sendto(ip + udp, (target, 0))
         if n % 64 == 63:
             time.sleep(max(0, begun + n / rate - time.monotonic()))
-    print(json.dumps({"sent": count, "seconds": round(time.monotonic() - begun, 1)}))
+    print(json.dumps({"sent": n, "seconds": round(time.monotonic() - begun, 1)}))
 
 
 if __name__ == "__main__":

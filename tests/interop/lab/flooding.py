@@ -41,7 +41,9 @@ class Flooding:
         return self.proc is not None and self.proc.poll() is None
 
     def finish(self):
-        """Waits for the end; says what was seen."""
+        """Lets it come to its end; says what was seen."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.proc.pid, signal.SIGTERM)
         if self.proc.wait(120) or self.error:
             raise self.error or Failed(f"the flood did not work: {read(self.log)}")
         sent = json.loads(read(self.log))

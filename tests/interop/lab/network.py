@@ -85,14 +85,15 @@ class Network:
                      "net.ipv6.conf.default.disable_ipv6=1")
             self.ip(node, "link set lo up")
         # "wan" is the internet: one bridge for the gateways, one for the clients, and it routes between them.
-        self.ip("wan", f"""link add gateways type bridge
-            link add clients type bridge
+        # (A bridge without an address of its own takes one of its ports', and changes it as ports come and go.)
+        self.ip("wan", f"""link add gateways address 02:00:00:00:00:01 type bridge
+            link add clients address 02:00:00:00:00:02 type bridge
             addr add {OUTSIDE}254/24 dev gateways
             addr add {CLIENTS}254/24 dev clients
             link set gateways up
             link set clients up
             route add blackhole {SPOOFED}""")
-        self.ip("lan", f"""link add lan type bridge
+        self.ip("lan", f"""link add lan address 02:00:00:00:00:03 type bridge
             addr add {LAN_HOST}/24 dev lan
             link set lan up""")
         for i in range(1, self.gateways + 1):
@@ -119,7 +120,7 @@ class Network:
         self.ip(nat, f"""link set out up
             addr add {CLIENTS}{i}/24 dev out
             route add default via {CLIENTS}254
-            link add clients type bridge
+            link add clients address 02:00:00:00:00:04 type bridge
             addr add {NATTED}254/24 dev clients
             link set clients up""")
         # An ordinary home router: masquerading, and nothing from outside unless asked for.

@@ -10,10 +10,10 @@ import re
 import shutil
 import signal
 import string
-import subprocess
 import time
 
 from . import network, pki
+from .guest import session_members
 from .shell import Failed, read, sh, write
 
 FOLDER = os.path.join(os.path.dirname(os.path.dirname(os.path.realpath(__file__))), "servers")
@@ -73,12 +73,15 @@ class Server:
 
     def stop(self):
         if self.proc and self.proc.poll() is None:
-            self.proc.send_signal(signal.SIGTERM)
-            try:
-                self.proc.wait(15)
-            except subprocess.TimeoutExpired:
+            os.killpg(self.proc.pid, signal.SIGTERM)    # with the child that `faketime` makes of it
+            deadline = time.monotonic() + 15
+            while (members := session_members(self.proc.pid)) and time.monotonic() < deadline:
+                time.sleep(0.05)
+            if members:
                 self.net.kill(self.node)
-                self.proc.wait()
+            self.proc.wait()
+            if members:
+                raise Failed(f"server {self.name} did not end within 15 s of SIGTERM")
         self.proc = None
 
     def check_unharmed(self):
@@ -106,9 +109,10 @@ class Server:
             raise Failed(f"{noun} list: not JSON: {text[:200]}") from e
 
     def issue(self, machine, key, *options):
-        """Issues a machine certificate; returns the paths of certificate, key and CA."""
+        """Issues a machine certificate, once; returns the paths of certificate, key and CA."""
         out = f"{self.dir}/machines/{machine}"
-        self.operator("cert", "issue", "--machine", f"{machine}.interop.test", "--key", key, "--out", out, *options)
+        if not os.path.exists(out):
+            self.operator("cert", "issue", "--machine", f"{machine}.interop.test", "--key", key, "--out", out, *options)
         return {"cert": f"{out}/cert.pem", "key": f"{out}/key.pem", "ca": f"{out}/ca.pem"}
 
     def credentials(self, kind, machine):
@@ -116,8 +120,7 @@ class Server:
         if kind in ("psk", "wrong-psk"):
             return {}
         if kind == "expired":
-            out = f"{self.dir}/machines/expired"
-            return {"cert": f"{out}/cert.pem", "key": f"{out}/key.pem", "ca": f"{out}/ca.pem"}
+            return self.issue("expired", "rsa-2048")    # start() did, in the past
         if kind == "stranger":
             files = self.issue(machine, "rsa-2048")     # knows us, but shows what another authority issued
             return {**files, **pki.strange_machine(f"{self.dir}/stranger", machine)}
