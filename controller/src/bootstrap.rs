@@ -94,7 +94,7 @@ fn keep_root_files(core: &Core, authority: &Authority) -> Result<(), Error> {
 }
 
 /// The controller's own certificate: its common name and first alternative name are the same for all controllers.
-async fn own_certificate(core: &Arc<Core>) -> Result<(), Error> {
+pub(crate) async fn own_certificate(core: &Arc<Core>) -> Result<(), Error> {
     let dir = core.paths.controller();
     files::private_dir(&dir)?;
     let request = IssueRequest {

@@ -87,17 +87,22 @@ impl State {
         if self.is_bootstrapped() {
             return Reply::conflict(ConflictKind::AlreadyExists, "this cluster has had its first command");
         }
+        if command.cluster_id.is_empty() || command.root_certificate.is_empty() {
+            return Reply::conflict(ConflictKind::Invalid, "a cluster needs an id and a root");
+        }
+        let recorded = self.record_certificate(command.record.as_ref());
+        if matches!(recorded.outcome, Some(Outcome::Conflict(_))) {
+            return recorded;
+        }
         self.change_core(|core| {
             core.cluster_id.clone_from(&command.cluster_id);
             core.settings = Some(SettingsRow::initial());
-            core.next_certificate = 1;
-            core.next_credentials = 1;
         });
         let root =
             RootRow { certificate: command.root_certificate.clone(), sealed_key: command.sealed_root_key.clone() };
         self.roots.insert(1, root);
         self.change_policy();
-        self.record_certificate(command.record.as_ref())
+        recorded
     }
 
     fn set_psk(&mut self, command: &SetPsk) -> Reply {

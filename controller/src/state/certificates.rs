@@ -12,11 +12,7 @@ impl State {
         if self.certificates.contains(&row.serial) {
             return Reply::conflict(ConflictKind::AlreadyExists, "this serial number was used before; sign again");
         }
-        let mut number = 0;
-        self.change_core(|core| {
-            number = core.next_certificate;
-            core.next_certificate += 1;
-        });
+        let number = self.next_certificate();
         row.number = number;
         row.issued_ms = self.now_ms();
         (row.revoked_ms, row.revocation_number) = (0, 0);
@@ -39,11 +35,7 @@ impl State {
                 "a root cannot be revoked, only replaced: nothing above it could say so",
             );
         }
-        let mut number = 0;
-        self.change_core(|core| {
-            number = core.next_certificate;
-            core.next_certificate += 1;
-        });
+        let number = self.next_certificate();
         if let Some(row) = self.certificates.change(&command.serial)
             && row.revoked_ms == 0
         {
@@ -55,6 +47,16 @@ impl State {
         }
         let ids = self.index.sessions_of_machine.get(&command.serial).cloned().unwrap_or_default();
         Reply::ended(self.doom(ids, v1::EndReason::Revoked, "the machine's certificate was revoked"))
+    }
+
+    /// From 1: as the number of a revocation, 0 says "not revoked".
+    fn next_certificate(&mut self) -> u64 {
+        let mut number = 0;
+        self.change_core(|core| {
+            core.last_certificate += 1;
+            number = core.last_certificate;
+        });
+        number
     }
 
     /// Whether a machine with this certificate may connect at a time; otherwise cause and remedy.

@@ -21,12 +21,12 @@ pub struct CoreRow {
     /// Number of the next attempt.
     #[prost(uint64, tag = "4")]
     pub next_attempt: u64,
-    /// Number of the next set of credentials.
+    /// Number of the newest set of credentials.
     #[prost(uint64, tag = "5")]
-    pub next_credentials: u64,
-    /// Number of the next issued or revoked certificate.
+    pub last_credentials: u64,
+    /// Number of the certificate that was issued or revoked last.
     #[prost(uint64, tag = "6")]
-    pub next_certificate: u64,
+    pub last_certificate: u64,
     /// Number of the next dedup row.
     #[prost(uint64, tag = "7")]
     pub next_answer: u64,

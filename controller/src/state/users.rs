@@ -2,7 +2,9 @@
 
 use sallyport_proto::v1;
 
-use super::{AddUser, ConflictKind, MAX_USERS, RemoveUser, Reply, SetPassword, SetUserEnabled, State, UserRow};
+use super::{
+    AddUser, ConflictKind, Credentials, MAX_USERS, RemoveUser, Reply, SetPassword, SetUserEnabled, State, UserRow,
+};
 
 fn no_such_user(key: &str) -> Reply {
     Reply::conflict(ConflictKind::NotFound, format!("there is no user {key:?}"))
@@ -40,7 +42,7 @@ impl State {
         let row = UserRow {
             name: command.name.clone(),
             enabled: command.enabled,
-            credentials: command.credentials.clone(),
+            credentials: self.allowed(command.credentials.as_ref()),
             credentials_version: self.next_credentials(),
             pool: command.pool.clone(),
             address: command.address,
@@ -87,9 +89,13 @@ impl State {
         if command.credentials.is_none() {
             return Reply::conflict(ConflictKind::Invalid, "no password in the command");
         }
+        if !self.users.contains(&command.key) {
+            return no_such_user(&command.key);
+        }
         let (now_ms, version) = (self.now_ms(), self.next_credentials());
+        let credentials = self.allowed(command.credentials.as_ref());
         let Some(user) = self.users.change(&command.key) else { return no_such_user(&command.key) };
-        user.credentials.clone_from(&command.credentials);
+        user.credentials = credentials;
         user.credentials_version = version;
         user.password_set_ms = now_ms;
         Reply::done()
@@ -109,10 +115,19 @@ impl State {
     fn next_credentials(&mut self) -> u64 {
         let mut number = 0;
         self.change_core(|core| {
-            number = core.next_credentials;
-            core.next_credentials += 1;
+            core.last_credentials += 1;
+            number = core.last_credentials;
         });
         number
+    }
+
+    /// What the settings in force let us keep; they may have changed since the command was made.
+    fn allowed(&self, credentials: Option<&Credentials>) -> Option<Credentials> {
+        let mut credentials = credentials.cloned()?;
+        if !self.settings().store_chap_secrets {
+            credentials.sealed_password.clear();
+        }
+        Some(credentials)
     }
 
     /// The operator no longer wants passwords kept for CHAP-MD5.
