@@ -73,7 +73,7 @@ impl Fast {
             return false;
         };
         let mut lens = [0; BATCH];
-        let (mut n, mut bytes) = (0, 0);
+        let mut n = 0;
         for (chunk, len) in room.chunks_mut(slot).zip(&mut lens) {
             let headers = next_headers(session);
             let Some(udp) = chunk.get_mut(head..) else { break };
@@ -88,7 +88,6 @@ impl Fast {
             }
             *len = template + ip_len;
             finish_udp(udp.get_mut(..*len).unwrap_or_default(), &peer.path);
-            bytes += ip_len as u64;
             n += 1;
         }
         let lens = lens.get(..n).unwrap_or_default();
@@ -115,7 +114,9 @@ impl Fast {
             pair.soft_limit_said = true;
             control.tell(FromData::SaSoftLimit { peer: id, spi_in: pair.sa.spi_in });
         }
+        let mut bytes = 0;
         for len in lens.iter().take(sealed) {
+            bytes += (len - template) as u64;
             transmit.commit(sealed_len(suite, *len), peer_at, carrier(&path), path.local, path.remote);
         }
         session.counters.packets_out += sealed as u64;

@@ -66,20 +66,24 @@ impl Ipv4 {
 /// last of several pieces may be odd.
 #[inline]
 pub fn sum(bytes: &[u8], initial: u64) -> u64 {
-    // Four bytes at a time in host order: the ones' complement sum does not care, only its end has to be swapped. The
-    // loop has no carry to wait for, so that the compiler can make it wide.
-    let mut chunks = bytes.chunks_exact(4);
-    let mut acc = initial;
-    for c in &mut chunks {
-        if let Ok(c) = <[u8; 4]>::try_from(c) {
-            acc += u64::from(u32::from_ne_bytes(c));
+    // In host byte order, because the ones' complement sum does not care and only its end has to be swapped; in eight
+    // sums without carries between them, so that the compiler can make them wide. None can overflow: it would take 2^31
+    // rounds. `wrapping_add` says so, because a check in each round would keep the loop narrow.
+    let (rounds, rest) = bytes.as_chunks::<64>();
+    let mut lanes = [0u64; 8];
+    for round in rounds {
+        for (lane, word) in lanes.iter_mut().zip(round.as_chunks::<8>().0) {
+            let word = u64::from_ne_bytes(*word);
+            *lane = lane.wrapping_add((word & 0xffff_ffff).wrapping_add(word >> 32));
         }
     }
+    let (words, rest) = rest.as_chunks::<4>();
     let mut last = [0; 4];
-    for (to, from) in last.iter_mut().zip(chunks.remainder()) {
+    for (to, from) in last.iter_mut().zip(rest) {
         *to = *from;
     }
-    acc + u64::from(u32::from_ne_bytes(last))
+    let words = words.iter().chain([&last]).map(|word| u64::from(u32::from_ne_bytes(*word)));
+    lanes.into_iter().chain(words).fold(initial, u64::wrapping_add)
 }
 
 /// The 16-bit ones' complement sum as it stands in a packet, not yet complemented.

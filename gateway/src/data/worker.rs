@@ -209,7 +209,8 @@ impl Worker {
         loop {
             let n = self.wait(&mut events, busy)?;
             busy = n > 0;
-            let mut control = false;
+            // When the last sender goes nobody wakes the worker, so it looks by itself now and then.
+            let mut control = self.liveness.next <= now();
             for event in events.get(..n).unwrap_or_default() {
                 match event.data() {
                     CONTROL => control = true,

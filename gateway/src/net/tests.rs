@@ -258,3 +258,12 @@ fn tcp_passes_in_udp_encapsulation() {
 fn tcp_passes_in_native_esp() {
     in_namespace("net::tests::tcp_passes_in_native_esp", || tcp_through_two_planes(false, EspSuite::AES256_CBC_SHA1));
 }
+
+#[test]
+fn a_worker_that_nobody_can_talk_to_any_more_ends() {
+    let config = DataConfig { liveness_interval: Duration::from_millis(1), ..loopback(1, false) };
+    let DataPlane { to_data, mut from_data, mut handle } = DataPlane::start(config, None).unwrap();
+    drop(to_data);
+    assert_eq!(from_data.blocking_recv(), Some(FromData::Stopped { reason: String::new() }));
+    handle.join();
+}

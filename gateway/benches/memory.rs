@@ -1,0 +1,108 @@
+//! Memory of idle sessions in the data plane: `cargo bench -p sallyport-gateway --bench memory`.
+//!
+//! Sessions are installed as the control plane does it, keys and all, and the growth of the process's resident memory
+//! is divided by their number.
+
+#![allow(clippy::print_stdout, clippy::unwrap_used, missing_docs)]
+
+use std::io;
+use std::net::Ipv4Addr;
+
+use sallyport_base::PeerId;
+use sallyport_crypto::Rng;
+use sallyport_crypto::suite::EspSuite;
+use sallyport_esp::{InboundSa, OutboundSa, SaConfig};
+use sallyport_gateway::data::fast::Fast;
+use sallyport_gateway::data::tables::{Peer, SaPair, Session};
+use sallyport_gateway::data::transmit::{Group, OutsideDevice, TransmitBatch};
+use sallyport_gateway::data::{DataConfig, DataLimits};
+use sallyport_gateway::link::{FromData, InstallSa, InstallSession, OuterPath, SessionNetwork, ToData};
+
+struct Nowhere;
+
+impl OutsideDevice for Nowhere {
+    fn send(&mut self, _: &Group, _: &[u8]) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Resident memory of this process in bytes.
+fn resident() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|l| l.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 1024
+}
+
+fn measure(suite: EspSuite, sessions: u32) -> usize {
+    let limits = DataLimits { peers: sessions as usize, sas: sessions as usize, sessions: sessions as usize };
+    let mut fast = Fast::with_limits(&DataConfig::default(), limits);
+    let (mut transmit, mut control) = (TransmitBatch::default(), Vec::<FromData>::new());
+    let mut rng = Rng::from_seed([1; 32]);
+    let mut keymat = vec![0; suite.keymat_len()];
+    let before = resident();
+    for n in 0..sessions {
+        let mut config = |spi| {
+            rng.fill(&mut keymat);
+            SaConfig::new(spi, suite.split_keymat(&keymat).unwrap())
+        };
+        let (up, down) = (config(0x1000_0000 + n), config(0x2000_0000 + n));
+        let path = OuterPath {
+            local: "198.51.100.1:4500".parse().unwrap(),
+            remote: (Ipv4Addr::from_bits(0xcb00_0000 + n), 4500).into(),
+            encap: true,
+        };
+        let peer = PeerId(u64::from(n));
+        let sa = InstallSa {
+            peer,
+            spi_in: up.spi,
+            spi_out: down.spi,
+            inbound: InboundSa::new(&up),
+            outbound: OutboundSa::new(&down, &mut rng),
+            path,
+            activate: true,
+        };
+        let session = InstallSession {
+            peer,
+            peer_port: 1701,
+            local_tunnel: (n >> 8) as u16,
+            local_session: n as u16,
+            peer_tunnel: 1,
+            peer_session: 1,
+            sequencing: false,
+            network: SessionNetwork {
+                opened: true,
+                client: Ipv4Addr::from_bits(0x0a00_0000 + n),
+                ..SessionNetwork::closed()
+            },
+        };
+        fast.apply(ToData::InstallSa(Box::new(sa)), &mut transmit, &mut Nowhere, &mut control);
+        fast.apply(ToData::InstallSession(Box::new(session)), &mut transmit, &mut Nowhere, &mut control);
+    }
+    let sizes = fast.tables.sizes();
+    assert_eq!(sizes, (sessions as usize, sessions as usize, sessions as usize));
+    (resident() - before) / sessions as usize
+}
+
+fn main() {
+    let sessions = if std::env::args().any(|a| a == "--bench") { 100_000 } else { 100 };
+    println!(
+        "in one entry: session {} B, peer {} B, pair of SAs {} + {} B (inbound {}, outbound {})",
+        size_of::<Session>(),
+        size_of::<Peer>(),
+        size_of::<SaPair>(),
+        size_of::<InstallSa>(),
+        size_of::<InboundSa>(),
+        size_of::<OutboundSa>()
+    );
+    for (name, suite) in [
+        ("aes128-gcm", EspSuite::AES128_GCM16),
+        ("aes256-gcm", EspSuite::AES256_GCM16),
+        ("aes256-cbc-sha1", EspSuite::AES256_CBC_SHA1),
+    ] {
+        let each = measure(suite, sessions);
+        println!(
+            "{name:<18} {sessions} sessions: {each} bytes each in the data plane, {} thousand in a GiB",
+            (1 << 30) / each.max(1) / 1000
+        );
+    }
+}
