@@ -54,3 +54,6 @@ pub const RESPONDER_REKEY_MARGIN: Duration = Duration::from_secs(40);
 
 /// A rekey of ours that failed is tried again after this time.
 pub const REKEY_RETRY: Duration = Duration::from_secs(20);
+
+/// How long a responder keeps an ISAKMP SA beyond its lifetime, for the initiator to renew it.
+pub(crate) const EXPIRE_GRACE: Duration = Duration::from_secs(30);

@@ -1,5 +1,7 @@
 //! The end of main mode: a peer is there. And the end of an ISAKMP SA.
 
+use core::time::Duration;
+
 use sallyport_base::{Instant, PeerId};
 
 use crate::endpoint::{Endpoint, Fate, TimerKey, jitter};
@@ -90,7 +92,9 @@ impl Endpoint {
         }));
         self.fresh.push(id);
         let lifetime = sa.lifetime;
-        self.timers.set(TimerKey::Expire(sa.id), now + lifetime);
+        // Whoever began the SA renews it, on its own clock: who answered waits a little longer.
+        let grace = if sa.role == Role::Responder { timer::EXPIRE_GRACE } else { Duration::ZERO };
+        self.timers.set(TimerKey::Expire(sa.id), now + lifetime + grace);
         self.timers.set(TimerKey::Tidy(sa.id), now + timer::REPLY_KEPT);
         if sa.role == Role::Initiator {
             let at = jitter(&mut self.rng, lifetime.mul_f64(0.85));
@@ -118,7 +122,11 @@ impl Endpoint {
     /// An ISAKMP SA is at its end. Its ESP SAs live on (Windows keeps them without one).
     pub(crate) fn expire_sa(&mut self, now: Instant, id: SaId) {
         let peer = self.sas.get(&id).and_then(|sa| sa.peer);
-        self.send_delete_sa(now, id);
+        // A Delete for the ISAKMP SA makes some clients (strongSwan) take down what was made under it, and this may come
+        // moments before they renew it: while there are ESP SAs it goes without a word.
+        if !peer.and_then(|p| self.peers.get(&p)).is_some_and(|p| !p.children.is_empty()) {
+            self.send_delete_sa(now, id);
+        }
         self.drop_sa(id);
         if let Some(peer) = peer {
             self.review_peer(now, peer, DownReason::Expired);
