@@ -230,6 +230,10 @@ impl Endpoint {
                 return;
             }
         }
+        tracing::trace!(
+            %local, %remote, exchange = %header.exchange, cky_i = %header.cky_i, cky_r = %header.cky_r,
+            message_id = header.message_id, length = header.length, "IKE message"
+        );
         // A cookie of zeros also catches the second marker that old iOS puts in front.
         if header.cky_i.is_zero() {
             self.stats.malformed += 1;

@@ -12,6 +12,9 @@ use crate::timer;
 /// Most pieces of one message: Windows has been seen with 29 (of IKEv2).
 pub(crate) const MAX_FRAGMENTS: u8 = 32;
 
+/// Most that all messages which are being put together take, in bytes; the oldest makes room.
+const MAX_TOTAL: usize = 16 << 20;
+
 /// Data in each piece that we send: with IPv6, UDP, the non-ESP marker and the headers it makes 1280 bytes.
 const PIECE: usize = 1280 - 40 - 8 - 4 - HEADER_LEN - 8;
 
@@ -33,6 +36,7 @@ pub(crate) struct Reassemblies {
     open: BTreeMap<(Cookie, Cookie), Reassembly>,
     by_age: BTreeMap<u64, (Cookie, Cookie)>,
     next: u64,
+    bytes: usize,
 }
 
 /// What became of a piece.
@@ -68,6 +72,10 @@ impl Reassemblies {
                 Reassembly { id: f.id, pieces: BTreeMap::new(), bytes: 0, last: None, began: now, order: self.next };
             self.open.insert(key, fresh);
         }
+        while self.bytes + f.data.len() > MAX_TOTAL {
+            let Some(oldest) = self.by_age.first_key_value().map(|(_, k)| *k) else { break };
+            self.forget(oldest);
+        }
         let Some(r) = self.open.get_mut(&key) else { return Taken::Dropped };
         let beyond = r.last.is_some_and(|last| f.number > last || (f.last && f.number != last));
         let shrinks = f.last && r.pieces.last_key_value().is_some_and(|(n, _)| *n > f.number);
@@ -80,6 +88,7 @@ impl Reassemblies {
         }
         if let std::collections::btree_map::Entry::Vacant(free) = r.pieces.entry(f.number) {
             r.bytes += f.data.len();
+            self.bytes += f.data.len();
             free.insert(f.data.to_vec());
         }
         if r.last.map(usize::from) != Some(r.pieces.len()) {
@@ -97,6 +106,7 @@ impl Reassemblies {
     pub(crate) fn forget(&mut self, key: (Cookie, Cookie)) {
         if let Some(r) = self.open.remove(&key) {
             self.by_age.remove(&r.order);
+            self.bytes = self.bytes.saturating_sub(r.bytes);
         }
     }
 
@@ -185,6 +195,15 @@ mod tests {
         let late = Instant::ZERO + timer::REASSEMBLY;
         table.take(late, (Cookie([200; 8]), Cookie([2; 8])), &f, 8);
         assert_eq!(table.len(), 1);
+        let large = vec![0; 40_000];
+        for n in 0..=255u8 {
+            for _ in 0..3 {
+                let f = Fragment { id: 1, number: 1 + n % 3, last: false, data: &large };
+                table.take(late, (Cookie([n; 8]), Cookie([3; 8])), &f, 100_000);
+                table.take(late, (Cookie([n; 8]), Cookie([4; 8])), &f, 100_000);
+            }
+        }
+        assert!(table.bytes <= MAX_TOTAL && table.len() > 100);
         let beyond = Fragment { number: MAX_FRAGMENTS + 1, ..f };
         assert_eq!(table.take(late, (Cookie([200; 8]), Cookie([2; 8])), &beyond, 8), Taken::Dropped);
     }

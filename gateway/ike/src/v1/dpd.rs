@@ -16,6 +16,9 @@ impl Endpoint {
     /// Time to see whether a peer has been silent for too long.
     pub(crate) fn dpd_timeout(&mut self, now: Instant, id: PeerId) {
         let (delay, timeout) = (self.config.dpd_delay, self.config.dpd_timeout);
+        if delay.is_zero() {
+            return;
+        }
         let sa = self.newest_sa(id);
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let silent = now.since(peer.last_inbound);

@@ -96,6 +96,28 @@ pub(crate) enum Step {
     Verify6,
 }
 
+/// A set of our credentials, by their place in the configuration. The first 64 can be told apart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Requested(u64);
+
+impl Requested {
+    pub(crate) const fn add(&mut self, place: usize) {
+        if place < 64 {
+            self.0 |= 1 << place;
+        }
+    }
+
+    pub(crate) const fn has(self, place: usize) -> bool {
+        place < 64 && self.0 >> place & 1 != 0
+    }
+}
+
+impl core::ops::BitOrAssign for Requested {
+    fn bitor_assign(&mut self, other: Self) {
+        self.0 |= other.0;
+    }
+}
+
 /// A message of ours that is repeated until it is answered.
 #[derive(Clone, Debug)]
 pub(crate) struct Repeat {
@@ -116,8 +138,8 @@ pub(crate) struct Handshake {
     pub(crate) shared: Option<SharedSecret>,
     pub(crate) secret: Option<sallyport_crypto::dh::DhSecret>,
     pub(crate) skeyid: Option<Digest>,
-    /// Authorities of the peer's CERTREQs.
-    pub(crate) requested: Vec<Vec<u8>>,
+    /// What the peer's CERTREQs ask for.
+    pub(crate) requested: Requested,
     pub(crate) credential: Option<CredentialId>,
     /// The peer's identity, once it is decrypted.
     pub(crate) peer_id: Option<Identification>,
@@ -155,7 +177,7 @@ impl Handshake {
             shared: None,
             secret: None,
             skeyid: None,
-            requested: Vec::new(),
+            requested: Requested::default(),
             credential: None,
             peer_id: None,
             peer_name: None,
@@ -191,6 +213,8 @@ pub(crate) struct IsakmpSa {
     pub(crate) origin: SocketAddr,
     pub(crate) transform: Phase1Transform,
     pub(crate) lifetime: Duration,
+    /// The peer proposed a longer life: it does not expect the end that comes.
+    pub(crate) cut_short: bool,
     pub(crate) traits: PeerTraits,
     pub(crate) nat: NatStatus,
     pub(crate) keys: Option<Keys>,

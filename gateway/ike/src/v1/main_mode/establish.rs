@@ -121,10 +121,13 @@ impl Endpoint {
 
     /// An ISAKMP SA is at its end. Its ESP SAs live on (Windows keeps them without one).
     pub(crate) fn expire_sa(&mut self, now: Instant, id: SaId) {
-        let peer = self.sas.get(&id).and_then(|sa| sa.peer);
+        let Some(sa) = self.sas.get(&id) else { return };
+        let peer = sa.peer;
         // A Delete for the ISAKMP SA makes some clients (strongSwan) take down what was made under it, and this may come
-        // moments before they renew it: while there are ESP SAs it goes without a word.
-        if !peer.and_then(|p| self.peers.get(&p)).is_some_and(|p| !p.children.is_empty()) {
+        // moments before they renew it: while there are ESP SAs it goes without a word. But a peer that thinks that it
+        // lives on has to be told: it would ask for its next ESP SA in vain.
+        let childless = peer.and_then(|p| self.peers.get(&p)).is_none_or(|p| p.children.is_empty());
+        if childless || sa.cut_short {
             self.send_delete_sa(now, id);
         }
         self.drop_sa(id);
@@ -135,6 +138,9 @@ impl Endpoint {
 
     pub(crate) fn keepalive(&mut self, now: Instant, id: PeerId) {
         let Some(peer) = self.peers.get(&id) else { return };
+        if self.config.nat_keepalive.is_zero() {
+            return;
+        }
         self.output.push_back(Output::Keepalive { local: peer.local, remote: peer.remote });
         self.timers.set(TimerKey::PeerKeepalive(id), now + self.config.nat_keepalive);
     }

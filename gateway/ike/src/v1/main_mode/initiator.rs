@@ -13,8 +13,8 @@ use crate::nat::{NatVariant, detect, nat_d};
 use crate::output::{Job, Role};
 use crate::payload::{ChainWriter, Notify, NotifyType, Payload, PayloadType, ProtocolId};
 use crate::proposal::{AuthMethod, Phase1Transform, accepted_phase1, default_offer, phase1_offer};
-use crate::v1::isakmp_sa::{Handshake, IsakmpSa, PeerTraits, Repeat, SaId, Step};
-use crate::v1::main_mode::{MAX_REQUESTED, open_authentication};
+use crate::v1::isakmp_sa::{Handshake, IsakmpSa, PeerTraits, Repeat, Requested, SaId, Step};
+use crate::v1::main_mode::{asks_for, open_authentication};
 use crate::v1::peer::Peer;
 
 impl Endpoint {
@@ -74,6 +74,7 @@ impl Endpoint {
                 method: AuthMethod::PreSharedKey,
             }),
             lifetime: self.config.phase1_lifetime,
+            cut_short: false,
             traits: PeerTraits::default(),
             nat: Default::default(),
             keys: None,
@@ -187,13 +188,13 @@ impl Endpoint {
         let mut ke = None;
         let mut nonce = None;
         let mut nat_ds: Vec<&[u8]> = Vec::new();
-        let mut requested = Vec::new();
+        let mut requested = Requested::default();
         for p in &message.payloads {
             match p {
                 Payload::KeyExchange(k) => ke = Some(*k),
                 Payload::Nonce(n) => nonce = Some(*n),
                 Payload::NatD(d) => nat_ds.push(d),
-                Payload::CertRequest(c) if requested.len() < MAX_REQUESTED => requested.push(c.authority.to_vec()),
+                Payload::CertRequest(c) => requested |= asks_for(&self.config.credentials, c.authority),
                 _ => {}
             }
         }
@@ -292,7 +293,7 @@ impl Endpoint {
             self.stats.malformed += 1;
             return Fate::Keep;
         };
-        let Some(a) = open_authentication(sa, &message.header, body) else {
+        let Some(a) = open_authentication(sa, &message.header, body, &self.config.credentials) else {
             return self.garbage(now, sa);
         };
         (sa.local, sa.remote) = (local, remote);

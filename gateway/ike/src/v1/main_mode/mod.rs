@@ -30,7 +30,7 @@ use crate::payload::{
     Identification, NotifyType, Payload, PayloadType, parse_chain,
 };
 use crate::proposal::AuthMethod;
-use crate::v1::isakmp_sa::{IsakmpSa, SaId, Step};
+use crate::v1::isakmp_sa::{IsakmpSa, Requested, SaId, Step};
 use crate::v1::keymat::{Iv, Keys, hash_matches, phase1_iv, skeyid_psk, skeyid_signature};
 
 /// Length of our nonces in bytes.
@@ -38,9 +38,6 @@ const NONCE_LEN: usize = 32;
 
 /// Certificates of one peer that are handed on.
 const MAX_CERTIFICATES: usize = 16;
-
-/// Authorities of a peer's CERTREQs that are kept; a Windows client may name every root that it trusts.
-const MAX_REQUESTED: usize = 128;
 
 /// Most that a message with CERTREQs may take: Windows 7 and 8 take fragments only where they expect certificates.
 const MAX_WITH_REQUESTS: usize = 1_200;
@@ -53,12 +50,30 @@ struct Authentication {
     hash: Option<Vec<u8>>,
     signature: Option<Vec<u8>>,
     initial_contact: bool,
-    requested: Vec<Vec<u8>>,
+    /// Which of our credentials the CERTREQs ask for.
+    requested: Requested,
     iv: Iv,
 }
 
+/// The credentials above which an authority of a CERTREQ stands. A Windows client may send one CERTREQ for each root that
+/// it trusts, so they are compared as they come and not kept.
+fn asks_for(credentials: &[Credential], authority: &[u8]) -> Requested {
+    let mut out = Requested::default();
+    for (n, c) in credentials.iter().enumerate() {
+        if c.issuers.iter().any(|i| i == authority) {
+            out.add(n);
+        }
+    }
+    out
+}
+
 /// Decrypts message 5 or 6. `None` if it does not decrypt to one: a wrong key, or a forgery.
-fn open_authentication(sa: &IsakmpSa, header: &Header, body: &[u8]) -> Option<Authentication> {
+fn open_authentication(
+    sa: &IsakmpSa,
+    header: &Header,
+    body: &[u8],
+    credentials: &[Credential],
+) -> Option<Authentication> {
     let (plain, iv) = sa.keys.as_ref()?.open(&sa.iv, body)?;
     let payloads = parse_chain(header.next_payload, &plain).ok()?;
     let mut out = Authentication {
@@ -68,7 +83,7 @@ fn open_authentication(sa: &IsakmpSa, header: &Header, body: &[u8]) -> Option<Au
         hash: None,
         signature: None,
         initial_contact: false,
-        requested: Vec::new(),
+        requested: Requested::default(),
         iv,
     };
     let mut found = false;
@@ -85,7 +100,7 @@ fn open_authentication(sa: &IsakmpSa, header: &Header, body: &[u8]) -> Option<Au
             {
                 out.certificates.push((c.encoding, c.data.to_vec()));
             }
-            Payload::CertRequest(c) if out.requested.len() < MAX_REQUESTED => out.requested.push(c.authority.to_vec()),
+            Payload::CertRequest(c) => out.requested |= asks_for(credentials, c.authority),
             Payload::Hash(h) => out.hash = Some(h.to_vec()),
             Payload::Signature(s) => out.signature = Some(s.to_vec()),
             Payload::Notify(n) => out.initial_contact |= n.notify_type == NotifyType::INITIAL_CONTACT,
@@ -153,7 +168,7 @@ impl Endpoint {
                     match purpose {
                         Purpose::Sign => "check the gateway's certificate and its key",
                         Purpose::Verify => "see the cause",
-                        _ => "the peer's public value is not one: a fault of the client, or an attack",
+                        _ => "if this machine is overloaded, add a gateway; a public value that is none is a fault of the client, or an attack",
                     },
                 ),
                 (Step::MakeKeys, Answer::KeyExchange { public, shared }) => {
@@ -349,7 +364,8 @@ impl Endpoint {
             return self.config.credentials.iter().find(|c| c.id == id);
         }
         let fitting = || self.config.credentials.iter().filter(|c| c.method == method);
-        fitting().find(|c| c.issuers.iter().any(|i| h.requested.contains(i))).or_else(|| fitting().next())
+        let asked_for = |c: &Credential| self.config.credentials.iter().position(|d| d.id == c.id);
+        fitting().find(|c| asked_for(c).is_some_and(|n| h.requested.has(n))).or_else(|| fitting().next())
     }
 
     /// Our identity in this exchange.
@@ -437,8 +453,7 @@ impl Endpoint {
             h.step = next;
             h.peer_id = Some(a.id);
             h.initial_contact = a.initial_contact;
-            h.requested.extend(a.requested);
-            h.requested.truncate(MAX_REQUESTED);
+            h.requested |= a.requested;
             h.repeat = None;
         }
         self.timers.cancel(TimerKey::Repeat(sa.id));

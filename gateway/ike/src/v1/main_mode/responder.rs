@@ -14,8 +14,12 @@ use crate::nat::{detect, nat_d};
 use crate::output::{Job, Role};
 use crate::payload::{ChainWriter, NotifyType, Payload, PayloadType};
 use crate::proposal::{AuthMethod, choose_phase1, no_phase1_proposal};
-use crate::v1::isakmp_sa::{Handshake, IsakmpSa, PeerTraits, Step, StoredReply};
-use crate::v1::main_mode::{MAX_REQUESTED, open_authentication};
+use crate::v1::isakmp_sa::{Handshake, IsakmpSa, PeerTraits, Requested, Step, StoredReply};
+use crate::v1::main_mode::{asks_for, open_authentication};
+
+/// Largest SA payload of message 1 that is taken. It has to be kept until the handshake ends (HASH_I covers it); the
+/// longest lists that clients send by default take 2 KB.
+const MAX_SA_LEN: usize = 8_192;
 
 impl Endpoint {
     /// Message 1: choose a transform and remember the offer. Nothing expensive: anybody can send it from any address.
@@ -52,6 +56,10 @@ impl Endpoint {
             self.stats.malformed += 1;
             return;
         };
+        if sa_i.len() > MAX_SA_LEN {
+            self.stats.malformed += 1;
+            return;
+        }
         let cky_r = self.new_cookie();
         let Some(choice) = choose_phase1(sa, &self.config) else {
             let reply = self.notify_stranger(now, local, remote, (cky_i, cky_r), NotifyType::NO_PROPOSAL_CHOSEN);
@@ -157,13 +165,13 @@ impl Endpoint {
         let mut ke = None;
         let mut nonce = None;
         let mut nat_ds: Vec<&[u8]> = Vec::new();
-        let mut requested = Vec::new();
+        let mut requested = Requested::default();
         for p in &message.payloads {
             match p {
                 Payload::KeyExchange(k) => ke = Some(*k),
                 Payload::Nonce(n) => nonce = Some(*n),
                 Payload::NatD(d) => nat_ds.push(d),
-                Payload::CertRequest(c) if requested.len() < MAX_REQUESTED => requested.push(c.authority.to_vec()),
+                Payload::CertRequest(c) => requested |= asks_for(&self.config.credentials, c.authority),
                 _ => {}
             }
         }
@@ -214,6 +222,7 @@ impl Endpoint {
             origin: e.remote,
             transform: e.transform,
             lifetime,
+            cut_short: e.lifetimes.seconds.is_some_and(|s| s > lifetime.as_secs()),
             traits,
             nat,
             keys: None,
@@ -301,7 +310,7 @@ impl Endpoint {
             self.stats.malformed += 1;
             return Fate::Keep;
         };
-        let Some(a) = open_authentication(sa, &message.header, body) else {
+        let Some(a) = open_authentication(sa, &message.header, body, &self.config.credentials) else {
             return self.garbage(now, sa);
         };
         // The client has floated to 4500 by now; the reply goes where the request came from.
