@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueHint};
 
 use crate::demo::wire::Role;
-use crate::operator::{attempt, cert, gateway, pool, psk, session, setting, user};
+use crate::operator::{attempt, cert, gateway, pool, psk, session, setting, status, user};
 use crate::output::Format;
 use crate::{config_command, daemon, decode, demo, shell};
 
@@ -24,7 +24,7 @@ Exit codes:
   1  tried and failed
   2  the command line is wrong
   3  the configuration file is wrong; nothing was started
-  4  no controller answered
+  4  no controller answered, or it never ran here
   5  the controller refused: not found, already there, not permitted
   6  this machine cannot do it: a namespace, device or privilege is missing";
 
@@ -97,7 +97,7 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Setting(setting::Command),
     /// The controller in a few numbers.
-    Status,
+    Status(status::Arguments),
     /// The configuration file.
     #[command(subcommand)]
     Config(config_command::Command),

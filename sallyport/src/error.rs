@@ -91,6 +91,11 @@ impl Error {
         self.exit
     }
 
+    /// Whether the same may succeed a little later: the controller is away or only just starting.
+    pub(crate) fn may_pass(&self) -> bool {
+        self.exit == Exit::Unreachable
+    }
+
     /// Prints the line (nothing if the reader of standard output has gone) and gives the exit code.
     pub(crate) fn report(&self) -> ExitCode {
         if self.silent {

@@ -65,7 +65,7 @@ async fn serve(command: Command, global: &cli::Global) -> Result {
         Command::Session(command) => session::run(command, global).await,
         Command::Attempt(command) => attempt::run(command, global).await,
         Command::Setting(command) => setting::run(command, global).await,
-        Command::Status => status::run(global).await,
+        Command::Status(arguments) => status::run(arguments, global).await,
         // `run` took the others.
         Command::Demo(_)
         | Command::DemoHelper { .. }

@@ -171,7 +171,7 @@ fn a_missing_identity_says_how_to_get_one() {
     for command in [&["status"][..], &["user", "list"], &["attempt", "list"], &["session", "list", "-o", "json"]] {
         let state = dir.path().to_str().unwrap();
         let (code, out, error) = run(&[command, &["--state", state]].concat());
-        assert_eq!((code, out.as_str()), (1, ""));
+        assert_eq!((code, out.as_str()), (4, ""));
         assert!(error.contains("no operator's identity") && error.contains("--identity"), "{error}");
         assert_eq!(error.lines().count(), 1, "{error}");
     }

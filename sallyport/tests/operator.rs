@@ -180,7 +180,7 @@ fn empty_lists(controller: &Controller) {
 }
 
 fn status(controller: &Controller) {
-    let status = controller.json(&["status"]);
+    let status = controller.json(&["status", "--wait", "5s"]);
     assert_eq!((status["users"].as_u64(), status["leader_id"].as_u64()), (Some(0), status["node_id"].as_u64()));
     assert_eq!(status["root_fingerprint"].as_str().unwrap().len(), 64);
     assert!(controller.ok(&["status"]).contains("\naddresses     0 leased of 253\n"));

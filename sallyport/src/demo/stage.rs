@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use tokio::runtime::Runtime;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::client::Tunnel;
 use super::link::{Cidr, Links};
@@ -51,6 +52,9 @@ struct Stage {
 impl Stage {
     fn prepare(&mut self) -> Result {
         let _guard = self.runtime.enter();
+        // At a terminal an interrupt goes to all of us. The demo ends us in order; once caught, it does nothing here.
+        let caught = signal(SignalKind::interrupt());
+        drop(caught.map_err(|e| Error::failed(format!("cannot catch signals: {e}")))?);
         let links = Links::open()?;
         self.runtime.block_on(links.up("lo"))?;
         self.links = Some(links);

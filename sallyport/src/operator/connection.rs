@@ -73,11 +73,14 @@ impl Connection {
 
 fn read_text(path: &Path, dir: &Path) -> Result<String> {
     fs::read_to_string(path).map_err(|e| match e.kind() {
-        std::io::ErrorKind::NotFound => Error::failed(format!("no operator's identity: {} is missing", path.display()))
-            .remedy(format!(
-                "start the controller once, which writes {}, or point --state or --identity to the folder",
-                dir.display()
-            )),
+        std::io::ErrorKind::NotFound => {
+            Error::new(Exit::Unreachable, format!("no operator's identity: {} is missing", path.display())).remedy(
+                format!(
+                    "start the controller once, which writes {}, or point --state or --identity to the folder",
+                    dir.display()
+                ),
+            )
+        }
         _ => Error::file("read", path, &e),
     })
 }

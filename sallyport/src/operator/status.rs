@@ -1,11 +1,15 @@
 //! `sallyport status`: the controller in a few numbers.
 
+use std::time::Duration;
+
+use clap::Args;
 use sallyport_proto::v1::{GetStatusRequest, GetStatusResponse};
 use serde::Serialize;
 
 use super::{Context, refused, unix};
 use crate::cli::Global;
 use crate::clock::unix_now;
+use crate::duration::parse_duration;
 use crate::error::Result;
 use crate::output::{age, rfc3339};
 
@@ -99,8 +103,35 @@ impl Status {
     }
 }
 
+/// How to ask.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  sallyport standalone & sallyport status --wait 30s && sallyport pool list")]
+pub(crate) struct Arguments {
+    /// Wait so long for a controller that is starting, such as 30s.
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    wait: Option<Duration>,
+}
+
+/// Pause between two tries to reach a controller that is starting.
+const RETRY: Duration = Duration::from_millis(200);
+
 /// Runs the command.
-pub(crate) async fn run(global: &Global) -> Result {
+pub(crate) async fn run(arguments: Arguments, global: &Global) -> Result {
+    let deadline = tokio::time::Instant::now() + arguments.wait.unwrap_or_default();
+    loop {
+        match ask(global).await {
+            // A controller's first start makes the operator's identity, too.
+            Err(error) if error.may_pass() && tokio::time::Instant::now() < deadline => {
+                tokio::time::sleep(RETRY).await;
+            }
+            ended => return ended,
+        }
+    }
+}
+
+async fn ask(global: &Global) -> Result {
     let mut context = Context::open(global).await?;
     let response = context.connection.client.get_status(GetStatusRequest {}).await.map_err(refused)?;
     let status = Status::from(response.into_inner());
