@@ -621,3 +621,105 @@ fn ipv6_works() {
     net.secs(5);
     net.check_children(CLIENT, GATEWAY);
 }
+
+#[test]
+fn both_sides_may_ask_for_a_new_esp_sa_at_once() {
+    let mut net = pair(true);
+    net.connect(CLIENT, "192.0.2.1", ConnectAuth::PreSharedKey);
+    net.secs(5);
+    let first: Vec<u32> = [CLIENT, GATEWAY].map(|n| *net.nodes[n].children.keys().next().unwrap()).to_vec();
+    net.with(CLIENT, |ep, now| ep.child_expiring(now, first[0]));
+    net.with(GATEWAY, |ep, now| ep.child_expiring(now, first[1]));
+    net.secs(60);
+    net.check_children(CLIENT, GATEWAY);
+    net.check_children(GATEWAY, CLIENT);
+    assert!(!net.nodes[CLIENT].children.contains_key(&first[0]));
+    assert_eq!(net.nodes[CLIENT].children.len(), 2, "each got the one that it asked for");
+    assert!(net.nodes[CLIENT].refusals().is_empty() && net.nodes[GATEWAY].refusals().is_empty());
+}
+
+#[test]
+fn a_client_behind_a_nat_keeps_its_mapping() {
+    let mut net = pair(true);
+    net.connect(CLIENT, "192.0.2.1", ConnectAuth::PreSharedKey);
+    net.secs(100);
+    assert_eq!(net.nodes[GATEWAY].ep.stats().keepalives, 4);
+    let mut direct = pair(false);
+    direct.connect(CLIENT, "192.0.2.1", ConnectAuth::PreSharedKey);
+    direct.secs(100);
+    assert_eq!(direct.nodes[GATEWAY].ep.stats().keepalives, 0);
+}
+
+#[test]
+fn the_gateway_shows_the_certificate_that_the_client_asks_for() {
+    let rsa = |id: u32, root: &str| Credential {
+        id: CredentialId(id),
+        issuers: vec![root.as_bytes().to_vec()],
+        identity: Identification::fqdn(&format!("{root}.example")),
+        ..credential(SignatureMethod::Rsa, "gateway", 0)
+    };
+    for (root, want) in [("old", "old.example"), ("new", "new.example"), ("unknown", "old.example")] {
+        let gateway = Config { credentials: vec![rsa(1, "old"), rsa(2, "new")], ..gateway_config() };
+        let client = Config { trusted_issuers: vec![b"else".to_vec(), root.as_bytes().to_vec()], ..client_config() };
+        let mut net = pair_with(true, gateway, client);
+        net.connect(CLIENT, "192.0.2.1", certificate(SignatureMethod::Rsa));
+        net.secs(5);
+        assert_eq!(net.nodes[CLIENT].peer_ups()[0].id.to_string(), want);
+    }
+}
+
+#[test]
+fn whatever_happens_nothing_is_left_behind() {
+    for seed in 0..40u8 {
+        let mut gateway = gateway_config();
+        let mut client = client_config();
+        gateway.phase1_lifetime_max = Duration::from_secs(if seed % 4 == 0 { 150 } else { 86_400 });
+        client.phase1_lifetime = Duration::from_secs(300);
+        client.phase2_lifetime = Duration::from_secs(200);
+        let mut net = pair_with(seed % 2 == 0, gateway, client);
+        net.rng = sallyport_crypto::Rng::from_seed([seed; 32]);
+        (net.loss, net.duplication, net.reordering) = (u32::from(seed % 3) * 8, 10, 10);
+        let mut dice = sallyport_crypto::Rng::from_seed([seed ^ 0xff; 32]);
+        let auth = methods()[usize::from(seed) % 4].clone();
+        let mut ids = Vec::new();
+        for _ in 0..40 {
+            let side = usize::from(dice.u16() % 2);
+            match dice.u16() % 8 {
+                0 => ids.push(net.connect(CLIENT, "192.0.2.1", auth.clone())),
+                1 => net.rebind(),
+                2 | 3 => {
+                    let spis: Vec<u32> = net.nodes[side].children.keys().copied().collect();
+                    if let Some(spi) = spis.last().copied() {
+                        net.with(side, |ep, now| ep.child_expiring(now, spi));
+                    }
+                }
+                4 if dice.u16() % 4 == 0 => {
+                    let peers: Vec<_> = net.nodes[side].peer_ups().iter().map(|p| p.peer).collect();
+                    if let Some(peer) = peers.last().copied() {
+                        net.with(side, |ep, now| ep.disconnect(now, peer, "by chance"));
+                    }
+                }
+                _ => {}
+            }
+            net.run(Duration::from_millis(u64::from(dice.u16())));
+            for n in &net.nodes {
+                let g = n.ep.gauges();
+                assert!(g.children == n.children.len(), "{} reports {} of {:?}", n.name, n.children.len(), g);
+            }
+        }
+        for n in [CLIENT, GATEWAY] {
+            let peers: Vec<_> = net.nodes[n].peer_ups().iter().map(|p| p.peer).chain(ids.clone()).collect();
+            for p in peers {
+                net.with(n, |ep, now| ep.disconnect(now, p, "the end"));
+            }
+        }
+        net.secs(400);
+        for n in &net.nodes {
+            assert_eq!(n.ep.gauges(), Gauges::default(), "seed {seed}: {} forgot something", n.name);
+            let up = n.count(|e| matches!(e, Event::PeerUp(_)));
+            let down = n.count(|e| matches!(e, Event::PeerDown { .. }));
+            assert_eq!(up, down, "seed {seed}: {}", n.name);
+            assert!(n.children.is_empty());
+        }
+    }
+}
