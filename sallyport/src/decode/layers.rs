@@ -286,9 +286,7 @@ impl Decoder {
         if offset != 0 || more {
             let key = Key { source, destination, id: id.into(), protocol: number, depth: place.depth };
             let fragment = Fragment { offset, more, protocol: number, data: payload };
-            if payload.len() == payload_len {
-                self.fragment(place, key, fragment);
-            }
+            self.fragment(place, key, fragment, payload.len() == payload_len);
             return Ok(());
         }
         self.transport(place, number, payload);
@@ -326,10 +324,8 @@ impl Decoder {
                         next = number;
                         continue;
                     }
-                    if whole {
-                        let key = Key { source, destination, id, protocol: 0, depth: place.depth };
-                        self.fragment(place, key, Fragment { offset, more, protocol: number, data: r.rest() });
-                    }
+                    let key = Key { source, destination, id, protocol: 0, depth: place.depth };
+                    self.fragment(place, key, Fragment { offset, more, protocol: number, data: r.rest() }, whole);
                     return Ok(());
                 }
                 _ => {
@@ -341,7 +337,15 @@ impl Decoder {
         Ok(())
     }
 
-    fn fragment(&mut self, place: Place, key: Key, fragment: Fragment<'_>) {
+    /// A fragment of which the capture kept everything (`whole`) or not: then the datagram can never be put together, and
+    /// the first fragment is shown as far as it goes.
+    fn fragment(&mut self, place: Place, key: Key, fragment: Fragment<'_>, whole: bool) {
+        if !whole {
+            if fragment.offset == 0 {
+                self.transport(place, fragment.protocol, fragment.data);
+            }
+            return;
+        }
         let added = self.reassembly.add(key, fragment, place.frame, place.time);
         for (key, partial) in added.given_up {
             self.incomplete(&key, &partial);

@@ -240,6 +240,11 @@ fn fragments_are_put_together_in_any_order_and_missing_ones_are_told() {
         ipv6(&[(44, &header)], 17, &whole[from..to])
     };
     assert_eq!(protocols(&decode(101, &[v6_piece(1480, end), v6_piece(0, 1480)])), ["IKEv1"]);
+    // A capture with short frames keeps the start of the first one only.
+    let (frames, _) = read(&pcap(101, &[piece(9, 0, 1480), piece(9, 1480, 2960)], 1400));
+    let records = decode_frames(&frames, false);
+    assert_eq!(protocols(&records), ["malformed"]);
+    assert!(records[0].summary.starts_with("MAIN_MODE"));
     // Fragments of other people's datagrams are not our business.
     let dns = udp(5000, 53, &[0; 2000]);
     assert!(decode(101, &[ipv4_fragment(17, 1, 0x2000, &dns[..1480])]).is_empty());
