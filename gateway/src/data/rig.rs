@@ -207,7 +207,7 @@ impl Rig {
     }
 
     /// Gives one frame of the inside device.
-    pub(super) fn from_inside(&mut self, frame: &[u8], vnet: bool) {
+    pub(super) fn give_inside(&mut self, frame: &[u8], vnet: bool) {
         let mut frame = frame.to_vec();
         self.fast.outbound(&mut frame, vnet, &mut self.transmit, &mut self.sent, &mut self.inside, &mut self.control);
     }

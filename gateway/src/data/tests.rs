@@ -47,7 +47,7 @@ fn a_packet_from_inside_comes_out_at_the_client_as_it_was() {
         let mut c = rig.client(suite, 1);
         let packets: Vec<_> = [0, 1, 100, 1372].iter().map(|n| to_client(&c, *n, true)).collect();
         for p in &packets {
-            rig.from_inside(p, false);
+            rig.give_inside(p, false);
         }
         rig.flush();
         let sent = std::mem::take(&mut rig.sent.packets);
@@ -77,7 +77,7 @@ fn a_superpacket_from_inside_is_one_send() {
     let payload: Vec<u8> = (0..=255).cycle().take(60_000).collect();
     let packet = tcp(SERVER, c.address, (80, 9), 5, 0x18, &[], &payload);
     let vnet = VnetHeader { flags: F_NEEDS_CSUM, gso_type: GSO_TCPV4, gso_size: 1340, ..VnetHeader::default() };
-    rig.from_inside(&[&vnet.emit()[..], &packet].concat(), true);
+    rig.give_inside(&[&vnet.emit()[..], &packet].concat(), true);
     rig.flush();
     assert_eq!((rig.sent.sends, rig.sent.packets.len()), (1, 45));
     let mut got = Vec::new();
@@ -97,7 +97,7 @@ fn a_superpacket_of_tiny_segments_is_sent_in_parts_and_loses_nothing() {
     let payload: Vec<u8> = (0..=255).cycle().take(60_001).collect();
     let packet = tcp(SERVER, c.address, (80, 9), 0, 0x10, &[], &payload);
     let vnet = VnetHeader { flags: F_NEEDS_CSUM, gso_type: GSO_TCPV4, gso_size: 8, ..VnetHeader::default() };
-    rig.from_inside(&[&vnet.emit()[..], &packet].concat(), true);
+    rig.give_inside(&[&vnet.emit()[..], &packet].concat(), true);
     rig.flush();
     let got: Vec<u8> =
         std::mem::take(&mut rig.sent.packets).iter().flat_map(|s| c.open_data(&s.3)[40..].to_vec()).collect();
@@ -109,7 +109,7 @@ fn small_packets_to_one_peer_share_a_send_and_those_to_another_do_not() {
     let mut rig = rig();
     let (a, b) = (rig.client(GCM, 1), rig.client(GCM, 2));
     for c in [&a, &a, &a, &b, &b, &a] {
-        rig.from_inside(&to_client(c, 100, true), false);
+        rig.give_inside(&to_client(c, 100, true), false);
     }
     rig.flush();
     assert_eq!((rig.sent.sends, rig.sent.packets.len()), (3, 6));
@@ -126,7 +126,7 @@ fn native_esp_has_its_ip_header_taken_off_and_goes_back_without_udp() {
     let outer = ipv4("203.0.113.5".parse().unwrap(), "198.51.100.1".parse().unwrap(), 50, false, &esp);
     rig.receive_as(Role::Esp, path.local, path.remote, &[outer]);
     assert_eq!(rig.taken_inside(), [packet]);
-    rig.from_inside(&to_client(&c, 10, true), false);
+    rig.give_inside(&to_client(&c, 10, true), false);
     rig.flush();
     assert_eq!((rig.sent.packets[0].0, rig.sent.packets[0].2), (Carrier::Esp, path.remote));
 }
@@ -211,13 +211,13 @@ fn two_pairs_serve_at_once_while_a_peer_rekeys() {
     let fresh = c.data(&packet);
     rig.receive(c.path, &[old, fresh]);
     assert_eq!(rig.taken_inside().len(), 2);
-    rig.from_inside(&to_client(&c, 10, true), false);
+    rig.give_inside(&to_client(&c, 10, true), false);
     rig.flush();
     assert_eq!(c.open_data(&rig.sent.packets.pop().unwrap().3), to_client(&c, 10, true));
 
     rig.apply(ToData::SwitchOutbound { spi_in: 0x2222_2222 });
     std::mem::swap(&mut c.inbound, &mut inbound);
-    rig.from_inside(&to_client(&c, 11, true), false);
+    rig.give_inside(&to_client(&c, 11, true), false);
     rig.flush();
     assert_eq!(c.open_data(&rig.sent.packets.pop().unwrap().3), to_client(&c, 11, true));
 
@@ -226,7 +226,7 @@ fn two_pairs_serve_at_once_while_a_peer_rekeys() {
     let late = c.data(&packet);
     rig.receive(c.path, &[late]);
     assert_eq!(rig.fast.counters.dropped(DropReason::UnknownSpi), 1);
-    rig.from_inside(&to_client(&c, 12, true), false);
+    rig.give_inside(&to_client(&c, 12, true), false);
     rig.flush();
     assert_eq!(c.open_data(&rig.sent.packets.pop().unwrap().3), to_client(&c, 12, true));
 }
@@ -238,17 +238,17 @@ fn when_the_newest_pair_goes_the_one_before_is_sent_through() {
     let (new, _, _) = pair(GCM, c.peer, 0x2222_2222, c.path);
     rig.apply(ToData::InstallSa(Box::new(new)));
     rig.apply(ToData::RemoveSa { spi_in: 0x2222_2222 });
-    rig.from_inside(&to_client(&c, 10, true), false);
+    rig.give_inside(&to_client(&c, 10, true), false);
     rig.flush();
     assert_eq!(c.open_data(&rig.sent.packets.pop().unwrap().3), to_client(&c, 10, true));
     rig.apply(ToData::RemoveSa { spi_in: c.spi_in });
-    rig.from_inside(&to_client(&c, 10, true), false);
+    rig.give_inside(&to_client(&c, 10, true), false);
     assert_eq!(rig.fast.counters.dropped(DropReason::NoSa), 1);
     // The session waits for the next pair.
     let (new, _, inbound) = pair(GCM, c.peer, 0x3333_3333, c.path);
     c.inbound = inbound;
     rig.apply(ToData::InstallSa(Box::new(new)));
-    rig.from_inside(&to_client(&c, 10, true), false);
+    rig.give_inside(&to_client(&c, 10, true), false);
     rig.flush();
     assert_eq!(c.open_data(&rig.sent.packets.pop().unwrap().3), to_client(&c, 10, true));
 }
@@ -275,7 +275,7 @@ fn the_peer_is_followed_to_where_its_newest_packet_came_from() {
     rig.receive(elsewhere, &[newest]);
     let moved = FromData::PeerMoved { peer: c.peer, local: elsewhere.local, remote: elsewhere.remote };
     assert_eq!(rig.control, [moved]);
-    rig.from_inside(&to_client(&c, 10, true), false);
+    rig.give_inside(&to_client(&c, 10, true), false);
     rig.flush();
     assert_eq!(rig.sent.packets[0].2, elsewhere.remote);
 }
@@ -286,7 +286,7 @@ fn a_packet_that_must_not_be_cut_and_is_too_big_is_answered_with_icmp() {
     let c = rig.client(GCM, 1);
     let packet = to_client(&c, 1373, true);
     rig.inside.plain = true;
-    rig.from_inside(&packet, false);
+    rig.give_inside(&packet, false);
     rig.flush();
     assert!(rig.sent.packets.is_empty());
     let icmp = rig.taken_inside().pop().unwrap();
@@ -301,11 +301,11 @@ fn icmp_errors_are_limited() {
     let mut rig = rig();
     let c = rig.client(GCM, 1);
     for _ in 0..1000 {
-        rig.from_inside(&to_client(&c, 1400, true), false);
+        rig.give_inside(&to_client(&c, 1400, true), false);
     }
     assert_eq!(rig.fast.counters.count(Count::IcmpSent), 256);
     rig.fast.report_liveness(&mut rig.control);
-    rig.from_inside(&to_client(&c, 1400, true), false);
+    rig.give_inside(&to_client(&c, 1400, true), false);
     assert_eq!(rig.fast.counters.count(Count::IcmpSent), 257);
 }
 
@@ -314,7 +314,7 @@ fn a_packet_that_may_be_cut_is_cut() {
     let mut rig = rig();
     let mut c = rig.client(GCM, 1);
     let packet = to_client(&c, 3000, false);
-    rig.from_inside(&packet, false);
+    rig.give_inside(&packet, false);
     rig.flush();
     let mut payload = Vec::new();
     for s in std::mem::take(&mut rig.sent.packets) {
@@ -334,7 +334,7 @@ fn the_mss_of_both_directions_is_clamped() {
     let up = tcp(c.address, SERVER, (9, 80), 0, 2, &options, &[]);
     let sealed = c.data(&up);
     rig.receive(c.path, &[sealed]);
-    rig.from_inside(&tcp(SERVER, c.address, (80, 9), 0, 0x12, &options, &[]), false);
+    rig.give_inside(&tcp(SERVER, c.address, (80, 9), 0, 0x12, &options, &[]), false);
     rig.flush();
     let down = c.open_data(&rig.sent.packets[0].3);
     for p in [rig.taken_inside().remove(0), down] {
@@ -428,8 +428,8 @@ fn compression_of_headers_and_sequence_numbers_are_used_when_agreed() {
         network: SessionNetwork { acfc: true, pfc: true, ..network(c.address) },
     })));
     let packet = to_client(&c, 5, true);
-    rig.from_inside(&packet, false);
-    rig.from_inside(&packet, false);
+    rig.give_inside(&packet, false);
+    rig.give_inside(&packet, false);
     rig.apply(ToData::SendPpp { local_tunnel: 1, local_session: 1, frame: vec![0xff, 3, 0xc0, 0x21] });
     rig.flush();
     for (n, s) in std::mem::take(&mut rig.sent.packets).iter().enumerate() {
@@ -451,7 +451,7 @@ fn nothing_passes_before_ipcp_is_open_nor_after_it_closed() {
         rig.apply(ToData::UpdateSession { local_tunnel, local_session, network });
         let sealed = c.data(&packet);
         rig.receive(c.path, &[sealed]);
-        rig.from_inside(&down, false);
+        rig.give_inside(&down, false);
         rig.flush();
         assert_eq!((rig.taken_inside().len(), rig.sent.packets.len()), (passes, passes));
     }
@@ -471,7 +471,7 @@ fn a_session_that_takes_everything_is_the_initiator_s_side() {
     rig.receive(c.path, &[sealed]);
     assert_eq!(rig.taken_inside(), [from_server]);
     let to_server = udp(c.address, SERVER, (1, 53), true, b"question");
-    rig.from_inside(&to_server, false);
+    rig.give_inside(&to_server, false);
     rig.flush();
     assert_eq!(c.open_data(&rig.sent.packets[0].3), to_server);
 }
@@ -522,7 +522,7 @@ fn liveness_and_counters_are_reported_once_for_what_changed() {
     let packet = from_client(&a, 72);
     let sealed = [a.data(&packet), a.data(&packet)];
     rig.receive(a.path, &sealed);
-    rig.from_inside(&to_client(&a, 22, true), false);
+    rig.give_inside(&to_client(&a, 22, true), false);
     rig.fast.report_liveness(&mut rig.control);
     rig.fast.report_counters(&mut rig.control);
     let counters = SessionCounters {
@@ -583,17 +583,14 @@ fn full_tables_refuse_and_count() {
 fn the_soft_limit_of_an_sa_is_said_once() {
     let mut rig = rig();
     let c = rig.client(GCM, 1);
-    let (mut sa, mut outbound, _) = pair(GCM, c.peer, 0x2222_2222, c.path);
+    let (mut sa, _, _) = pair(GCM, c.peer, 0x2222_2222, c.path);
     let suite = GCM;
     let keys = suite.split_keymat(&vec![3; suite.keymat_len()]).unwrap();
     let mut config = sallyport_esp::SaConfig::new(0x2222_2222, keys);
     config.limits.soft_packets = 2;
     config.limits.hard_packets = 4;
     sa.inbound = sallyport_esp::InboundSa::new(&config);
-    std::mem::swap(
-        &mut outbound,
-        &mut sallyport_esp::OutboundSa::new(&config, &mut sallyport_crypto::Rng::from_seed([1; 32])),
-    );
+    let outbound = sallyport_esp::OutboundSa::new(&config, &mut sallyport_crypto::Rng::from_seed([1; 32]));
     rig.apply(ToData::InstallSa(Box::new(sa)));
     let mut client = Client { outbound, ..c };
     // The client's own SA has the same limit: seven packets need two of them.
@@ -731,7 +728,7 @@ proptest! {
                 bytes[26..30].copy_from_slice(&c.address.octets());
                 bytes[1] %= 6;
             }
-            rig.from_inside(&bytes, true);
+            rig.give_inside(&bytes, true);
         }
         rig.flush();
     }

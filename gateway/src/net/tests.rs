@@ -1,7 +1,7 @@
 //! Sockets, device and worker together. What needs a network namespace says so when it cannot have one.
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
 use std::sync::mpsc::channel;
 use std::time::Duration;
@@ -37,8 +37,20 @@ fn address(plane: &DataPlane, role: Role) -> SocketAddr {
 
 #[test]
 fn the_worker_carries_ike_both_ways_counts_clear_l2tp_and_stops_when_told() {
-    let mut plane = DataPlane::start(loopback(1, false), None).unwrap();
-    let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+    ike_both_ways(Ipv4Addr::LOCALHOST.into());
+}
+
+#[test]
+fn the_same_over_ipv6() {
+    match UdpSocket::bind("[::1]:0") {
+        Ok(_) => ike_both_ways(Ipv6Addr::LOCALHOST.into()),
+        Err(e) => eprintln_test(&format!("skipped: IPv6: {e}")),
+    }
+}
+
+fn ike_both_ways(at: IpAddr) {
+    let mut plane = DataPlane::start(DataConfig { listen: vec![at], ..loopback(1, false) }, None).unwrap();
+    let client = UdpSocket::bind((at, 0)).unwrap();
     client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     let from = client.local_addr().unwrap();
     let message = vec![9; 28];
