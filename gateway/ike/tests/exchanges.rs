@@ -693,7 +693,7 @@ fn whatever_happens_nothing_is_left_behind() {
                         net.with(side, |ep, now| ep.child_expiring(now, spi));
                     }
                 }
-                4 if dice.u16() % 4 == 0 => {
+                4 if dice.u16().is_multiple_of(4) => {
                     let peers: Vec<_> = net.nodes[side].peer_ups().iter().map(|p| p.peer).collect();
                     if let Some(peer) = peers.last().copied() {
                         net.with(side, |ep, now| ep.disconnect(now, peer, "by chance"));
