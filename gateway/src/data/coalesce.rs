@@ -369,5 +369,4 @@ fn count(result: io::Result<()>, packets: u64, counters: &mut Counters) {
 }
 
 #[cfg(test)]
-#[path = "coalesce_tests.rs"]
 pub(super) mod tests;
