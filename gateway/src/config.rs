@@ -187,7 +187,7 @@ pub struct IkeConfig {
     pub hash: Vec<IkeHash>,
     /// Allowed Diffie-Hellman groups.
     pub groups: Vec<IkeGroup>,
-    /// Longest life of an ISAKMP SA.
+    /// Longest life of an ISAKMP SA, whatever the client proposes.
     pub lifetime_seconds: Seconds<300, 86_400>,
     /// Silence after which a peer is asked whether it lives (RFC 3706).
     pub dpd_delay_seconds: Seconds<1, 3_600>,
@@ -213,7 +213,7 @@ impl Default for IkeConfig {
                 IkeGroup::Modp3072,
                 IkeGroup::Modp4096,
             ],
-            lifetime_seconds: Seconds(28_800),
+            lifetime_seconds: Seconds(86_400),
             dpd_delay_seconds: Seconds(30),
             dpd_timeout_seconds: Seconds(120),
             half_open: Bounded(4_096),
@@ -249,7 +249,7 @@ pub enum EspSuiteName {
 pub struct EspConfig {
     /// Allowed suites.
     pub suites: Vec<EspSuiteName>,
-    /// Longest life of an ESP SA.
+    /// Longest life of an ESP SA, whatever the client proposes.
     pub lifetime_seconds: Seconds<60, 86_400>,
     /// Most kilobytes that one ESP SA carries.
     pub lifetime_kilobytes: Bounded<1_024, 4_294_967_295>,

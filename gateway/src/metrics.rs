@@ -20,6 +20,7 @@ pub struct Metrics {
     sessions: IntGauge,
     peers: IntGauge,
     half_open: IntGauge,
+    embryonic: IntGauge,
     attempts_refused: IntCounterVec,
     sessions_up: IntCounter,
     sessions_down: IntCounterVec,
@@ -61,6 +62,10 @@ impl Metrics {
             sessions: gauge("sallyport_gateway_sessions", "PPP sessions that are up")?,
             peers: gauge("sallyport_gateway_ipsec_peers", "IPsec peers that have authenticated")?,
             half_open: gauge("sallyport_gateway_ike_half_open", "IKE handshakes under way")?,
+            embryonic: gauge(
+                "sallyport_gateway_ike_embryonic",
+                "First IKE messages whose senders have not shown that they hear us; a flood fills this table and no other",
+            )?,
             attempts_refused: counters(
                 "sallyport_gateway_attempts_refused_total",
                 "Attempts to connect that were refused, by the phase in which they ended",
@@ -115,6 +120,7 @@ impl Metrics {
     pub fn publish(&self, vitals: Vitals, machine: &Machine) {
         self.sessions.set(vitals.live_sessions.into());
         self.half_open.set(vitals.half_open.into());
+        self.embryonic.set(i64::try_from(machine.embryonic()).unwrap_or(i64::MAX));
         self.peers.set(i64::try_from(machine.peers()).unwrap_or(i64::MAX));
         let set = |g: &IntGaugeVec, what: &str, n: u64| {
             g.with_label_values(&[what]).set(i64::try_from(n).unwrap_or(i64::MAX));

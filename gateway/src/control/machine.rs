@@ -142,6 +142,11 @@ impl Machine {
         }
     }
 
+    /// First messages of IKE that were answered and whose senders have not shown yet that they hear us.
+    pub fn embryonic(&self) -> usize {
+        self.ike.gauges().embryonic
+    }
+
     /// Peers that IKE knows.
     pub fn peers(&self) -> usize {
         self.peers.len()

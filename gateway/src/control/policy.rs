@@ -134,8 +134,8 @@ fn narrow(config: &mut ike::Config, settings: &v1::IkeSettings) {
             *into = Duration::from_secs(s.into());
         }
     };
-    seconds(settings.ike_lifetime_s, &mut config.phase1_lifetime);
-    seconds(settings.esp_lifetime_s, &mut config.phase2_lifetime);
+    seconds(settings.ike_lifetime_s, &mut config.phase1_lifetime_max);
+    seconds(settings.esp_lifetime_s, &mut config.phase2_lifetime_max);
     seconds(settings.dpd_delay_s, &mut config.dpd_delay);
     seconds(settings.dpd_timeout_s, &mut config.dpd_timeout);
 }
@@ -240,8 +240,8 @@ pub fn ike_config(ike: &IkeConfig, esp: &EspConfig) -> ike::Config {
             .collect(),
         ike_port: ike.port,
         nat_t_port: ike.nat_t_port,
-        phase1_lifetime: ike.lifetime_seconds.duration(),
-        phase2_lifetime: esp.lifetime_seconds.duration(),
+        phase1_lifetime_max: ike.lifetime_seconds.duration(),
+        phase2_lifetime_max: esp.lifetime_seconds.duration(),
         phase2_kilobytes: u32::try_from(esp.lifetime_kilobytes.get()).ok(),
         dpd_delay: ike.dpd_delay_seconds.duration(),
         dpd_timeout: ike.dpd_timeout_seconds.duration(),
