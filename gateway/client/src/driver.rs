@@ -61,8 +61,16 @@ impl Driver {
         let client = Client::connect(settings, seed, clock.now(), wall);
         let (events_tx, events) = mpsc::channel(EVENTS);
         let (stop, stopped) = oneshot::channel();
-        let shell =
-            Shell { client, ike, nat_t, clock, device_name: device.into(), device: None, events: events_tx, done: false };
+        let shell = Shell {
+            client,
+            ike,
+            nat_t,
+            clock,
+            device_name: device.into(),
+            device: None,
+            events: events_tx,
+            done: false,
+        };
         Ok(Self { events, stop: Some(stop), task: tokio::spawn(shell.run(stopped)) })
     }
 
