@@ -187,7 +187,8 @@ impl Channel {
                 self.acked += 1;
                 if self.acked >= self.cwnd {
                     self.acked = 0;
-                    self.cwnd = (self.cwnd + 1).min(self.peer_window);
+                    // A peer may announce a window of 65,535 and acknowledge its way up to it.
+                    self.cwnd = self.cwnd.saturating_add(1).min(self.peer_window);
                 }
             }
         }

@@ -53,6 +53,18 @@ fn the_window_opens_by_slow_start_up_to_what_the_peer_announced() {
 }
 
 #[test]
+fn the_largest_window_and_acknowledgements_without_end_break_nothing() {
+    let mut c = channel(u16::MAX);
+    let mut next = 0_u16;
+    for _ in 0..=2 * u32::from(u16::MAX) {
+        c.push(message());
+        next = next.wrapping_add(u16::try_from(sent(&mut c, NOW).len()).unwrap());
+        c.handle_nr(NOW, next);
+    }
+    assert_eq!(c.cwnd, u16::MAX);
+}
+
+#[test]
 fn a_window_of_zero_counts_as_one_and_an_absent_one_as_four() {
     assert_eq!(channel(0).peer_window, 1);
     let mut c = Channel::new(4, 5);
