@@ -135,6 +135,8 @@ pub struct Endpoint {
     pub(crate) refused: BTreeMap<(SocketAddr, Cookie), Vec<u8>>,
     pub(crate) refused_order: VecDeque<(SocketAddr, Cookie)>,
     pub(crate) refusal_gate: Bucket,
+    /// The same for those who named themselves: whoever can do Diffie-Hellman can claim any identity.
+    pub(crate) named_gate: Bucket,
     pub(crate) notify_gate: Bucket,
     pub(crate) suppressed: u64,
     pub(crate) next_sa: u64,
@@ -168,6 +170,7 @@ impl Endpoint {
             refused: BTreeMap::new(),
             refused_order: VecDeque::new(),
             refusal_gate,
+            named_gate: refusal_gate,
             notify_gate: Bucket::new(NOTIFY_BURST, NOTIFY_RATE, now),
             suppressed: 0,
             next_sa: 0,

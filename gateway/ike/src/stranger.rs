@@ -18,6 +18,9 @@ const MAX_REFUSED: usize = 1_024;
 pub(crate) const NOTIFY_BURST: u32 = 100;
 pub(crate) const NOTIFY_RATE: u32 = 50;
 
+/// Characters of a claimed identity that are reported.
+const MAX_NAME: usize = 256;
+
 /// Refusals of one authenticated peer that follow each other more closely count as those of a stranger.
 const PEER_REFUSAL_PAUSE: core::time::Duration = core::time::Duration::from_secs(1);
 
@@ -65,7 +68,8 @@ impl Endpoint {
                 }
                 !recent
             }
-            None => identity.is_some(),
+            // A claimed identity proves nothing; it only keeps these apart from a flood of first messages.
+            None => identity.is_some() && self.named_gate.take(now),
         };
         if known || self.may_refuse_stranger(now) {
             self.report(phase, kind, (local, remote), identity, peer, cause, remedy);
@@ -95,6 +99,7 @@ impl Endpoint {
     ) {
         self.stats.refusals += 1;
         let suppressed = core::mem::take(&mut self.suppressed);
+        let identity = identity.map(|name| name.chars().take(MAX_NAME).collect());
         let refusal = Refusal { phase, kind, local, remote, identity, peer, cause, remedy, suppressed };
         self.output.push_back(Output::Event(Event::Refused(Box::new(refusal))));
     }
