@@ -213,6 +213,8 @@ pub enum Event {
     PeerRekeyed {
         /// Who.
         peer: PeerId,
+        /// [`Verified::token`] of the certificate that it has shown this time; 0 with a pre-shared key.
+        token: u64,
     },
     /// An authenticated message came from another address; ESP SAs in UDP follow it.
     PeerMoved {

@@ -155,6 +155,11 @@ impl Controllers {
 
     /// Sends a report; `false` when the queue is full and it was dropped.
     pub fn report(&self, report: Report) -> bool {
+        // Attempts are what clients can make many of: half of the queue is for sessions, since leases hang on them.
+        let crowded = self.reports.capacity() <= HELD_REPORTS / 2;
+        if crowded && matches!(report, Report::Attempt(_)) {
+            return false;
+        }
         self.reports.try_send(Queued::Report(report)).is_ok()
     }
 

@@ -400,7 +400,16 @@ impl Machine {
     fn handle_ike_event(&mut self, now: Instant, event: ike::Event) {
         match event {
             ike::Event::PeerUp(up) => self.peer_up(up),
-            ike::Event::PeerRekeyed { peer } => info!(%peer, "ISAKMP SA rekeyed"),
+            ike::Event::PeerRekeyed { peer, token } => {
+                info!(%peer, "ISAKMP SA rekeyed");
+                // The machine may have a newer certificate by now: its revocation must find the peer.
+                if let (Some(serial), Some(p)) = (self.certificates.remove(&token), self.peers.get_mut(&peer)) {
+                    if let Some(machine) = &mut p.who.machine {
+                        machine.certificate_serial.clone_from(&serial);
+                    }
+                    p.certificate_serial = serial;
+                }
+            }
             ike::Event::PeerMoved { peer, local, remote } => {
                 self.peer_moved(peer, local, remote);
                 self.data(ToData::MovePeer { peer, path: OuterPath { local, remote, encap: true } });
@@ -459,9 +468,12 @@ impl Machine {
     }
 
     fn peer_up(&mut self, up: ike::PeerUp) {
-        let serial = self.certificates.remove(&up.token);
-        let auth = if serial.is_some() { v1::MachineAuth::Certificate } else { v1::MachineAuth::Psk };
-        let certificate_serial = serial.unwrap_or_default();
+        // What it proved counts, not what is left of it here: without its serial a machine is let in by no controller.
+        let auth = match up.method {
+            ike::AuthMethod::PreSharedKey => v1::MachineAuth::Psk,
+            ike::AuthMethod::Signature(_) => v1::MachineAuth::Certificate,
+        };
+        let certificate_serial = self.certificates.remove(&up.token).unwrap_or_default();
         info!(
             peer = %up.peer, remote = %up.remote, name = up.name, transform = up.transform, behind_nat = up.behind_nat,
             "ISAKMP SA up"
@@ -631,6 +643,8 @@ impl Machine {
                 let local_tunnel = session.info.local_tunnel;
                 self.data(ToData::RemoveSession { local_tunnel, local_session: id });
                 self.l2tp.disconnect_session(now, id, cdn());
+                // An acceptance that came after the link was down: nobody has given it back.
+                self.give_back(session.accepted.map(|a| a.session_id));
             }
         } else {
             self.schedule(id);
@@ -696,6 +710,7 @@ impl Machine {
                     report.end_text = text;
                     self.out.push_back(Output::Report(Report::Session(report)));
                 }
+                session.accepted = None;
                 self.data(ToData::UpdateSession { local_tunnel, local_session: id, network });
             }
             ppp::Event::Finished => session.finished = true,

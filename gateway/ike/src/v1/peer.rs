@@ -8,6 +8,7 @@ use crate::endpoint::{Connect, Endpoint, TimerKey};
 use crate::error::{Phase, RefusalKind};
 use crate::output::{DownReason, Event, Output, Role};
 use crate::payload::{Identification, ProtocolId};
+use crate::proposal::AuthMethod;
 use crate::v1::isakmp_sa::{PeerTraits, SaId};
 
 /// ISAKMP SAs of one peer: the one in use, and those that it is replacing. The oldest makes room.
@@ -22,6 +23,8 @@ pub(crate) struct Peer {
     pub(crate) up: bool,
     pub(crate) identity: Option<Identification>,
     pub(crate) name: String,
+    /// How it proved its identity.
+    pub(crate) method: Option<AuthMethod>,
     pub(crate) local: SocketAddr,
     pub(crate) remote: SocketAddr,
     pub(crate) traits: PeerTraits,
@@ -57,6 +60,7 @@ impl Peer {
             up: false,
             identity: None,
             name: String::new(),
+            method: None,
             local,
             remote,
             traits: PeerTraits { nat: None, dpd: false, fragmentation: false },

@@ -26,7 +26,10 @@ impl Endpoint {
         let key = Peer::index_key(&identity, sa.remote);
         let known = match sa.role {
             Role::Initiator => sa.peer,
-            Role::Responder => self.peer_index.get(&key).copied(),
+            // Only with the same proof: whoever knows a pre-shared key can claim the identity of a certificate.
+            Role::Responder => self.peer_index.get(&key).copied().filter(|id| {
+                self.peers.get(id).is_some_and(|p| p.method == Some(sa.transform.method) && p.name == name)
+            }),
         };
         // INITIAL-CONTACT: the peer knows of nothing else. Only what is surely its own goes: same identity, same address
         // and port, since several clients with one identity may sit behind one NAT.
@@ -59,6 +62,7 @@ impl Endpoint {
         let was_up = core::mem::replace(&mut peer.up, true);
         peer.identity = Some(identity.clone());
         peer.name.clone_from(&name);
+        peer.method = Some(sa.transform.method);
         (peer.local, peer.remote) = (sa.local, sa.remote);
         (peer.behind_nat, peer.we_behind_nat) = (sa.nat.peer, sa.nat.local);
         peer.traits = sa.traits;
@@ -75,7 +79,7 @@ impl Endpoint {
         }
         self.peer_index.insert(key, id);
         self.output.push_back(Output::Event(if was_up {
-            Event::PeerRekeyed { peer: id }
+            Event::PeerRekeyed { peer: id, token }
         } else {
             Event::PeerUp(PeerUp {
                 peer: id,
