@@ -67,6 +67,8 @@ struct Peer {
     certificate_serial: String,
     /// Inbound SPIs that are installed.
     spis: BTreeSet<u32>,
+    /// Whether the newest of them travels in UDP.
+    encap: bool,
 }
 
 /// The control plane.
@@ -412,7 +414,9 @@ impl Machine {
             }
             ike::Event::PeerMoved { peer, local, remote } => {
                 self.peer_moved(peer, local, remote);
-                self.data(ToData::MovePeer { peer, path: OuterPath { local, remote, encap: true } });
+                // Where the peer is changes; how its ESP travels was negotiated.
+                let encap = self.peers.get(&peer).is_none_or(|p| p.encap);
+                self.data(ToData::MovePeer { peer, path: OuterPath { local, remote, encap } });
             }
             ike::Event::ChildPrepared(child) => self.install(&child, false),
             ike::Event::ChildUp(child) => {
@@ -488,7 +492,8 @@ impl Machine {
             claimed_identity: up.id.to_string(),
             user: String::new(),
         };
-        let peer = Peer { who, local: up.local, suite: String::new(), certificate_serial, spis: BTreeSet::new() };
+        let (suite, spis) = (String::new(), BTreeSet::new());
+        let peer = Peer { who, local: up.local, suite, certificate_serial, spis, encap: true };
         self.peers.insert(up.peer, peer);
     }
 
@@ -500,6 +505,7 @@ impl Machine {
         let inbound = InboundSa::new(&sa_config(child.spi_in, &child.keys_in, child));
         let outbound = OutboundSa::new(&sa_config(child.spi_out, &child.keys_out, child), &mut self.rng);
         peer.spis.insert(child.spi_in);
+        peer.encap = child.udp_encap;
         self.data(ToData::InstallSa(Box::new(InstallSa {
             peer: child.peer,
             spi_in: child.spi_in,
