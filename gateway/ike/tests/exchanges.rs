@@ -279,7 +279,11 @@ fn the_esp_sa_is_rekeyed_by_the_client_and_the_old_one_goes_later() {
 #[test]
 fn the_data_plane_can_ask_for_a_new_esp_sa_on_either_side() {
     for side in [CLIENT, GATEWAY] {
-        let mut net = pair(true);
+        let client = Config {
+            esp_suites: vec![EspSuite::AES128_CBC_SHA1, EspSuite::AES256_GCM16, EspSuite::AES256_CBC_SHA256],
+            ..client_config()
+        };
+        let mut net = pair_with(true, gateway_config(), client);
         net.connect(CLIENT, "192.0.2.1", ConnectAuth::PreSharedKey);
         net.secs(5);
         let first = *net.nodes[side].children.keys().next().unwrap();
@@ -293,6 +297,7 @@ fn the_data_plane_can_ask_for_a_new_esp_sa_on_either_side() {
         assert!(!net.nodes[side].children.contains_key(&first));
         let child = net.nodes[GATEWAY].children.values().next().unwrap();
         assert_eq!((child.client_port, child.gateway_port), (1701, 1701));
+        assert_eq!(child.suite, EspSuite::AES128_CBC_SHA1, "as the first time");
     }
 }
 

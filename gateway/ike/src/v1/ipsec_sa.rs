@@ -3,6 +3,7 @@
 use core::time::Duration;
 
 use sallyport_base::{Instant, PeerId};
+use sallyport_crypto::suite::EspSuite;
 
 use crate::payload::Identification;
 
@@ -11,6 +12,7 @@ use crate::payload::Identification;
 pub(crate) struct Child {
     pub(crate) peer: PeerId,
     pub(crate) spi_out: u32,
+    pub(crate) suite: EspSuite,
     pub(crate) installed: Instant,
     pub(crate) lifetime: Duration,
     /// A successor is up: this one only receives what is still on its way.

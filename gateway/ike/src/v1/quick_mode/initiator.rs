@@ -59,10 +59,14 @@ impl Endpoint {
                 ),
                 (None, None) => return Fate::Keep,
             };
-            let suites = match connect.map(|c| &c.esp) {
+            let mut suites = match connect.map(|c| &c.esp) {
                 Some(esp) if !esp.is_empty() => esp.clone(),
                 _ => ep.config.esp_suites.clone(),
             };
+            // What was agreed the first time will do the next time.
+            if let Some(at) = old.and_then(|old| suites.iter().position(|s| *s == old.suite)) {
+                suites[..=at].rotate_right(1);
+            }
             let group = connect.and_then(|c| c.pfs);
             let encapsulation = match sa.traits.nat {
                 Some(variant) if sa.udp_encap() => variant.udp_transport(),

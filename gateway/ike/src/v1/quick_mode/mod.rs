@@ -428,6 +428,7 @@ impl Endpoint {
             Child {
                 peer: peer_id,
                 spi_out: child.spi_out,
+                suite: child.suite,
                 installed: now,
                 lifetime,
                 replaced: false,
