@@ -28,7 +28,7 @@ use crate::v1::peer::Peer;
 /// How we authenticate to the gateway that we connect to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ConnectAuth {
-    /// With the pre-shared key that [`Job::PreSharedKey`] gives.
+    /// With the pre-shared key that [`Job::PreSharedKey`](crate::Job) gives.
     PreSharedKey,
     /// With this credential of [`Config::credentials`].
     Certificate(CredentialId),
