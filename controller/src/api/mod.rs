@@ -26,9 +26,9 @@ async fn observed<T>(
     rpc: Rpc,
     call: impl Future<Output = Result<T, Status>>,
 ) -> Result<Response<T>, Status> {
-    let began = core.clock.monotonic_ms();
+    let began = core.clock.monotonic_us();
     let result = call.await;
-    let took = Duration::from_millis(core.clock.monotonic_ms().saturating_sub(began));
+    let took = Duration::from_micros(core.clock.monotonic_us().saturating_sub(began));
     let code = result.as_ref().map_or_else(Status::code, |_| tonic::Code::Ok);
     core.metrics.rpc(rpc, code, took);
     result.map(Response::new)

@@ -13,6 +13,7 @@ use super::caller::Caller;
 use super::convert::{pool, session_text};
 use crate::app::Core;
 use crate::error::Error;
+use crate::raft::Health;
 use crate::state::State;
 
 /// A session that shall end is named again after this time, until it is reported down.
@@ -92,6 +93,9 @@ async fn say(
     tick: bool,
     out: &Sender,
 ) -> Result<(), Option<Status>> {
+    if *core.node.health().borrow() != Health::Running {
+        return Err(Some(Status::unavailable("this controller has stopped; see its log")));
+    }
     let now = core.clock.monotonic_ms();
     let (version, updates) = {
         let state = core.node.shared().read();

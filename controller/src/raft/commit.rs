@@ -1,7 +1,6 @@
 //! The thread that waits for the disk: one barrier serves everything that was queued before it (group commit).
 
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 
@@ -65,10 +64,7 @@ fn run(kv: &dyn Kv, queue: &mpsc::Receiver<Waiter>) {
     while let Ok(first) = queue.recv() {
         let mut waiters = vec![first];
         waiters.extend(queue.try_iter().take(MAX_WAITERS - 1));
-        // sled may panic where it finds its own invariants broken; that is one more storage error.
-        let result = catch_unwind(AssertUnwindSafe(|| kv.sync()))
-            .map_err(|_| "the storage engine panicked".to_owned())
-            .and_then(|r| r.map_err(|e| e.to_string()));
+        let result = kv.sync().map_err(|e| e.to_string());
         for waiter in waiters {
             waiter(result.clone().map_err(io::Error::other));
         }

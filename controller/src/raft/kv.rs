@@ -2,7 +2,9 @@
 
 use std::fmt;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// What a row belongs to. The number is part of the stored key: never reuse one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -67,6 +69,13 @@ pub enum KvError {
     },
 }
 
+impl KvError {
+    fn panicked() -> Self {
+        let source = io::Error::other("the storage engine panicked");
+        Self::Io { path: PathBuf::from("store"), source }
+    }
+}
+
 /// Result of the engine.
 pub type Result<T> = std::result::Result<T, KvError>;
 
@@ -87,3 +96,32 @@ pub trait Kv: Send + Sync + 'static {
 
 /// Greater than every key that is in use (keys start with a tag far below it).
 pub const KEY_END: [u8; 33] = [0xff; 33];
+
+/// An engine whose panics are errors. sled panics where it finds its own invariants broken; a panic in openraft's
+/// state machine task would leave a node that seems to live and answers nobody.
+pub struct CatchPanics(pub Arc<dyn Kv>);
+
+impl CatchPanics {
+    fn caught<T>(&self, call: impl FnOnce(&dyn Kv) -> Result<T>) -> Result<T> {
+        // Nothing is used after a panic: the error stops the node.
+        catch_unwind(AssertUnwindSafe(|| call(&*self.0))).unwrap_or_else(|_| Err(KvError::panicked()))
+    }
+}
+
+impl Kv for CatchPanics {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        self.caught(|kv| kv.get(table, key))
+    }
+    fn scan(&self, table: Table, from: &[u8], to: &[u8], max: usize) -> Result<Vec<Row>> {
+        self.caught(|kv| kv.scan(table, from, to, max))
+    }
+    fn last(&self, table: Table) -> Result<Option<Row>> {
+        self.caught(|kv| kv.last(table))
+    }
+    fn write(&self, ops: Vec<Op>) -> Result<()> {
+        self.caught(|kv| kv.write(ops))
+    }
+    fn sync(&self) -> Result<()> {
+        self.caught(|kv| kv.sync())
+    }
+}

@@ -10,7 +10,7 @@ use prost::Message;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
-use super::kv::{Kv, KvError};
+use super::kv::{CatchPanics, Kv, KvError};
 use super::network::NoPeers;
 use super::sled_kv::SledKv;
 use super::{LogStore, Shared, StateMachine, TypeConfig};
@@ -104,8 +104,13 @@ impl Node {
     /// Opens the store, joins the group (making it, when the store is new) and returns once this node can decide.
     pub async fn start(options: &NodeOptions) -> Result<Self, Error> {
         let store = options.dir.join("store");
+        Self::start_on(open(&store).await?, store, options).await
+    }
+
+    /// The same on an engine that is open; `store` is what errors name.
+    async fn start_on(kv: Arc<dyn Kv>, store: PathBuf, options: &NodeOptions) -> Result<Self, Error> {
         let storage = |cause: String| Error::storage(&store, cause);
-        let kv = open(&store).await?;
+        let kv: Arc<dyn Kv> = Arc::new(CatchPanics(kv));
         let log = LogStore::new(kv.clone()).map_err(|e| storage(e.to_string()))?;
         let machine = StateMachine::open(kv, &options.dir.join("snapshots")).map_err(|e| storage(e.to_string()))?;
         let shared = machine.shared();
@@ -315,3 +320,6 @@ async fn watch_health(raft: Raft<TypeConfig>, store: PathBuf, health: watch::Sen
     }
     health.send_replace(Health::Stopped);
 }
+
+#[cfg(test)]
+mod tests;

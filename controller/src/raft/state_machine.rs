@@ -1,5 +1,7 @@
 //! Applies committed entries to [`State`] and keeps its rows in [`Kv`].
 
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
@@ -70,6 +72,31 @@ impl StateMachine {
         self.shared.clone()
     }
 
+    /// One write for all entries, their rows and the pointer together. Not synced: the log is durable, and entries behind
+    /// the pointer are applied again after a crash.
+    fn apply_all(&mut self, entries: Vec<Entry>) -> Result<Vec<ReplyBatch>, StorageIOError<u64>> {
+        let mut replies = Vec::with_capacity(entries.len());
+        let (mut ops, notices) = {
+            let mut state = self.shared.state.write().unwrap_or_else(PoisonError::into_inner);
+            for entry in entries {
+                self.applied.log_id = Some(entry.log_id);
+                replies.push(match entry.payload {
+                    EntryPayload::Blank => ReplyBatch::default(),
+                    EntryPayload::Normal(batch) => state.apply_batch(&batch),
+                    EntryPayload::Membership(membership) => {
+                        self.applied.membership = StoredMembership::new(Some(entry.log_id), membership);
+                        ReplyBatch::default()
+                    }
+                });
+            }
+            (state.take_changes(), state.notices())
+        };
+        ops.push(self.put_applied()?);
+        self.kv.write(ops).map_err(|e| StorageIOError::write_state_machine(&e))?;
+        self.shared.changed.send_if_modified(|seen| std::mem::replace(seen, notices) != notices);
+        Ok(replies)
+    }
+
     fn put_applied(&self) -> Result<Op, StorageIOError<u64>> {
         let bytes = codec::encode(&self.applied).map_err(|e| StorageIOError::write_state_machine(&e))?;
         Ok(Op::Put(Table::Meta, APPLIED.to_vec(), bytes))
@@ -91,34 +118,18 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         Ok((self.applied.log_id, self.applied.membership.clone()))
     }
 
-    /// One write for all entries, their rows and the pointer together. Not synced: the log is durable, and entries behind
-    /// the pointer are applied again after a crash.
     async fn apply<I>(&mut self, entries: I) -> Result<Vec<ReplyBatch>, StorageError>
     where
         I: IntoIterator<Item = Entry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
-        let mut replies = Vec::new();
-        let (ops, notices) = {
-            let mut state = self.shared.state.write().unwrap_or_else(PoisonError::into_inner);
-            for entry in entries {
-                self.applied.log_id = Some(entry.log_id);
-                replies.push(match entry.payload {
-                    EntryPayload::Blank => ReplyBatch::default(),
-                    EntryPayload::Normal(batch) => state.apply_batch(&batch),
-                    EntryPayload::Membership(membership) => {
-                        self.applied.membership = StoredMembership::new(Some(entry.log_id), membership);
-                        ReplyBatch::default()
-                    }
-                });
-            }
-            (state.take_changes(), state.notices())
-        };
-        let mut ops = ops;
-        ops.push(self.put_applied()?);
-        self.kv.write(ops).map_err(|e| StorageIOError::write_state_machine(&e))?;
-        self.shared.changed.send_if_modified(|seen| std::mem::replace(seen, notices) != notices);
-        Ok(replies)
+        let entries: Vec<Entry> = entries.into_iter().collect();
+        // openraft does not notice when this task panics. A command that makes us panic stops the node like a bad disk.
+        catch_unwind(AssertUnwindSafe(|| self.apply_all(entries)))
+            .unwrap_or_else(|_| {
+                Err(StorageIOError::write_state_machine(&io::Error::other("applying the log panicked")))
+            })
+            .map_err(StorageError::from)
     }
 
     async fn get_snapshot_builder(&mut self) -> Self::SnapshotBuilder {

@@ -1,0 +1,153 @@
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use super::*;
+use crate::raft::kv::{Op, Row, Table};
+use crate::state::{Action, AddPool, ClearPsk, Outcome};
+
+const WORKS: u8 = 0;
+const SYNC_FAILS: u8 = 1;
+const SYNC_PANICS: u8 = 2;
+const STATE_WRITE_FAILS: u8 = 3;
+const STATE_WRITE_PANICS: u8 = 4;
+const LOG_WRITE_FAILS: u8 = 5;
+
+/// A disk that goes bad when told.
+struct Faulty {
+    inner: SledKv,
+    fault: AtomicU8,
+}
+
+impl Faulty {
+    fn error(&self) -> KvError {
+        KvError::Io { path: "/the/disk".into(), source: std::io::Error::other("no space left on device") }
+    }
+}
+
+impl Kv for Faulty {
+    fn get(&self, table: Table, key: &[u8]) -> super::super::kv::Result<Option<Vec<u8>>> {
+        self.inner.get(table, key)
+    }
+    fn scan(&self, table: Table, from: &[u8], to: &[u8], max: usize) -> super::super::kv::Result<Vec<Row>> {
+        self.inner.scan(table, from, to, max)
+    }
+    fn last(&self, table: Table) -> super::super::kv::Result<Option<Row>> {
+        self.inner.last(table)
+    }
+    fn write(&self, ops: Vec<Op>) -> super::super::kv::Result<()> {
+        let fault = self.fault.load(Ordering::SeqCst);
+        let touches = |table| ops.iter().any(|op| matches!(op, Op::Put(t, ..) if *t == table));
+        match fault {
+            STATE_WRITE_FAILS if touches(Table::State) => Err(self.error()),
+            STATE_WRITE_PANICS if touches(Table::State) => panic!("the engine found its invariants broken"),
+            LOG_WRITE_FAILS if touches(Table::Log) => Err(self.error()),
+            _ => self.inner.write(ops),
+        }
+    }
+    fn sync(&self) -> super::super::kv::Result<()> {
+        match self.fault.load(Ordering::SeqCst) {
+            SYNC_FAILS => Err(self.error()),
+            SYNC_PANICS => panic!("the engine found its invariants broken"),
+            _ => self.inner.sync(),
+        }
+    }
+}
+
+fn command(id: u8, action: Action) -> Command {
+    Command { request_id: vec![id; 16], at_ms: 1, action: Some(action) }
+}
+
+fn pool(i: u8) -> Action {
+    let networks = vec![format!("10.0.{i}.0/24").parse().expect("a network")];
+    Action::AddPool(AddPool { name: format!("p{i}"), networks, ..AddPool::default() })
+}
+
+fn options(dir: &tempfile::TempDir) -> NodeOptions {
+    NodeOptions { id: 1, dir: dir.path().to_path_buf(), snapshot_every: 100 }
+}
+
+#[tokio::test]
+async fn any_failure_of_the_store_ends_all_answers_and_names_itself() {
+    for fault in [SYNC_FAILS, SYNC_PANICS, STATE_WRITE_FAILS, STATE_WRITE_PANICS, LOG_WRITE_FAILS] {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let store = dir.path().join("store");
+        let inner = SledKv::open(&store).expect("opens");
+        let kv = Arc::new(Faulty { inner, fault: AtomicU8::new(WORKS) });
+        let node = Node::start_on(kv.clone(), store.clone(), &options(&dir)).await.expect("starts");
+        node.propose(command(1, pool(1))).await.expect("works");
+        node.linearizable().await.expect("works");
+
+        kv.fault.store(fault, Ordering::SeqCst);
+        let refused = node.propose(command(2, pool(2))).await;
+        assert!(matches!(refused, Err(ProposeError::Stopped(_))), "{fault}: {refused:?}");
+        let mut health = node.health();
+        let failed = health.wait_for(|h| *h != Health::Running).await.expect("watches").clone();
+        let Health::Failed { path, cause } = failed else { panic!("{fault}: {failed:?}") };
+        assert_eq!(path, store, "{fault}");
+        if matches!(fault, SYNC_FAILS | STATE_WRITE_FAILS | LOG_WRITE_FAILS) {
+            assert!(cause.contains("no space left on device"), "{fault}: {cause}");
+        }
+        // Also when the disk works again: the process must be started anew.
+        kv.fault.store(WORKS, Ordering::SeqCst);
+        assert!(node.propose(command(3, pool(3))).await.is_err(), "{fault}");
+        assert!(node.linearizable().await.is_err(), "{fault}");
+        node.shutdown().await;
+        drop((node, kv));
+
+        let node = Node::start(&options(&dir)).await.expect("starts again");
+        let there = node.shared().read().pools.contains(&"p1".to_owned());
+        assert!(there, "{fault}: what was acknowledged");
+        node.shutdown().await;
+    }
+}
+
+#[tokio::test]
+async fn many_proposals_share_entries_and_each_gets_its_own_answer() {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let node = Arc::new(Node::start(&options(&dir)).await.expect("starts"));
+    let before = node.figures().applied;
+    let tasks: Vec<_> = (0..200u8)
+        .map(|i| {
+            let node = node.clone();
+            tokio::spawn(async move { (i, node.propose(command(i, pool(i % 100))).await.expect("answers")) })
+        })
+        .collect();
+    let mut done = 0;
+    for task in tasks {
+        let (i, reply) = task.await.expect("runs");
+        match reply.outcome {
+            Some(Outcome::Done(_)) => done += 1,
+            Some(Outcome::Conflict(c)) => assert!(c.message.contains(&format!("\"p{}\"", i % 100)), "{}", c.message),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(done, 100);
+    let entries = node.figures().applied - before;
+    assert!(entries < 100, "{entries} entries for 200 commands");
+    node.shutdown().await;
+}
+
+#[tokio::test]
+async fn snapshots_are_made_the_log_is_purged_and_the_state_is_whole_after_a_restart() {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let node = Node::start(&options(&dir)).await.expect("starts");
+    for i in 0..50 {
+        node.propose(command(i, pool(i))).await.expect("works");
+    }
+    // More entries than are kept behind a snapshot.
+    for i in 0..1_500u32 {
+        let mut clear = command(0, Action::ClearPsk(ClearPsk {}));
+        clear.request_id = (u128::from(i) + 1_000).to_be_bytes().to_vec();
+        node.propose(clear).await.expect("works");
+    }
+    let purged = node.raft.wait(None).metrics(|m| m.purged.is_some(), "the log is purged").await;
+    assert!(purged.is_ok());
+    let figures = node.figures();
+    assert!(figures.snapshot >= figures.purged && figures.purged > 0, "{figures:?}");
+    let bytes = node.shared().read().to_bytes();
+    node.shutdown().await;
+    drop(node);
+    let node = Node::start(&options(&dir)).await.expect("starts again");
+    assert_eq!(node.shared().read().to_bytes(), bytes);
+    node.propose(command(77, pool(77))).await.expect("works");
+    node.shutdown().await;
+}
