@@ -7,8 +7,13 @@
 
 use std::io;
 use std::net::Ipv4Addr;
+use std::time::Duration;
+
+#[path = "../tests/world/mod.rs"]
+mod world;
 
 use sallyport_base::PeerId;
+use sallyport_client::Auth;
 use sallyport_crypto::Rng;
 use sallyport_crypto::suite::EspSuite;
 use sallyport_esp::{InboundSa, OutboundSa, SaConfig};
@@ -17,6 +22,11 @@ use sallyport_gateway::data::tables::{Peer, SaPair, Session};
 use sallyport_gateway::data::transmit::{Group, OutsideDevice, TransmitBatch};
 use sallyport_gateway::data::{DataConfig, DataLimits};
 use sallyport_gateway::link::{FromData, InstallSa, InstallSession, OuterPath, SessionNetwork, ToData};
+
+use world::{PSK, Pki, World, settings};
+
+/// Sessions that fill what is allocated once, before the whole gateway is measured.
+const WARM_UP: u32 = 100;
 
 struct Nowhere;
 
@@ -83,6 +93,35 @@ fn measure(suite: EspSuite, sessions: u32) -> usize {
     (resident() - before) / sessions as usize
 }
 
+/// A whole gateway: IKE, L2TP and PPP machines, ESP and the session. Each client is a real handshake with the pre-shared
+/// key from an address of its own, and is forgotten once it is up.
+fn measure_whole(sessions: u32) -> usize {
+    let pki = Pki::new("Root");
+    let laptop = |n: u32| {
+        let auth = Auth::PreSharedKey(PSK.to_vec().into());
+        let mut settings = settings(auth, "wonderland", false);
+        settings.local = Ipv4Addr::from_bits(0xc612_0000 + n).into();
+        settings
+    };
+    // The clients that are forgotten must not be found dead.
+    let mut world = World::with(&pki, laptop(0), |config| {
+        config.ike.dpd_delay = Duration::ZERO;
+        config.ppp.link.echo_interval = None;
+    });
+    let mut before = 0;
+    for n in 0..=WARM_UP + sessions {
+        world.connect();
+        world.attempts.clear();
+        world.sessions.clear();
+        if n == WARM_UP {
+            before = resident();
+        }
+        world.replace_client(laptop(n + 1));
+    }
+    assert_eq!(world.machine.vitals().live_sessions, WARM_UP + sessions + 1);
+    (resident() - before) / sessions as usize
+}
+
 fn main() {
     let sessions = if std::env::args().any(|a| a == "--bench") { 100_000 } else { 100 };
     println!(
@@ -105,4 +144,10 @@ fn main() {
             (1 << 30) / each.max(1) / 1000
         );
     }
+    let whole = sessions.min(1_000);
+    let each = measure_whole(whole);
+    println!(
+        "whole gateway      {whole} sessions: {each} bytes each, {} thousand in a GiB",
+        (1 << 30) / each.max(1) / 1000
+    );
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
@@ -11,6 +12,7 @@ use sallyport_crypto::Rng;
 use sallyport_crypto::sign::{IkeKey, verify_ikev1};
 use sallyport_ike as ike;
 use tokio::sync::mpsc;
+use tracing::error;
 use zeroize::Zeroizing;
 
 use crate::clock::{Clock, NoRandomness, random};
@@ -108,7 +110,12 @@ impl Worker {
         loop {
             let next = self.jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
             let Ok((id, job)) = next else { return };
-            let done = self.work(id, job);
+            // A panic in a library, on some certificate that nobody thought of, costs its sender the handshake and not
+            // all others their worker.
+            let done = catch_unwind(AssertUnwindSafe(|| self.work(id, job))).unwrap_or_else(|_| {
+                error!("a job of IKE panicked; please report this with the lines before it");
+                Done::Answer(id, ike::Answer::Failed("an internal error".into()))
+            });
             if self.done.blocking_send(done).is_err() {
                 return;
             }

@@ -25,6 +25,10 @@ const BATCH: usize = 32;
 /// The shortest ISAKMP message: a header (RFC 2408 §3.1). What is shorter is not worth a message to control.
 const MIN_IKE: usize = 28;
 
+/// Longest IKE message that is passed on. Chains of certificates make up to some 5 KiB; a stranger who sends 64 KiB at a time
+/// only wants our memory.
+const MAX_IKE: usize = 16 << 10;
+
 /// IPv4 in PPP (IANA "PPP DLL Protocol Numbers").
 const PPP_IPV4: u16 = 0x0021;
 
@@ -128,6 +132,9 @@ impl Fast {
     fn ike(&mut self, local: SocketAddr, remote: SocketAddr, message: &[u8], control: &mut impl ToControl) {
         if message.len() < MIN_IKE {
             return self.counters.drop(DropReason::Truncated);
+        }
+        if message.len() > MAX_IKE {
+            return self.counters.drop(DropReason::IkeTooLong);
         }
         self.counters.add(Count::IkeIn, 1);
         control.tell(FromData::IkeDatagram { local, remote, bytes: message.to_vec() });

@@ -34,6 +34,8 @@ counters! {
     pub enum DropReason {
         /// Shorter than what it claims to be.
         Truncated = "truncated",
+        /// An IKE message longer than any that makes sense.
+        IkeTooLong = "ike_too_long",
         /// ESP with an SPI that is not installed.
         UnknownSpi = "unknown_spi",
         /// ESP: the sequence number was seen before or is left of the window (RFC 4303 §3.4.3).

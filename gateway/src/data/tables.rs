@@ -327,8 +327,9 @@ impl Tables {
             return Err(TableFull);
         };
         entry.first_sa = at;
-        entry.path = path;
+        // A pair that is only prepared has been asked for, and not yet confirmed by the peer: it changes nothing outwards.
         if activate || entry.outbound.is_none() {
+            entry.path = path;
             entry.outbound = Some(at);
         }
         self.by_spi.insert(spi, at);
@@ -365,7 +366,9 @@ impl Tables {
         if let Some(at) = self.find_sa(spi_in)
             && let Some(pair) = self.sas.get(at)
             && let Some(peer) = self.peers.get_mut(pair.peer)
+            && peer.outbound != Some(at)
         {
+            peer.path = pair.sa.path;
             peer.outbound = Some(at);
         }
     }
