@@ -298,7 +298,7 @@ impl World {
     }
 
     /// Sends a packet from inside to the client.
-    pub fn from_inside(&mut self, packet: &[u8]) {
+    pub fn send_from_inside(&mut self, packet: &[u8]) {
         let mut frame = packet.to_vec();
         let mut control = Vec::<FromData>::new();
         self.fast.outbound(&mut frame, false, &mut self.transmit, &mut self.outside, &mut self.inside, &mut control);
@@ -323,7 +323,7 @@ impl World {
         self.client.handle_inside(&to);
         self.run(Duration::ZERO, |_| false);
         assert_eq!(self.inside.0.pop(), Some(to));
-        self.from_inside(&from);
+        self.send_from_inside(&from);
         self.run(Duration::ZERO, |_| false);
         assert_eq!(self.delivered.pop(), Some(from));
     }
