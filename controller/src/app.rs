@@ -21,7 +21,7 @@ use crate::raft::{Health, Node, NodeOptions, ProposeError};
 use crate::seal::Sealer;
 use crate::soft::Soft;
 use crate::state::{Action, Command, Reply};
-use crate::{bootstrap, files, http, identity, janitor};
+use crate::{bootstrap, files, identity, janitor};
 
 /// Id of the only node of the group.
 const NODE_ID: u64 = 1;
@@ -208,7 +208,7 @@ impl Running {
             tokio::spawn(bootstrap::keep_certificate_fresh(core.clone(), tls.clone())),
         ];
         if let Some(listener) = metrics {
-            tasks.push(tokio::spawn(http::serve(listener, core.clone())));
+            tasks.push(tokio::spawn(sallyport_monitor::serve(listener, core.clone())));
         }
         let server = tokio::spawn(server::serve(grpc, core.clone(), tls, stopped));
         tracing::info!(address = %grpc_address, "the controller answers");

@@ -294,13 +294,11 @@ pub struct PppConfig {
     pub echo_seconds: Seconds<0, 3_600>,
     /// Unanswered Echo-Requests after which the link is gone.
     pub echo_failures: Bounded<1, 100>,
-    /// Seconds that a link may take from its first packet to its address.
-    pub setup_seconds: Seconds<5, 600>,
 }
 
 impl Default for PppConfig {
     fn default() -> Self {
-        Self { mru: Bounded(1_400), echo_seconds: Seconds(30), echo_failures: Bounded(4), setup_seconds: Seconds(60) }
+        Self { mru: Bounded(1_400), echo_seconds: Seconds(30), echo_failures: Bounded(4) }
     }
 }
 
