@@ -17,9 +17,9 @@ use crate::output::{Column, Record, age, rfc3339};
     args_conflicts_with_subcommands = true,
     after_help = "\
 Examples:
-  sallyport cert issue --gateway gw1.example.com --out gw1   # on the controller; copy gw1 over
-  sudo sallyport gateway --config /etc/sallyport.toml        # on the gateway
-  sallyport gateway list                                     # with an operator's identity"
+  sudo sallyport cert issue --gateway gw1.example.com --out gw1   # on the controller; copy gw1 over
+  sudo sallyport gateway --controller controller.example.com:7443 # on the gateway; or say so in its configuration
+  sallyport gateway list                                          # with an operator's identity"
 )]
 pub(crate) struct RunOrNoun {
     #[command(flatten)]
