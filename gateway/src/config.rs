@@ -251,7 +251,8 @@ pub struct EspConfig {
     pub suites: Vec<EspSuiteName>,
     /// Longest life of an ESP SA, whatever the client proposes.
     pub lifetime_seconds: Seconds<60, 86_400>,
-    /// Most kilobytes that one ESP SA carries.
+    /// Most kilobytes that one ESP SA carries. Near it the gateway asks for a new one, which some clients behind NAT
+    /// refuse (those renew by themselves): the default is far beyond what a session carries.
     pub lifetime_kilobytes: Bounded<1_024, 4_294_967_295>,
 }
 
@@ -261,7 +262,7 @@ impl Default for EspConfig {
         Self {
             suites: vec![Aes256Gcm, Aes128Gcm, Aes256Sha256, Aes128Sha256, Aes256Sha1, Aes128Sha1],
             lifetime_seconds: Seconds(28_800),
-            lifetime_kilobytes: Bounded(4_194_304),
+            lifetime_kilobytes: Bounded(4_294_967_295),
         }
     }
 }

@@ -55,6 +55,8 @@ pub struct Config {
     pub l2tp: l2tp::Config,
     /// PPP; the methods come from the policy.
     pub ppp: ppp::ServerConfig,
+    /// Most kilobytes that one ESP SA carries, whatever the client proposes.
+    pub esp_kilobytes: u64,
     /// How often the controllers hear of each live session.
     pub report_interval: Duration,
 }
@@ -502,8 +504,9 @@ impl Machine {
             warn!(peer = %child.peer, "an ESP SA for a peer that is not up");
             return;
         };
-        let inbound = InboundSa::new(&sa_config(child.spi_in, &child.keys_in, child));
-        let outbound = OutboundSa::new(&sa_config(child.spi_out, &child.keys_out, child), &mut self.rng);
+        let kilobytes = child.lifetime_kilobytes.unwrap_or(u64::MAX).min(self.config.esp_kilobytes);
+        let inbound = InboundSa::new(&sa_config(child.spi_in, &child.keys_in, kilobytes));
+        let outbound = OutboundSa::new(&sa_config(child.spi_out, &child.keys_out, kilobytes), &mut self.rng);
         peer.spis.insert(child.spi_in);
         peer.encap = child.udp_encap;
         self.data(ToData::InstallSa(Box::new(InstallSa {
@@ -742,9 +745,9 @@ impl Machine {
     }
 }
 
-fn sa_config(spi: u32, keys: &EspKeys, child: &ike::ChildSa) -> SaConfig {
+fn sa_config(spi: u32, keys: &EspKeys, kilobytes: u64) -> SaConfig {
     let mut config = SaConfig::new(spi, keys.clone());
-    config.limits = config.limits.within_kilobytes(child.lifetime_kilobytes.unwrap_or(0));
+    config.limits = config.limits.within_kilobytes(kilobytes);
     config
 }
 
