@@ -13,7 +13,7 @@ use sallyport_ca::seal::SealKey;
 use sallyport_ca::{
     AltName, Authority, KeyAlgorithm, KeyPair, Profile, RootConfig, Serial, Subject, SystemRandom, pem,
 };
-use sallyport_client::{Auth, Certificate, Client, Event, Phase, Settings};
+use sallyport_client::{Auth, Certificate, Client, Event, Settings};
 use sallyport_crypto::mschap;
 use sallyport_gateway::app::credentials;
 use sallyport_gateway::clock::Clock;
