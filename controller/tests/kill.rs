@@ -1,7 +1,7 @@
 //! `kill -9` under load, many times: what was acknowledged is there after each start.
 //!
 //! The test runs itself as a child: the child starts a controller on the state folder, checks what the parent knows to be
-//! acknowledged, then adds pools and passwords as fast as it can and prints each acknowledgement. The parent kills it at a
+//! acknowledged, then adds users as fast as it can and prints each acknowledgement. The parent kills it at a
 //! random moment.
 
 mod common;
@@ -12,7 +12,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use sallyport_controller::{Controller, Running};
+use sallyport_controller::{Controller, PasswordsConfig, Running};
 use sallyport_proto::v1;
 
 /// Set for the child: the state folder.
@@ -31,14 +31,14 @@ fn child(state: &Path) -> Child {
         .expect("starts the child")
 }
 
-/// Pools that exist, from a listing.
-async fn pools(running: &Running, state: &Path) -> BTreeSet<u32> {
+/// Users that exist, from a listing.
+async fn users(running: &Running, state: &Path) -> BTreeSet<u32> {
     let mut operator = common::operator(state, running.grpc_address()).await;
     let (mut found, mut page_token) = (BTreeSet::new(), String::new());
     loop {
-        let request = v1::ListPoolsRequest { page_size: 1_000, page_token };
-        let page = operator.list_pools(request).await.expect("pools").into_inner();
-        found.extend(page.pools.iter().map(|p| p.name.trim_start_matches('p').parse::<u32>().expect("a number")));
+        let request = v1::ListUsersRequest { page_size: 1_000, page_token, ..Default::default() };
+        let page = operator.list_users(request).await.expect("users").into_inner();
+        found.extend(page.users.iter().map(|u| u.name.trim_start_matches('u').parse::<u32>().expect("a number")));
         page_token = page.next_page_token;
         if page_token.is_empty() {
             return found;
@@ -53,9 +53,10 @@ async fn pools(running: &Running, state: &Path) -> BTreeSet<u32> {
 async fn the_child() {
     let Some(state) = std::env::var_os(CHILD).map(std::path::PathBuf::from) else { return };
     let mut config = common::config();
+    config.passwords = PasswordsConfig { argon2_memory_kib: 8, argon2_passes: 1, argon2_parallel: 2 };
     config.storage.snapshot_every = 100; // snapshots and purges in the middle of it all
     let running = Controller::start(config, &state).await.expect("starts");
-    let there = pools(&running, &state).await;
+    let there = users(&running, &state).await;
     // One line with everything that is there, then one for each acknowledgement.
     let list: Vec<String> = there.iter().map(ToString::to_string).collect();
     println!("\nTHERE {}", list.join(","));
@@ -67,18 +68,8 @@ async fn the_child() {
                 let mut operator = common::operator(&state, address).await;
                 for i in 0.. {
                     let n = next + writer + 4 * i;
-                    let network = format!("10.{}.{}.{}/30", n >> 14 & 255, n >> 6 & 255, (n & 63) << 2);
-                    let request =
-                        v1::AddPoolRequest { name: format!("p{n}"), networks: vec![network], ..Default::default() };
-                    match operator.add_pool(request).await {
-                        Ok(_) => println!("\nACK {n}"),
-                        // The bound on pools; keep writing something else until the end comes.
-                        Err(status) if status.code() == tonic::Code::ResourceExhausted => {
-                            let psk = Some(v1::Secret::new("correct horse battery"));
-                            operator.set_psk(v1::SetPskRequest { psk }).await.expect("sets");
-                        }
-                        Err(status) => panic!("{status}"),
-                    }
+                    common::add_user(&mut operator, &format!("u{n}"), "open sesame").await;
+                    println!("\nACK {n}");
                 }
             })
         })
@@ -134,7 +125,7 @@ fn nothing_acknowledged_is_lost_by_kill_9() {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     runtime.block_on(async {
         let running = Controller::start(common::config(), &state).await.expect("starts");
-        let there = pools(&running, &state).await;
+        let there = users(&running, &state).await;
         assert!(there.is_superset(&acknowledged), "lost: {:?}", acknowledged.difference(&there));
         running.shutdown().await;
     });
@@ -145,7 +136,7 @@ fn nothing_acknowledged_is_lost_by_kill_9() {
 #[allow(clippy::print_stdout, reason = "shown with --nocapture")]
 fn println_summary(kills: u32, during_start: u32, acknowledged: usize) {
     println!(
-        "{kills} kills ({during_start} before the start was complete), {acknowledged} pools acknowledged, none lost"
+        "{kills} kills ({during_start} before the start was complete), {acknowledged} users acknowledged, none lost"
     );
 }
 
