@@ -56,7 +56,8 @@ pub struct Config {
     pub phase2_lifetime: Duration,
     /// The longest that we keep an ESP SA, whatever was proposed.
     pub phase2_lifetime_max: Duration,
-    /// Kilobytes of an ESP SA that we propose; the data plane keeps count.
+    /// Kilobytes of an ESP SA that we propose, and the most that one carries, whatever was proposed; the data plane
+    /// keeps count.
     pub phase2_kilobytes: Option<u32>,
     /// Silence after which a peer that announced DPD is asked (RFC 3706); zero is never.
     pub dpd_delay: Duration,

@@ -362,7 +362,13 @@ impl Endpoint {
             client_port,
             gateway_port,
             lifetime: self.lifetime(t.lifetimes.seconds, self.config.phase2_lifetime_max),
-            lifetime_kilobytes: t.lifetimes.kilobytes.filter(|k| *k > 0),
+            lifetime_kilobytes: t
+                .lifetimes
+                .kilobytes
+                .filter(|k| *k > 0)
+                .into_iter()
+                .chain(self.config.phase2_kilobytes.map(u64::from))
+                .min(),
             role: x.role,
             replaces,
         })
