@@ -123,7 +123,6 @@ impl Gateway {
             ike: base.clone(),
             l2tp: l2tp_config(&config),
             ppp: server.clone(),
-            esp_kilobytes: config.esp.lifetime_kilobytes.get(),
             report_interval: Duration::from_millis(u64::from(registered.report_interval_ms.max(1_000))),
         };
         let mut machine = Machine::new(machine_config, random()?, clock.now());

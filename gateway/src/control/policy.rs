@@ -242,7 +242,8 @@ pub fn ike_config(ike: &IkeConfig, esp: &EspConfig) -> ike::Config {
         nat_t_port: ike.nat_t_port,
         phase1_lifetime_max: ike.lifetime_seconds.duration(),
         phase2_lifetime_max: esp.lifetime_seconds.duration(),
-        phase2_kilobytes: u32::try_from(esp.lifetime_kilobytes.get()).ok(),
+        // The largest value is no limit: the sequence numbers end before it.
+        phase2_kilobytes: u32::try_from(esp.lifetime_kilobytes.get()).ok().filter(|k| *k < u32::MAX),
         dpd_delay: ike.dpd_delay_seconds.duration(),
         dpd_timeout: ike.dpd_timeout_seconds.duration(),
         limits: ike::Limits {

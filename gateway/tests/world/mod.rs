@@ -176,7 +176,6 @@ impl World {
             ike: config,
             l2tp: l2tp::Config::default(),
             ppp: ppp::ServerConfig::default(),
-            esp_kilobytes: u64::MAX,
             report_interval: Duration::from_secs(60),
         };
         change(&mut config);

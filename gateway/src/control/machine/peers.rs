@@ -1,0 +1,176 @@
+//! IKE's side: peers and their ESP SAs.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+
+use sallyport_base::{Instant, PeerId};
+use sallyport_crypto::suite::EspKeys;
+use sallyport_esp::{InboundSa, OutboundSa, SaConfig};
+use sallyport_ike as ike;
+use sallyport_ppp as ppp;
+use sallyport_proto::v1;
+use tracing::{info, warn};
+
+use super::{Machine, Output, Peer};
+use crate::control::audit::Who;
+use crate::link::{InstallSa, OuterPath, ToData};
+
+impl Machine {
+    pub(super) fn handle_ike(&mut self, now: Instant, output: ike::Output) {
+        match output {
+            ike::Output::Transmit { local, remote, bytes } => self.data(ToData::SendIke { local, remote, bytes }),
+            ike::Output::Job { id, job } => self.out.push_back(Output::Job(id, job)),
+            // A gateway behind a NAT is reached through a fixed mapping: there is nothing to keep alive.
+            ike::Output::Keepalive { .. } => {}
+            ike::Output::Event(event) => self.handle_ike_event(now, event),
+        }
+    }
+
+    pub(super) fn handle_ike_event(&mut self, now: Instant, event: ike::Event) {
+        match event {
+            ike::Event::PeerUp(up) => self.peer_up(up),
+            ike::Event::PeerRekeyed { peer, token } => {
+                info!(%peer, "ISAKMP SA rekeyed");
+                // The machine may have a newer certificate by now: its revocation must find the peer.
+                if let (Some(serial), Some(p)) = (self.certificates.remove(&token), self.peers.get_mut(&peer)) {
+                    if let Some(machine) = &mut p.who.machine {
+                        machine.certificate_serial.clone_from(&serial);
+                    }
+                    p.certificate_serial = serial;
+                }
+            }
+            ike::Event::PeerMoved { peer, local, remote } => {
+                self.peer_moved(peer, local, remote);
+                // Where the peer is changes; how its ESP travels was negotiated.
+                let encap = self.peers.get(&peer).is_none_or(|p| p.encap);
+                self.data(ToData::MovePeer { peer, path: OuterPath { local, remote, encap } });
+            }
+            ike::Event::ChildPrepared(child) => self.install(&child, false),
+            ike::Event::ChildUp(child) => {
+                let known = self.peers.get(&child.peer).is_some_and(|p| p.spis.contains(&child.spi_in));
+                if known {
+                    self.data(ToData::SwitchOutbound { spi_in: child.spi_in });
+                } else {
+                    self.install(&child, true);
+                }
+                if let Some(peer) = self.peers.get_mut(&child.peer) {
+                    peer.suite = child.suite.to_string();
+                }
+                info!(
+                    peer = %child.peer, spi_in = format_args!("{:08x}", child.spi_in), suite = %child.suite,
+                    encap = child.udp_encap, replaces = child.replaces.is_some(), "ESP SA up"
+                );
+            }
+            ike::Event::ChildDown { peer, spi_in, reason } => {
+                let installed = self.peers.get_mut(&peer).is_some_and(|p| p.spis.remove(&spi_in));
+                if installed {
+                    info!(%peer, spi_in = format_args!("{spi_in:08x}"), %reason, "ESP SA down");
+                    self.data(ToData::RemoveSa { spi_in });
+                }
+            }
+            ike::Event::PeerDown { peer, reason } => {
+                info!(%peer, %reason, "peer gone");
+                self.down_reasons.insert(peer, reason);
+                self.l2tp.peer_gone(now, peer);
+                while let Some(output) = self.l2tp.poll_output() {
+                    self.handle_l2tp(now, output);
+                }
+                self.down_reasons.remove(&peer);
+                self.peers.remove(&peer);
+                self.data(ToData::RemovePeer { peer });
+            }
+            ike::Event::Refused(r) => {
+                let mut who = r.peer.and_then(|p| self.peers.get(&p)).map(|p| p.who.clone()).unwrap_or_default();
+                who.remote = r.remote.to_string();
+                if let Some(identity) = r.identity {
+                    who.claimed_identity = identity;
+                }
+                let phase = match r.phase {
+                    ike::Phase::QuickMode => v1::Phase::IkeQuickMode,
+                    ike::Phase::MainMode | ike::Phase::Other => v1::Phase::IkeMainMode,
+                };
+                let cause = match r.suppressed {
+                    0 => r.cause,
+                    n => format!("{} ({n} more refusals of strangers before this one are not listed)", r.cause),
+                };
+                self.refused(None, &who, phase, cause, r.remedy);
+            }
+        }
+    }
+
+    pub(super) fn peer_up(&mut self, up: ike::PeerUp) {
+        // What it proved counts, not what is left of it here: without its serial a machine is let in by no controller.
+        let auth = match up.method {
+            ike::AuthMethod::PreSharedKey => v1::MachineAuth::Psk,
+            ike::AuthMethod::Signature(_) => v1::MachineAuth::Certificate,
+        };
+        let certificate_serial = self.certificates.remove(&up.token).unwrap_or_default();
+        info!(
+            peer = %up.peer, remote = %up.remote, name = up.name, transform = up.transform, behind_nat = up.behind_nat,
+            "ISAKMP SA up"
+        );
+        let who = Who {
+            remote: up.remote.to_string(),
+            machine: Some(v1::MachineIdentity {
+                auth: auth.into(),
+                name: up.name,
+                certificate_serial: certificate_serial.clone(),
+            }),
+            claimed_identity: up.id.to_string(),
+            user: String::new(),
+        };
+        let (suite, spis) = (String::new(), BTreeSet::new());
+        let peer = Peer { who, local: up.local, suite, certificate_serial, spis, encap: true };
+        self.peers.insert(up.peer, peer);
+    }
+
+    pub(super) fn install(&mut self, child: &ike::ChildSa, activate: bool) {
+        let Some(peer) = self.peers.get_mut(&child.peer) else {
+            warn!(peer = %child.peer, "an ESP SA for a peer that is not up");
+            return;
+        };
+        let kilobytes = child.lifetime_kilobytes.unwrap_or(0);
+        let inbound = InboundSa::new(&sa_config(child.spi_in, &child.keys_in, kilobytes));
+        let outbound = OutboundSa::new(&sa_config(child.spi_out, &child.keys_out, kilobytes), &mut self.rng);
+        peer.spis.insert(child.spi_in);
+        peer.encap = child.udp_encap;
+        self.data(ToData::InstallSa(Box::new(InstallSa {
+            peer: child.peer,
+            spi_in: child.spi_in,
+            spi_out: child.spi_out,
+            inbound,
+            outbound,
+            path: OuterPath { local: child.local, remote: child.remote, encap: child.udp_encap },
+            activate,
+        })));
+    }
+
+    pub(super) fn peer_moved(&mut self, peer: PeerId, local: SocketAddr, remote: SocketAddr) {
+        if let Some(p) = self.peers.get_mut(&peer) {
+            info!(%peer, from = p.who.remote, to = %remote, "a peer moved");
+            p.local = local;
+            p.who.remote = remote.to_string();
+            for session in self.sessions.values_mut().filter(|s| s.info.peer == peer) {
+                session.who.remote = remote.to_string();
+            }
+        }
+    }
+
+    /// Ends everything of a peer: its links say goodbye, then IKE deletes its SAs.
+    pub(super) fn drop_peer(&mut self, now: Instant, peer: PeerId, reason: ppp::CloseReason) {
+        let ids: Vec<u16> = self.sessions.iter().filter(|(_, s)| s.info.peer == peer).map(|(id, _)| *id).collect();
+        for id in ids {
+            if let Some(session) = self.sessions.get_mut(&id) {
+                session.link.close(now, reason.clone());
+            }
+            self.pump_link(now, id);
+        }
+        self.ike.disconnect(now, peer, "the certificate was revoked");
+    }
+}
+
+fn sa_config(spi: u32, keys: &EspKeys, kilobytes: u64) -> SaConfig {
+    let mut config = SaConfig::new(spi, keys.clone());
+    config.limits = config.limits.within_kilobytes(kilobytes);
+    config
+}
