@@ -7,7 +7,7 @@ use std::time::Duration;
 use sallyport_ca::KeyAlgorithm;
 use sallyport_client::{Auth, Event, Phase};
 use sallyport_proto::v1;
-use world::{PSK, Pki, World, settings};
+use world::{PSK, Pki, REQUEST, World, settings};
 use zeroize::Zeroizing;
 
 #[test]
@@ -123,4 +123,15 @@ fn a_rekey_of_the_esp_sa_loses_no_packet() {
     }
     assert!(w.events.iter().filter(|e| matches!(e, Event::Rekeyed)).count() >= 1, "{:?}", w.events);
     assert!(!w.is_down(), "{:?}", w.events.last());
+}
+
+#[test]
+fn a_machine_that_the_controllers_turn_away_is_recorded_under_their_id() {
+    let pki = Pki::new("Root");
+    let mut w = World::new(&pki, settings(pki.laptop(KeyAlgorithm::EcdsaP256), "wonderland", true));
+    w.refuse_machines = true;
+    w.run(Duration::from_secs(120), |w| !w.attempts.is_empty());
+    assert_eq!(w.attempts.len(), 1);
+    assert_eq!((w.attempts[0].id.as_slice(), w.attempts[0].phase()), (&REQUEST[..], v1::Phase::IkeMainMode));
+    assert!(w.attempts[0].cause.contains("revoked"), "{}", w.attempts[0].cause);
 }

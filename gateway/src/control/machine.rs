@@ -86,6 +86,8 @@ pub struct Machine {
     /// Serials of verified certificates by the token that IKE hands back, until their peer is up.
     certificates: BTreeMap<u64, String>,
     next_token: u64,
+    /// Under which id the controllers recorded the refusal that IKE is being told of.
+    recorded: Option<[u8; 16]>,
     /// Why peers that are being taken down go, for the records of their sessions.
     down_reasons: BTreeMap<PeerId, ike::DownReason>,
     /// Which session asked which question.
@@ -113,6 +115,7 @@ impl Machine {
             scheduled: BTreeMap::new(),
             certificates: BTreeMap::new(),
             next_token: 1,
+            recorded: None,
             down_reasons: BTreeMap::new(),
             questions: BTreeMap::new(),
             next_question: 1,
@@ -200,6 +203,20 @@ impl Machine {
     pub fn handle_job(&mut self, now: Instant, id: ike::JobId, answer: ike::Answer) {
         self.ike.handle_answer(now, id, answer);
         self.pump(now);
+    }
+
+    /// The controllers refused a peer, and recorded it under `request_id`: our record of it has the same id, and is dropped
+    /// there as the second one.
+    pub fn handle_not_admitted(
+        &mut self,
+        now: Instant,
+        id: ike::JobId,
+        refusal: ike::VerifyRefusal,
+        request_id: [u8; 16],
+    ) {
+        self.recorded = Some(request_id);
+        self.handle_job(now, id, ike::Answer::Refused(refusal));
+        self.recorded = None;
     }
 
     /// The certificate of a peer was verified and admitted under this name.

@@ -112,13 +112,13 @@ impl Runner {
         let now = self.clock.now();
         match done {
             Done::Answer(id, answer) => self.machine.handle_job(now, id, answer),
-            Done::Admit(id, candidate) => {
-                let question = admissions.ask(id, &candidate);
-                match request(&candidate) {
-                    Ok(request) => self.controllers.admit(question, request),
-                    Err(e) => self.machine.handle_job(now, id, ike::Answer::Failed(e.to_string())),
+            Done::Admit(id, candidate) => match crate::clock::random::<16>() {
+                Ok(request_id) => {
+                    let question = admissions.ask(id, &candidate, request_id);
+                    self.controllers.admit(question, request(&candidate, request_id));
                 }
-            }
+                Err(e) => self.machine.handle_job(now, id, ike::Answer::Failed(e.to_string())),
+            },
         }
     }
 
@@ -132,16 +132,19 @@ impl Runner {
                 self.machine.handle_decision(now, question, decision);
             }
             FromController::Admitted { question, decision } => {
-                let Some((id, serial)) = admissions.take(question) else { return };
+                let Some((id, serial, request_id)) = admissions.take(question) else { return };
                 use v1::admit_peer_response::Decision;
-                let refused = |cause, remedy| ike::Answer::Refused(ike::VerifyRefusal { name: None, cause, remedy });
                 match decision {
                     Ok(Decision::Admitted(admitted)) => self.machine.handle_verified(now, id, admitted.name, serial),
-                    Ok(Decision::Refused(r)) => self.machine.handle_job(now, id, refused(r.cause, r.remedy)),
+                    Ok(Decision::Refused(r)) => {
+                        let refusal = ike::VerifyRefusal { name: None, cause: r.cause, remedy: r.remedy };
+                        self.machine.handle_not_admitted(now, id, refusal, request_id);
+                    }
                     Err(cause) => {
                         let cause = format!("no decision on the machine's certificate: {cause}");
                         let remedy = "look at the controllers: `sallyport status`, and at the network to them".into();
-                        self.machine.handle_job(now, id, refused(cause, remedy));
+                        let refusal = ike::VerifyRefusal { name: None, cause, remedy };
+                        self.machine.handle_job(now, id, ike::Answer::Refused(refusal));
                     }
                 }
             }
@@ -181,31 +184,32 @@ impl Runner {
 /// Questions about machines that the controllers have not answered.
 #[derive(Default)]
 struct Admissions {
-    open: std::collections::BTreeMap<u64, (ike::JobId, String)>,
+    /// Job, serial number and the id of the request.
+    open: std::collections::BTreeMap<u64, (ike::JobId, String, [u8; 16])>,
     next: u64,
 }
 
 impl Admissions {
-    fn ask(&mut self, id: ike::JobId, candidate: &Candidate) -> u64 {
+    fn ask(&mut self, id: ike::JobId, candidate: &Candidate, request_id: [u8; 16]) -> u64 {
         self.next += 1;
-        self.open.insert(self.next, (id, candidate.certificate.serial.to_string()));
+        self.open.insert(self.next, (id, candidate.certificate.serial.to_string(), request_id));
         self.next
     }
 
-    fn take(&mut self, question: u64) -> Option<(ike::JobId, String)> {
+    fn take(&mut self, question: u64) -> Option<(ike::JobId, String, [u8; 16])> {
         self.open.remove(&question)
     }
 }
 
-fn request(candidate: &Candidate) -> Result<v1::AdmitPeerRequest, crate::clock::NoRandomness> {
+fn request(candidate: &Candidate, request_id: [u8; 16]) -> v1::AdmitPeerRequest {
     let certificate = &candidate.certificate;
-    Ok(v1::AdmitPeerRequest {
+    v1::AdmitPeerRequest {
         member: None,
-        request_id: crate::clock::random::<16>()?.to_vec(),
+        request_id: request_id.to_vec(),
         certificate_serial: certificate.serial.to_string(),
         fingerprint: certificate.fingerprint.0.to_vec(),
         subject: certificate.subject.clone(),
         remote: candidate.remote.to_string(),
         claimed_identity: candidate.identity.clone(),
-    })
+    }
 }

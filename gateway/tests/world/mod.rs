@@ -30,6 +30,7 @@ use sallyport_gateway::data::transmit::{Carrier, Group, OutsideDevice, TransmitB
 use sallyport_gateway::identity::{Identity, IkeIdentity};
 use sallyport_gateway::link::FromData;
 use sallyport_gateway::net::Role;
+use sallyport_ike::VerifyRefusal;
 use sallyport_l2tp as l2tp;
 use sallyport_ppp as ppp;
 use sallyport_proto::v1;
@@ -40,6 +41,7 @@ pub const LAPTOP: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
 pub const LEASE: Ipv4Addr = Ipv4Addr::new(10, 88, 1, 2);
 pub const ROUTER: Ipv4Addr = Ipv4Addr::new(10, 88, 1, 1);
 pub const SERVER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 10);
+pub const REQUEST: [u8; 16] = [5; 16];
 pub const PSK: &[u8] = b"a shared secret of the test";
 
 /// Datagrams of the gateway on their way.
@@ -119,6 +121,8 @@ pub struct World {
     pub delivered: Vec<Vec<u8>>,
     pub attempts: Vec<v1::Attempt>,
     pub sessions: Vec<v1::SessionReport>,
+    /// Whether the controllers turn every machine away, under the id [`REQUEST`].
+    pub refuse_machines: bool,
     /// Whether the laptop has been switched off.
     pub gone: bool,
 }
@@ -193,6 +197,7 @@ impl World {
             delivered: Vec::new(),
             attempts: Vec::new(),
             sessions: Vec::new(),
+            refuse_machines: false,
             gone: false,
         }
     }
@@ -280,6 +285,12 @@ impl World {
                 assert!(self.jobs.submit(id, job).is_none());
                 match self.results.blocking_recv().unwrap() {
                     Done::Answer(id, answer) => self.machine.handle_job(self.now, id, answer),
+                    Done::Admit(id, _) if self.refuse_machines => self.machine.handle_not_admitted(
+                        self.now,
+                        id,
+                        VerifyRefusal { name: None, cause: "revoked".into(), remedy: "enroll anew".into() },
+                        REQUEST,
+                    ),
                     Done::Admit(id, candidate) => self.machine.handle_verified(
                         self.now,
                         id,

@@ -93,7 +93,8 @@ impl Machine {
                     0 => r.cause,
                     n => format!("{} ({n} more refusals of strangers before this one are not listed)", r.cause),
                 };
-                self.refused(None, &who, phase, cause, r.remedy);
+                let recorded = self.recorded.take();
+                self.refused(recorded, &who, phase, cause, r.remedy);
             }
         }
     }
