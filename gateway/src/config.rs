@@ -227,8 +227,10 @@ impl Default for IkeConfig {
 #[serde(rename_all = "kebab-case")]
 pub enum EspSuiteName {
     /// AES-GCM with a 256-bit key and a 16-byte ICV (RFC 4106).
+    #[serde(rename = "aes256gcm16")]
     Aes256Gcm,
     /// AES-GCM with a 128-bit key and a 16-byte ICV.
+    #[serde(rename = "aes128gcm16")]
     Aes128Gcm,
     /// AES-CBC, 256 bits, HMAC-SHA2-256-128 (RFC 3602, RFC 4868).
     Aes256Sha256,

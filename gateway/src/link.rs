@@ -259,6 +259,14 @@ pub enum FromData {
         /// Our SPI of the pair.
         spi_in: u32,
     },
+    /// A pair of SAs is at its end: nothing passes through it any more. Said about once a second while packets come
+    /// that it would have carried.
+    SaHardLimit {
+        /// Whose.
+        peer: PeerId,
+        /// Our SPI of the pair.
+        spi_in: u32,
+    },
     /// An authenticated packet, newer than all before, came from new outer addresses (RFC 3947 §5). The data plane
     /// already sends there.
     PeerMoved {
@@ -370,14 +378,15 @@ impl AsFd for ToDataReceiver {
 
 /// Where a worker puts what the control plane is to know.
 pub trait ToControl {
-    /// Hands `message` over, or drops and counts it when there is no room. Never waits.
-    fn tell(&mut self, message: FromData);
+    /// Hands `message` over, or drops and counts it when there is no room, and says `false`. Never waits.
+    fn tell(&mut self, message: FromData) -> bool;
 }
 
 /// For tests and benchmarks.
 impl ToControl for Vec<FromData> {
-    fn tell(&mut self, message: FromData) {
+    fn tell(&mut self, message: FromData) -> bool {
         self.push(message);
+        true
     }
 }
 
@@ -389,12 +398,14 @@ pub struct FromDataSender {
 }
 
 impl ToControl for FromDataSender {
-    fn tell(&mut self, message: FromData) {
+    fn tell(&mut self, message: FromData) -> bool {
         // IKE is what strangers can send. It may fill half of the queue; the rest is for peers that have an SA.
         let stranger = matches!(message, FromData::IkeDatagram { .. });
-        if (stranger && self.queue.capacity() <= FROM_DATA_QUEUE / 2) || self.queue.try_send(message).is_err() {
+        let told = !(stranger && self.queue.capacity() <= FROM_DATA_QUEUE / 2) && self.queue.try_send(message).is_ok();
+        if !told {
             self.stats.from_data_dropped.fetch_add(1, Ordering::Relaxed);
         }
+        told
     }
 }
 

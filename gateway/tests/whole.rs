@@ -135,3 +135,14 @@ fn a_machine_that_the_controllers_turn_away_is_recorded_under_their_id() {
     assert_eq!((w.attempts[0].id.as_slice(), w.attempts[0].phase()), (&REQUEST[..], v1::Phase::IkeMainMode));
     assert!(w.attempts[0].cause.contains("revoked"), "{}", w.attempts[0].cause);
 }
+
+#[test]
+fn a_gateway_that_was_given_up_hangs_up_at_once() {
+    let pki = Pki::new("Root");
+    let mut w = World::new(&pki, settings(pki.laptop(KeyAlgorithm::EcdsaP256), "wonderland", true));
+    w.connect();
+    w.machine.handle_given_up(w.now);
+    w.run(Duration::from_secs(10), World::is_down);
+    assert!(w.is_down());
+    assert_eq!(w.machine.vitals().live_sessions, 0);
+}

@@ -66,6 +66,15 @@ impl Caller {
     }
 }
 
+/// Whether the certificate of a connection is good for any call at all.
+pub(super) fn opens_a_service(core: &Core, peer: &Peer) -> bool {
+    let Some((serial, fingerprint)) = &peer.certificate else { return false };
+    let (state, now_ms) = (core.node.shared().read(), core.clock.unix_ms());
+    [v1::CertificateProfile::GatewayLink, v1::CertificateProfile::Operator]
+        .into_iter()
+        .any(|profile| Caller::check(&state, now_ms, serial, Some(fingerprint), profile).is_ok())
+}
+
 const fn name_of(profile: v1::CertificateProfile) -> &'static str {
     use v1::CertificateProfile as P;
     match profile {

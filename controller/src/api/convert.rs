@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use sallyport_ca::{KeyAlgorithm, Profile};
+use sallyport_crypto::proposal;
 use sallyport_proto::v1;
 use tonic::Status;
 
@@ -11,6 +12,9 @@ use crate::state::{CertificateRow, PoolRow, SettingsRow, State, UserRow};
 
 /// Entries of a page when nothing is asked for, and at most.
 const PAGE: (usize, usize) = (100, 1_000);
+
+/// Most proposals of IKE, and of ESP: more than there are.
+const MAX_PROPOSALS: usize = 128;
 
 /// How many entries a page holds.
 pub(super) fn page_size(asked: u32) -> usize {
@@ -223,15 +227,15 @@ pub(super) fn settings_row(settings: v1::Settings) -> Result<SettingsRow, Status
         );
     }
     let ike = settings.ike.unwrap_or_default();
-    for (field, list) in [("ike_proposals", &ike.ike_proposals), ("esp_proposals", &ike.esp_proposals)] {
-        let fits = |p: &String| {
-            (1..=64).contains(&p.len()) && p.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
-        };
-        if list.len() > 32 || !list.iter().all(fits) {
-            return Err(Status::invalid_argument(format!(
-                "{field}: at most 32 proposals such as aes256-sha256-modp2048 or aes256gcm16"
-            )));
-        }
+    if ike.ike_proposals.len() > MAX_PROPOSALS || ike.esp_proposals.len() > MAX_PROPOSALS {
+        return Err(Status::invalid_argument(format!("at most {MAX_PROPOSALS} proposals of each kind")));
+    }
+    let wrong = |field: &str, why: String| Status::invalid_argument(format!("{field}: {why}"));
+    for text in &ike.ike_proposals {
+        proposal::ike(text).map_err(|why| wrong("ike_proposals", why))?;
+    }
+    for text in &ike.esp_proposals {
+        proposal::esp(text).map_err(|why| wrong("esp_proposals", why))?;
     }
     if ike.dpd_timeout_s != 0 && ike.dpd_timeout_s < ike.dpd_delay_s {
         return bad("dpd_timeout_s must not be less than dpd_delay_s");

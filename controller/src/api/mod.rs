@@ -5,6 +5,7 @@ mod convert;
 mod error;
 mod gateway;
 mod operator;
+mod places;
 pub(crate) mod server;
 mod tls;
 mod watch;

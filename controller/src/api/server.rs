@@ -13,15 +13,16 @@ use sallyport_proto::v1::gateway_server::GatewayServer;
 use sallyport_proto::v1::operator_server::OperatorServer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
 use tonic::transport::server::Connected;
 
-use super::Tls;
 use super::gateway::GatewayService;
 use super::operator::OperatorService;
+use super::places::{Place, Places};
+use super::{Tls, caller};
 use crate::app::Core;
 use crate::metrics::Connection;
 
@@ -47,7 +48,7 @@ pub(crate) struct Peer {
 struct Conn {
     stream: TlsStream<TcpStream>,
     peer: Peer,
-    _place: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 impl Connected for Conn {
@@ -118,7 +119,7 @@ pub(crate) async fn serve(listener: TcpListener, core: Arc<Core>, tls: Arc<Tls>,
 }
 
 async fn accept(listener: TcpListener, core: Arc<Core>, tls: Arc<Tls>, ready: mpsc::Sender<io::Result<Conn>>) {
-    let places = Arc::new(Semaphore::new(core.config.limits.connections));
+    let places = Places::new(core.config.limits.connections);
     let patience = Duration::from_millis(core.config.limits.handshake_ms);
     loop {
         let (stream, remote) = match listener.accept().await {
@@ -129,7 +130,7 @@ async fn accept(listener: TcpListener, core: Arc<Core>, tls: Arc<Tls>, ready: mp
                 continue;
             }
         };
-        let Ok(place) = places.clone().try_acquire_owned() else {
+        let Some(place) = places.arrive(remote.ip()) else {
             core.metrics.connection(Connection::TooMany);
             continue; // closes it
         };
@@ -138,8 +139,14 @@ async fn accept(listener: TcpListener, core: Arc<Core>, tls: Arc<Tls>, ready: mp
             let _ = stream.set_nodelay(true); // slower at worst
             match tokio::time::timeout(patience, tls.acceptor().accept(stream)).await {
                 Ok(Ok(stream)) => {
-                    core.metrics.connection(Connection::Accepted);
                     let peer = Peer { remote, certificate: certificate_of(&stream) };
+                    let serial = peer.certificate.as_ref().map_or("", |(serial, _)| serial);
+                    let Some(place) = place.settle(serial, caller::opens_a_service(&core, &peer)) else {
+                        core.metrics.connection(Connection::TooMany);
+                        tracing::warn!(%remote, serial, "refused a connection: its certificate holds too many");
+                        return;
+                    };
+                    core.metrics.connection(Connection::Accepted);
                     let _ = ready.send(Ok(Conn { stream, peer, _place: place })).await; // gone when we stop
                 }
                 Ok(Err(e)) => {

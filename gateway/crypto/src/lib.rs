@@ -12,6 +12,7 @@
 //! | [`dh`] | Diffie-Hellman groups | RFC 2409, RFC 3526, RFC 5903 |
 //! | [`sign`] | signatures of IKEv1 | RFC 2409 §5.1, RFC 4754 |
 //! | [`mschap`] | MS-CHAPv2 and CHAP-MD5 | RFC 2759, RFC 1994 |
+//! | [`proposal`] | suites as operators write them | |
 //! | [`suite`] | names and sizes of ESP transforms | RFC 4106, RFC 4868, ... |
 //!
 //! Secrets are wiped on drop (but see [`gcm`]), are never printed by `Debug`, and are compared in constant time. Private scalars and
@@ -23,6 +24,7 @@ pub mod dh;
 pub mod gcm;
 pub mod hash;
 pub mod mschap;
+pub mod proposal;
 mod rng;
 pub mod sign;
 pub mod suite;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::hash::{DefaultHasher, Hasher};
 use std::net::SocketAddr;
 
-use sallyport_base::{Instant, PeerId};
+use sallyport_base::{Bucket, Instant, PeerId};
 use sallyport_crypto::Rng;
 use sallyport_crypto::dh::DhGroup;
 use sallyport_crypto::suite::EspSuite;
@@ -12,7 +12,7 @@ use sallyport_crypto::suite::EspSuite;
 use crate::config::{Config, CredentialId};
 use crate::embryonic::Embryonics;
 use crate::fragment::{Reassemblies, Taken};
-use crate::gate::{Bucket, Source};
+use crate::gate::Source;
 use crate::header::{Cookie, ExchangeType, Header};
 use crate::message::Message;
 use crate::output::{Answer, DownReason, JobId, Output};
@@ -21,6 +21,7 @@ use crate::proposal::Phase1Transform;
 use crate::queue::TimerQueue;
 use crate::stats::Stats;
 use crate::stranger::{NOTIFY_BURST, NOTIFY_RATE};
+use crate::timer;
 use crate::v1::ipsec_sa::Child;
 use crate::v1::isakmp_sa::{IsakmpSa, SaId};
 use crate::v1::peer::Peer;
@@ -147,7 +148,7 @@ pub struct Endpoint {
 impl Endpoint {
     /// An endpoint without peers. `seed` is 32 bytes from the operating system's generator.
     pub fn new(config: Config, seed: [u8; 32], now: Instant) -> Self {
-        let refusal_gate = Bucket::new(config.limits.refusal_burst, config.limits.refusals_per_second, now);
+        let refusal_gate = Bucket::new(config.limits.refusal_burst, pause(config.limits.refusals_per_second), now);
         Self {
             config,
             rng: Rng::from_seed(seed),
@@ -171,7 +172,7 @@ impl Endpoint {
             refused_order: VecDeque::new(),
             refusal_gate,
             named_gate: refusal_gate,
-            notify_gate: Bucket::new(NOTIFY_BURST, NOTIFY_RATE, now),
+            notify_gate: Bucket::new(NOTIFY_BURST, pause(NOTIFY_RATE), now),
             suppressed: 0,
             next_sa: 0,
             next_peer: 0,
@@ -273,7 +274,7 @@ impl Endpoint {
                 return;
             }
         };
-        match self.reassemblies.take(now, key, fragment, self.config.limits.reassemblies) {
+        match self.reassemblies.take(now, key, Source::of(remote.ip()), fragment, self.config.limits.reassemblies) {
             Taken::Waiting => {}
             Taken::Dropped => self.stats.fragments_dropped += 1,
             Taken::Whole(message) => match Header::split(&message) {
@@ -358,6 +359,22 @@ impl Endpoint {
         self.rekey_child(now, peer, spi_in);
     }
 
+    /// The data plane reached the hard limit of an ESP SA: nothing passes through it any more, and the peer, who counts for
+    /// himself, still sends through it. To be called again, about once a second, for as long as he does.
+    pub fn child_expired(&mut self, now: Instant, spi_in: u32) {
+        self.child_expiring(now, spi_in);
+        let Some(child) = self.children.get_mut(&spi_in) else { return };
+        child.overrun = child.overrun.saturating_add(1);
+        let (peer, replaced, overrun) = (child.peer, child.replaced, child.overrun);
+        if overrun > timer::OVERRUN_TOLD {
+            // Either he does not hear us, or there will be no successor: let him begin anew.
+            self.end_child(now, spi_in, DownReason::Expired);
+        } else if replaced {
+            // Nobody acknowledges a Delete, so this one is told again. Without a successor it would cut the peer off.
+            self.send_delete_children(now, peer, &[spi_in]);
+        }
+    }
+
     /// Ends everything with a peer and tells it so.
     pub fn disconnect(&mut self, now: Instant, peer: PeerId, reason: &str) {
         self.peer_down(now, peer, DownReason::Local(reason.to_owned()), true);
@@ -381,6 +398,11 @@ pub struct Gauges {
     pub jobs: usize,
     /// Timers.
     pub timers: usize,
+}
+
+/// The pause between two things that happen `per_second` times.
+fn pause(per_second: u32) -> core::time::Duration {
+    core::time::Duration::from_secs(1).checked_div(per_second).unwrap_or(core::time::Duration::MAX)
 }
 
 /// An IPv4 address that a dual-stack socket shows as IPv6 is an IPv4 address.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use sallyport_base::Instant;
 
+use crate::gate::Source;
 use crate::header::{Cookie, HEADER_LEN, Header, MAX_MESSAGE_LEN};
 use crate::message::assemble;
 use crate::payload::{ChainWriter, Fragment, PayloadType};
@@ -14,6 +15,9 @@ pub(crate) const MAX_FRAGMENTS: u8 = 32;
 
 /// Most that all messages which are being put together take, in bytes; the oldest makes room.
 const MAX_TOTAL: usize = 16 << 20;
+
+/// Most messages that are being put together for one source. A whole office may return behind one address.
+const MAX_PER_SOURCE: u16 = 128;
 
 /// Data in each piece that we send: with IPv6, UDP, the non-ESP marker and the headers it makes 1280 bytes.
 const PIECE: usize = 1280 - 40 - 8 - 4 - HEADER_LEN - 8;
@@ -26,6 +30,7 @@ struct Reassembly {
     bytes: usize,
     last: Option<u8>,
     began: Instant,
+    source: Source,
     /// For finding the oldest.
     order: u64,
 }
@@ -35,6 +40,7 @@ struct Reassembly {
 pub(crate) struct Reassemblies {
     open: BTreeMap<(Cookie, Cookie), Reassembly>,
     by_age: BTreeMap<u64, (Cookie, Cookie)>,
+    by_source: BTreeMap<Source, u16>,
     next: u64,
     bytes: usize,
 }
@@ -52,7 +58,14 @@ pub(crate) enum Taken {
 
 impl Reassemblies {
     /// Takes a piece. `max` bounds how many messages are put together at once.
-    pub(crate) fn take(&mut self, now: Instant, key: (Cookie, Cookie), f: &Fragment<'_>, max: usize) -> Taken {
+    pub(crate) fn take(
+        &mut self,
+        now: Instant,
+        key: (Cookie, Cookie),
+        source: Source,
+        f: &Fragment<'_>,
+        max: usize,
+    ) -> Taken {
         self.expire(now);
         if f.number > MAX_FRAGMENTS || f.data.is_empty() {
             return Taken::Dropped;
@@ -62,14 +75,19 @@ impl Reassemblies {
             self.forget(key);
         }
         if !self.open.contains_key(&key) {
+            // One that knows cookies of ours has shown where it is: it may not push others out.
+            if self.by_source.get(&source).is_some_and(|n| *n >= MAX_PER_SOURCE) {
+                return Taken::Dropped;
+            }
             while self.open.len() >= max.max(1) {
                 let Some(oldest) = self.by_age.first_key_value().map(|(_, k)| *k) else { break };
                 self.forget(oldest);
             }
             self.next += 1;
             self.by_age.insert(self.next, key);
-            let fresh =
-                Reassembly { id: f.id, pieces: BTreeMap::new(), bytes: 0, last: None, began: now, order: self.next };
+            *self.by_source.entry(source).or_default() += 1;
+            let (id, order) = (f.id, self.next);
+            let fresh = Reassembly { id, pieces: BTreeMap::new(), bytes: 0, last: None, began: now, source, order };
             self.open.insert(key, fresh);
         }
         while self.bytes + f.data.len() > MAX_TOTAL {
@@ -107,6 +125,12 @@ impl Reassemblies {
         if let Some(r) = self.open.remove(&key) {
             self.by_age.remove(&r.order);
             self.bytes = self.bytes.saturating_sub(r.bytes);
+            if let Some(n) = self.by_source.get_mut(&r.source) {
+                *n = n.saturating_sub(1);
+                if *n == 0 {
+                    self.by_source.remove(&r.source);
+                }
+            }
         }
     }
 
@@ -160,6 +184,10 @@ mod tests {
         }
     }
 
+    fn source(n: u8) -> Source {
+        Source::of([192, 0, 2, n].into())
+    }
+
     fn whole(len: usize) -> Vec<u8> {
         let h = Header::v1(Cookie([1; 8]), Cookie([2; 8]), ExchangeType::MAIN_MODE, 0);
         let mut chain = ChainWriter::new();
@@ -177,10 +205,10 @@ mod tests {
         let mut table = Reassemblies::default();
         let last = pieces.pop().unwrap();
         for p in &pieces {
-            assert_eq!(table.take(Instant::ZERO, key, &fragment(p), 4), Taken::Waiting);
-            assert_eq!(table.take(Instant::ZERO, key, &fragment(p), 4), Taken::Waiting);
+            assert_eq!(table.take(Instant::ZERO, key, source(1), &fragment(p), 4), Taken::Waiting);
+            assert_eq!(table.take(Instant::ZERO, key, source(1), &fragment(p), 4), Taken::Waiting);
         }
-        assert_eq!(table.take(Instant::ZERO, key, &fragment(&last), 4), Taken::Whole(message));
+        assert_eq!(table.take(Instant::ZERO, key, source(1), &fragment(&last), 4), Taken::Whole(message));
         assert_eq!(table.len(), 0);
     }
 
@@ -189,22 +217,39 @@ mod tests {
         let mut table = Reassemblies::default();
         let f = Fragment { id: 1, number: 1, last: false, data: b"x" };
         for n in 0..100u8 {
-            table.take(Instant::ZERO, (Cookie([n; 8]), Cookie([2; 8])), &f, 8);
+            table.take(Instant::ZERO, (Cookie([n; 8]), Cookie([2; 8])), source(n), &f, 8);
         }
         assert_eq!(table.len(), 8);
         let late = Instant::ZERO + timer::REASSEMBLY;
-        table.take(late, (Cookie([200; 8]), Cookie([2; 8])), &f, 8);
+        table.take(late, (Cookie([200; 8]), Cookie([2; 8])), source(200), &f, 8);
         assert_eq!(table.len(), 1);
         let large = vec![0; 40_000];
         for n in 0..=255u8 {
             for _ in 0..3 {
                 let f = Fragment { id: 1, number: 1 + n % 3, last: false, data: &large };
-                table.take(late, (Cookie([n; 8]), Cookie([3; 8])), &f, 100_000);
-                table.take(late, (Cookie([n; 8]), Cookie([4; 8])), &f, 100_000);
+                table.take(late, (Cookie([n; 8]), Cookie([3; 8])), source(n), &f, 100_000);
+                table.take(late, (Cookie([n; 8]), Cookie([4; 8])), source(n), &f, 100_000);
             }
         }
         assert!(table.bytes <= MAX_TOTAL && table.len() > 100);
         let beyond = Fragment { number: MAX_FRAGMENTS + 1, ..f };
-        assert_eq!(table.take(late, (Cookie([200; 8]), Cookie([2; 8])), &beyond, 8), Taken::Dropped);
+        assert_eq!(table.take(late, (Cookie([200; 8]), Cookie([2; 8])), source(200), &beyond, 8), Taken::Dropped);
+    }
+
+    #[test]
+    fn one_source_cannot_push_others_out() {
+        let mut table = Reassemblies::default();
+        let f = Fragment { id: 1, number: 1, last: false, data: b"x" };
+        let key = |n: u32| (Cookie(u64::from(n).to_be_bytes()), Cookie([2; 8]));
+        table.take(Instant::ZERO, key(0), source(1), &f, 1_000);
+        for n in 1..=1_000 {
+            table.take(Instant::ZERO, key(n), source(2), &f, 1_000);
+        }
+        assert_eq!(table.len(), 1 + usize::from(MAX_PER_SOURCE));
+        let rest = Fragment { number: 2, last: true, ..f };
+        assert_eq!(table.take(Instant::ZERO, key(0), source(1), &rest, 1_000), Taken::Whole(b"xx".to_vec()));
+        let late = Instant::ZERO + timer::REASSEMBLY;
+        assert_eq!(table.take(late, key(2_000), source(2), &f, 1_000), Taken::Waiting);
+        assert_eq!((table.len(), table.by_source.len()), (1, 1));
     }
 }

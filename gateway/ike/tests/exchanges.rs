@@ -302,6 +302,41 @@ fn the_data_plane_can_ask_for_a_new_esp_sa_on_either_side() {
 }
 
 #[test]
+fn an_esp_sa_past_its_hard_limit_goes_as_soon_as_it_has_a_successor() {
+    let mut net = pair(true);
+    net.connect(CLIENT, "192.0.2.1", ConnectAuth::PreSharedKey);
+    net.secs(5);
+    let first = *net.nodes[GATEWAY].children.keys().next().unwrap();
+    let theirs = *net.nodes[CLIENT].children.keys().next().unwrap();
+    net.with(GATEWAY, |ep, now| ep.child_expired(now, first));
+    assert!(net.nodes[CLIENT].children.contains_key(&theirs), "not before there is another");
+    net.secs(2);
+    assert_eq!(net.nodes[GATEWAY].children.len(), 2);
+    net.with(GATEWAY, |ep, now| ep.child_expired(now, first));
+    net.secs(1);
+    assert!(!net.nodes[CLIENT].children.contains_key(&theirs), "the client heard it, and sends through the new one");
+    net.secs(60);
+    net.check_children(CLIENT, GATEWAY);
+    assert_eq!((net.nodes[CLIENT].children.len(), net.nodes[GATEWAY].children.len()), (1, 1));
+    assert_eq!(net.nodes[GATEWAY].count(|e| matches!(e, Event::PeerDown { .. } | Event::Refused(_))), 0);
+}
+
+#[test]
+fn an_esp_sa_past_its_hard_limit_that_gets_no_successor_ends() {
+    let mut net = pair(true);
+    net.connect(CLIENT, "192.0.2.1", ConnectAuth::PreSharedKey);
+    net.secs(5);
+    let first = *net.nodes[GATEWAY].children.keys().next().unwrap();
+    net.nodes[CLIENT].gone = true;
+    for _ in 0..=sallyport_ike::timer::OVERRUN_TOLD {
+        assert!(net.nodes[GATEWAY].children.contains_key(&first));
+        net.with(GATEWAY, |ep, now| ep.child_expired(now, first));
+        net.secs(1);
+    }
+    assert!(net.nodes[GATEWAY].children.is_empty());
+}
+
+#[test]
 fn phase_1_is_rekeyed_and_the_peer_and_its_esp_sas_stay() {
     for nat in [false, true] {
         let mut client = client_config();

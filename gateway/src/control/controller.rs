@@ -53,6 +53,8 @@ pub enum FromController {
     },
     /// Sessions that are no longer ours.
     UnknownSessions(Vec<String>),
+    /// They had given this gateway up, and all its sessions with it.
+    GivenUp,
 }
 
 /// What goes up.
@@ -268,6 +270,11 @@ impl Controllers {
                 let response = response.into_inner();
                 info!("registered again");
                 if let Some(member) = response.member {
+                    // First this, then the new epoch: what is opened under the new one comes behind it.
+                    if member.epoch != self.member().epoch {
+                        warn!("the controllers had given this gateway up: its sessions end");
+                        let _ = self.events.send(FromController::GivenUp).await;
+                    }
                     *self.member.write().unwrap_or_else(std::sync::PoisonError::into_inner) = member;
                 }
                 if let Some(policy) = response.policy {

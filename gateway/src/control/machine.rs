@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use sallyport_base::{Instant, PeerId};
+use sallyport_base::{Bucket, Instant, PeerId};
 use sallyport_crypto::Rng;
 use sallyport_ike as ike;
 use sallyport_l2tp as l2tp;
@@ -33,6 +33,13 @@ const VERIFIED: usize = 8_192;
 
 /// Reports of sessions whose counters have changed, per second and gateway.
 const REPORTS_PER_SECOND: u64 = 200;
+
+/// Questions to the controllers that one peer may cause: so many at once, and another after each pause. A person mistypes a
+/// few times; a client with a wrong saved password tries every few seconds and gives up.
+const QUESTIONS: (u32, Duration) = (20, Duration::from_secs(3));
+
+/// Refusals of L2TP and PPP that are recorded of one peer, in the same way. What is left out is counted in the next one.
+const REFUSALS: (u32, Duration) = (20, Duration::from_secs(10));
 
 /// What the runner has to do.
 #[derive(Debug)]
@@ -70,6 +77,10 @@ struct Peer {
     spis: BTreeSet<u32>,
     /// Whether the newest of them travels in UDP.
     encap: bool,
+    questions: Bucket,
+    refusals: Bucket,
+    /// Refusals that were not recorded since the last one that was.
+    left_out: u32,
 }
 
 /// The control plane.
@@ -180,6 +191,7 @@ impl Machine {
                 self.handle_frame(now, peer, local_session, frame);
             }
             FromData::SaSoftLimit { peer: _, spi_in } => self.ike.child_expiring(now, spi_in),
+            FromData::SaHardLimit { peer: _, spi_in } => self.ike.child_expired(now, spi_in),
             FromData::PeerMoved { peer, local, remote } => {
                 self.ike.note_moved(now, peer, local, remote);
                 self.peer_moved(peer, local, remote);
@@ -266,6 +278,19 @@ impl Machine {
         self.pump(now);
     }
 
+    /// The controllers have ended all sessions of this gateway: their addresses may be others' by now.
+    pub fn handle_given_up(&mut self, now: Instant) {
+        let given_up: Vec<u16> =
+            self.sessions.iter().filter(|(_, s)| s.accepted.is_some()).map(|(id, _)| *id).collect();
+        for id in given_up {
+            if let Some(session) = self.sessions.get_mut(&id) {
+                session.link.close(now, ppp::CloseReason::Replaced);
+            }
+            self.pump_link(now, id);
+        }
+        self.pump(now);
+    }
+
     /// Ends everything in order: PPP says goodbye, then L2TP, then IKE.
     pub fn shutdown(&mut self, now: Instant) {
         self.closing = true;
@@ -335,9 +360,27 @@ impl Machine {
         self.out.push_back(Output::Data(message));
     }
 
+    /// Whether a refusal above IKE is recorded: the peer is known, and could cause any number of them. Adds to `cause` how
+    /// many were left out.
+    pub(super) fn may_record(&mut self, now: Instant, peer: PeerId, cause: &mut String) -> bool {
+        let Some(peer) = self.peers.get_mut(&peer) else { return true };
+        if !peer.refusals.take(now) {
+            peer.left_out = peer.left_out.saturating_add(1);
+            return false;
+        }
+        match std::mem::take(&mut peer.left_out) {
+            0 => {}
+            n => cause.push_str(&format!(" ({n} more refusals of this machine before this one are not listed)")),
+        }
+        true
+    }
+
     pub(super) fn refused(&mut self, id: Option<[u8; 16]>, who: &Who, phase: v1::Phase, cause: String, remedy: String) {
         info!(remote = who.remote, user = who.user, ?phase, cause, remedy, "attempt refused");
         let id = id.unwrap_or_else(|| self.rng.bytes());
         self.out.push_back(Output::Report(Report::Attempt(audit::attempt(id, who, phase, cause, remedy))));
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -127,6 +127,7 @@ impl Runner {
         match event {
             FromController::Policy(policy) => self.policy.apply(policy, &mut self.machine, &self.jobs).await,
             FromController::Command(command) => self.machine.handle_command(now, command),
+            FromController::GivenUp => self.machine.handle_given_up(now),
             FromController::UnknownSessions(sessions) => self.machine.handle_unknown_sessions(now, &sessions),
             FromController::Authenticated { question, decision } => {
                 self.machine.handle_decision(now, question, decision);

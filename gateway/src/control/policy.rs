@@ -7,6 +7,7 @@ use sallyport_ca::verify::TrustStore;
 use sallyport_crypto::cbc::CbcAlg;
 use sallyport_crypto::dh::DhGroup;
 use sallyport_crypto::hash::HashAlg;
+use sallyport_crypto::proposal;
 use sallyport_crypto::suite::EspSuite;
 use sallyport_ike as ike;
 use sallyport_ppp as ppp;
@@ -106,14 +107,14 @@ fn pools(policy: &v1::Policy) -> Vec<Pool> {
 fn narrow(config: &mut ike::Config, settings: &v1::IkeSettings) {
     if !settings.ike_proposals.is_empty() {
         let (mut ciphers, mut hashes, mut groups) = (Vec::new(), Vec::new(), Vec::new());
-        for proposal in &settings.ike_proposals {
-            match phase1(proposal) {
-                Some((cipher, hash, group)) => {
+        for text in &settings.ike_proposals {
+            match proposal::ike(text) {
+                Ok((cipher, hash, group)) => {
                     push_new(&mut ciphers, cipher);
                     push_new(&mut hashes, hash);
                     push_new(&mut groups, group);
                 }
-                None => warn!(proposal, "this gateway does not know the IKE proposal"),
+                Err(why) => warn!(why, "this gateway does not know the IKE proposal"),
             }
         }
         if !groups.is_empty() {
@@ -121,7 +122,7 @@ fn narrow(config: &mut ike::Config, settings: &v1::IkeSettings) {
         }
     }
     if !settings.esp_proposals.is_empty() {
-        let suites: Vec<EspSuite> = settings.esp_proposals.iter().filter_map(|p| phase2(p)).collect();
+        let suites: Vec<EspSuite> = settings.esp_proposals.iter().filter_map(|p| proposal::esp(p).ok()).collect();
         if suites.len() < settings.esp_proposals.len() {
             warn!(proposals = ?settings.esp_proposals, "this gateway does not know all of the ESP proposals");
         }
@@ -144,48 +145,6 @@ fn push_new<T: PartialEq>(list: &mut Vec<T>, item: T) {
     if !list.contains(&item) {
         list.push(item);
     }
-}
-
-fn phase1(proposal: &str) -> Option<(CbcAlg, HashAlg, DhGroup)> {
-    let mut parts = proposal.split('-');
-    let cipher = match parts.next()? {
-        "aes128" => CbcAlg::Aes128,
-        "aes192" => CbcAlg::Aes192,
-        "aes256" => CbcAlg::Aes256,
-        "3des" => CbcAlg::TripleDes,
-        _ => return None,
-    };
-    let hash = match parts.next()? {
-        "sha1" => HashAlg::Sha1,
-        "sha256" => HashAlg::Sha256,
-        "sha384" => HashAlg::Sha384,
-        "sha512" => HashAlg::Sha512,
-        _ => return None,
-    };
-    let group = match parts.next()? {
-        "modp1024" => DhGroup::Modp1024,
-        "modp1536" => DhGroup::Modp1536,
-        "modp2048" => DhGroup::Modp2048,
-        "modp3072" => DhGroup::Modp3072,
-        "modp4096" => DhGroup::Modp4096,
-        "ecp256" => DhGroup::Ecp256,
-        "ecp384" => DhGroup::Ecp384,
-        _ => return None,
-    };
-    parts.next().is_none().then_some((cipher, hash, group))
-}
-
-fn phase2(proposal: &str) -> Option<EspSuite> {
-    Some(match proposal {
-        "aes256gcm16" => EspSuite::AES256_GCM16,
-        "aes128gcm16" => EspSuite::AES128_GCM16,
-        "aes256-sha256" => EspSuite::AES256_CBC_SHA256,
-        "aes128-sha256" => EspSuite::AES128_CBC_SHA256,
-        "aes256-sha1" => EspSuite::AES256_CBC_SHA1,
-        "aes128-sha1" => EspSuite::AES128_CBC_SHA1,
-        "3des-sha1" => EspSuite::TRIPLE_DES_SHA1,
-        _ => return None,
-    })
 }
 
 /// The gateway's own configuration in IKE's types; credentials and roots come later.
@@ -260,12 +219,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn proposals_are_read_as_the_contract_writes_them() {
-        assert_eq!(phase1("aes256-sha256-modp2048"), Some((CbcAlg::Aes256, HashAlg::Sha256, DhGroup::Modp2048)));
-        assert_eq!(phase1("aes256-sha256"), None);
-        assert_eq!(phase1("aes256-sha256-modp2048-x"), None);
-        assert_eq!(phase2("aes256gcm16"), Some(EspSuite::AES256_GCM16));
-        assert_eq!(phase2("null"), None);
+    fn the_operator_narrows_what_the_gateway_offers_and_strange_words_change_nothing() {
+        let mut config = ike_config(&IkeConfig::default(), &EspConfig::default());
+        let known = |list: &[&str]| list.iter().map(|p| (*p).to_owned()).collect();
+        narrow(
+            &mut config,
+            &v1::IkeSettings {
+                ike_proposals: known(&["aes256-sha256-modp2048", "aes512-sha3-modp9"]),
+                esp_proposals: known(&["aes256gcm16"]),
+                ..v1::IkeSettings::default()
+            },
+        );
+        assert_eq!((config.ciphers, config.hashes), (vec![CbcAlg::Aes256], vec![HashAlg::Sha256]));
+        assert_eq!((config.groups, config.esp_suites), (vec![DhGroup::Modp2048], vec![EspSuite::AES256_GCM16]));
     }
 
     #[test]

@@ -194,6 +194,17 @@ fn unavailable(cause: String) -> Answer {
     })
 }
 
+/// The answer to a machine that asks too often.
+pub fn too_many() -> Answer {
+    Answer::Reject(Reject {
+        error: mschap_error::AUTHENTICATION_FAILURE,
+        retry: false,
+        message: "too many attempts; try again later".into(),
+        cause: "this machine tries users and passwords faster than people type; the controllers were not asked".into(),
+        remedy: "check the saved password on the machine; if nobody mistyped, somebody guesses passwords on it".into(),
+    })
+}
+
 fn accepted(accept: &v1::Accept) -> Result<(Accept, Accepted), String> {
     let lease = accept.lease.as_ref().ok_or("the controller gave no lease")?;
     let v4 = |text: &str| text.parse::<Ipv4Addr>().map_err(|_| format!("the controller gave the address {text:?}"));

@@ -5,7 +5,7 @@ use std::io::IoSlice;
 use std::net::Ipv4Addr;
 
 use sallyport_base::PeerId;
-use sallyport_esp::{EspDrop, Lifetime};
+use sallyport_esp::EspDrop;
 
 use super::coalesce::InsideDevice;
 use super::config::{DataConfig, DataLimits};
@@ -44,6 +44,8 @@ pub struct Fast {
     pub counters: Counters,
     pub(super) client_to_client: bool,
     pub(super) nat_t_port: u16,
+    /// How often [`Fast::report_liveness`] was called; it may wrap around.
+    pub(super) tick: u32,
     pub(super) unknown_session_budget: u32,
     pub(super) icmp_budget: u32,
     /// Peers heard of since the last report.
@@ -67,6 +69,7 @@ impl Fast {
             counters: Counters::default(),
             client_to_client: config.client_to_client,
             nat_t_port: config.nat_t_port,
+            tick: 0,
             unknown_session_budget: UNKNOWN_SESSION_FRAMES,
             icmp_budget: ICMP_ERRORS,
             seen: Vec::new(),
@@ -203,19 +206,17 @@ impl Fast {
         }
         match pair.sa.outbound.seal(room, start..start + payload, PROTO_UDP) {
             Ok(packet) => {
-                let (path, at) = (entry.path, pair.peer);
-                if !pair.soft_limit_said && pair.sa.outbound.lifetime() != Lifetime::Fresh {
-                    pair.soft_limit_said = true;
-                    control.tell(FromData::SaSoftLimit { peer, spi_in: pair.sa.spi_in });
-                }
-                transmit.commit(packet.len(), at, carrier(&path), path.local, path.remote);
+                let path = entry.path;
+                transmit.commit(packet.len(), pair.peer, carrier(&path), path.local, path.remote);
             }
             Err(e) => self.counters.drop(drop_reason(e)),
         }
+        pair.note_lifetime(pair.sa.outbound.lifetime(), self.tick, control);
     }
 
     /// Tells the control plane which peers were heard of, and refills the budgets. To be called about once a second.
     pub fn report_liveness(&mut self, control: &mut impl ToControl) {
+        self.tick = self.tick.wrapping_add(1);
         self.unknown_session_budget = UNKNOWN_SESSION_FRAMES;
         self.icmp_budget = ICMP_ERRORS;
         self.tell_seen(control);

@@ -6,7 +6,7 @@
 use std::net::SocketAddr;
 
 use sallyport_base::PeerId;
-use sallyport_esp::{Lifetime, Packet, UdpEncap};
+use sallyport_esp::{Packet, UdpEncap};
 use sallyport_l2tp::header;
 use sallyport_ppp::{clamp_mss, strip};
 
@@ -156,10 +156,7 @@ impl Fast {
         let Some(pair) = self.tables.sa_mut(pending.sa) else { return };
         pair.sa.inbound.open_batch(packets);
         let (peer_at, id, newest) = (pair.peer, pair.sa.peer, pair.sa.inbound.seq());
-        if !pair.soft_limit_said && pair.sa.inbound.lifetime() != Lifetime::Fresh {
-            pair.soft_limit_said = true;
-            control.tell(FromData::SaSoftLimit { peer: id, spi_in: pair.sa.spi_in });
-        }
+        pair.note_lifetime(pair.sa.inbound.lifetime(), self.tick, control);
         let mut heard = false;
         for (packet, origin) in packets.iter_mut().zip(&pending.origins) {
             if let Err(e) = packet.outcome() {
@@ -200,9 +197,11 @@ impl Fast {
         if !peer.path.encap || (peer.path.remote == remote && peer.path.local == local) {
             return;
         }
-        peer.path = OuterPath { local, remote, encap: true };
-        self.counters.add(Count::PeersMoved, 1);
-        control.tell(FromData::PeerMoved { peer: peer.id, local, remote });
+        // IKE must follow too: if it cannot be told now, the next packet tries again.
+        if control.tell(FromData::PeerMoved { peer: peer.id, local, remote }) {
+            peer.path = OuterPath { local, remote, encap: true };
+            self.counters.add(Count::PeersMoved, 1);
+        }
     }
 
     /// Takes a UDP datagram of a peer; gives place and length of an IPv4 packet in it that is for the inside.

@@ -4,7 +4,7 @@
 //! packets are laid into the transmit buffer one behind the other, each with its headers before it and room for what
 //! ESP adds, and are sealed there as one batch.
 
-use sallyport_esp::{Lifetime, Packet, sealed_len};
+use sallyport_esp::{Packet, sealed_len};
 use sallyport_ppp::clamp_mss;
 
 use super::coalesce::InsideDevice;
@@ -14,7 +14,7 @@ use super::packet::{Ipv4, PROTO_UDP};
 use super::segment::Segments;
 use super::stats::{Count, DropReason};
 use super::transmit::{OutsideDevice, TransmitBatch};
-use crate::link::{FromData, ToControl};
+use crate::link::ToControl;
 
 /// Most packets that are sealed at once.
 const BATCH: usize = 32;
@@ -109,11 +109,8 @@ impl Fast {
                 self.counters.drop(drop_reason(e));
             }
         }
-        let (path, peer_at, id) = (peer.path, session.peer, peer.id);
-        if !pair.soft_limit_said && pair.sa.outbound.lifetime() != Lifetime::Fresh {
-            pair.soft_limit_said = true;
-            control.tell(FromData::SaSoftLimit { peer: id, spi_in: pair.sa.spi_in });
-        }
+        let (path, peer_at) = (peer.path, session.peer);
+        pair.note_lifetime(pair.sa.outbound.lifetime(), self.tick, control);
         let mut bytes = 0;
         for len in lens.iter().take(sealed) {
             bytes += (len - template) as u64;

@@ -9,11 +9,12 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::net::Ipv4Addr;
 
 use sallyport_base::PeerId;
+use sallyport_esp::Lifetime;
 use sallyport_l2tp::header::{DataHeader, DataSequence};
 
 use super::config::DataLimits;
 use super::packet::{UDP_HEADER_LEN, put_u16};
-use crate::link::{InstallSa, InstallSession, OuterPath, SessionCounters, SessionNetwork};
+use crate::link::{FromData, InstallSa, InstallSession, OuterPath, SessionCounters, SessionNetwork, ToControl};
 
 /// The UDP port of L2TP (RFC 2661 §8.1).
 pub const L2TP_PORT: u16 = 1701;
@@ -105,9 +106,37 @@ pub struct SaPair {
     pub sa: Box<InstallSa>,
     /// The peer's number.
     pub peer: u32,
-    /// Whether the control plane heard of the soft limit.
-    pub soft_limit_said: bool,
+    /// What the control plane heard of its life.
+    said: Lifetime,
+    /// When it heard that, by [`Fast::report_liveness`](super::fast::Fast::report_liveness).
+    said_at: u32,
     next: u32,
+}
+
+impl SaPair {
+    /// Tells the control plane of a limit that one direction has reached: the soft one once, the hard one once a `tick`.
+    #[inline]
+    pub fn note_lifetime(&mut self, lifetime: Lifetime, tick: u32, control: &mut impl ToControl) {
+        if lifetime != Lifetime::Fresh {
+            self.tell_lifetime(lifetime, tick, control);
+        }
+    }
+
+    #[cold]
+    fn tell_lifetime(&mut self, lifetime: Lifetime, tick: u32, control: &mut impl ToControl) {
+        let (peer, spi_in) = (self.sa.peer, self.sa.spi_in);
+        let message = match lifetime {
+            Lifetime::Expiring if self.said == Lifetime::Fresh => FromData::SaSoftLimit { peer, spi_in },
+            Lifetime::Expired if (self.said, self.said_at) != (lifetime, tick) => {
+                FromData::SaHardLimit { peer, spi_in }
+            }
+            _ => return,
+        };
+        // What found no room is said again with the next packet.
+        if control.tell(message) {
+            (self.said, self.said_at) = (lifetime, tick);
+        }
+    }
 }
 
 /// A peer.
@@ -319,7 +348,7 @@ impl Tables {
         };
         let (spi, path, activate) = (sa.spi_in, sa.path, sa.activate);
         let Some(entry) = self.peers.get_mut(peer) else { return Err(TableFull) };
-        let pair = SaPair { sa, peer, soft_limit_said: false, next: entry.first_sa };
+        let pair = SaPair { sa, peer, said: Lifetime::Fresh, said_at: 0, next: entry.first_sa };
         let Some(at) = self.sas.insert(pair, self.limits.sas) else {
             if entry.first_sa == NONE && entry.first_session == NONE {
                 self.forget_peer(peer);

@@ -11,7 +11,7 @@ use super::super::caller::Caller;
 use super::super::convert::{session_text, source};
 use super::super::error::{conflict, done};
 use super::{GatewayService, cut, cut_machine, dedup_id, request_id};
-use crate::auth::lockout::Rule;
+use crate::auth::lockout::{Rule, Wait};
 use crate::auth::{Proof, Verdict, method_name, user_key};
 use crate::metrics::AuthOutcome;
 use crate::state::{
@@ -156,19 +156,26 @@ impl GatewayService {
         let rule = Rule { failures: settings.lockout_failures, wait_s: settings.lockout_s };
         let now = core.clock.monotonic_ms();
         // A question that was answered before is answered again, without counting again.
-        if !repeated && let Some(wait) = core.lockout.wait_s(&question.key, question.source, rule, now) {
-            return Ok(Err(Refusal {
-                outcome: AuthOutcome::LockedOut,
-                retry: false,
-                cause: format!(
-                    "locked out: {} or more wrong passwords for {:?} from this address; {wait} s left",
-                    rule.failures, question.sent
-                ),
-                remedy: "wait, and check the saved password on the client; the settings lockout_failures and lockout_s rule \
-                         this"
-                    .into(),
-            }));
-        }
+        let guess = match core.lockout.begin(&question.key, question.source, rule, now) {
+            _ if repeated => None,
+            Ok(guess) => Some(guess),
+            Err(Wait::Busy) => {
+                return Err(Status::aborted("other passwords of this user are being checked; try again"));
+            }
+            Err(Wait::Locked(wait)) => {
+                return Ok(Err(Refusal {
+                    outcome: AuthOutcome::LockedOut,
+                    retry: false,
+                    cause: format!(
+                        "locked out: {} or more wrong passwords for {:?} from this address; {wait} s left",
+                        rule.failures, question.sent
+                    ),
+                    remedy: "wait, and check the saved password on the client; the settings lockout_failures and \
+                             lockout_s rule this"
+                        .into(),
+                }));
+            }
+        };
         let checked = core
             .authenticator()
             .check(&core.sealer, &core.cluster_id(), &question.key, &question.name, user, proof)
@@ -176,7 +183,9 @@ impl GatewayService {
             .map_err(|_| Status::resource_exhausted("too many passwords wait to be checked; try again"))?;
         let refusal = match (checked, user) {
             (Verdict::Right { authenticator_response }, _) => {
-                core.lockout.succeeded(&question.key, question.source);
+                if let Some(guess) = guess {
+                    guess.right();
+                }
                 return Ok(Ok(authenticator_response));
             }
             (Verdict::NotKept, Some(user)) => Refusal {
@@ -205,8 +214,8 @@ impl GatewayService {
                 remedy: format!("check the spelling, or add the user: sallyport user add {}", question.name),
             },
         };
-        if !repeated {
-            core.lockout.failed(&question.key, question.source, rule, now);
+        if let Some(guess) = guess {
+            guess.wrong(rule, now);
         }
         Ok(Err(refusal))
     }

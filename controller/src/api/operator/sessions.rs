@@ -196,6 +196,18 @@ impl<'a> Filter<'a> {
             || machine.to_lowercase().contains(&self.identity)
             || attempt.claimed_identity.to_lowercase().contains(&self.identity);
         let since = attempt.time_unix_ms >= request.since_unix_ms;
-        user && remote && identity && since && !(request.failed_only && attempt.outcome() == v1::Outcome::Accepted)
+        user && remote && identity && since && (!request.failed_only || failed(attempt))
+    }
+}
+
+/// Whether something went wrong that nobody wanted.
+fn failed(attempt: &v1::Attempt) -> bool {
+    use v1::EndReason as End;
+    match attempt.outcome() {
+        v1::Outcome::Accepted => false,
+        v1::Outcome::Ended => {
+            matches!(attempt.end_reason(), End::PeerSilent | End::GatewayLost | End::ProtocolError | End::Unspecified)
+        }
+        v1::Outcome::Refused | v1::Outcome::Abandoned | v1::Outcome::Unspecified => true,
     }
 }

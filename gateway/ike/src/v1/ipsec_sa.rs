@@ -19,6 +19,8 @@ pub(crate) struct Child {
     pub(crate) replaced: bool,
     /// A successor is being negotiated by us.
     pub(crate) rekeying: bool,
+    /// How often the data plane said that it is past its hard limit.
+    pub(crate) overrun: u8,
     /// The identities of its quick mode, ours first.
     pub(crate) ids: Box<(Identification, Identification)>,
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
-use sallyport_base::{Instant, PeerId};
+use sallyport_base::{Bucket, Instant, PeerId};
 use sallyport_crypto::suite::EspKeys;
 use sallyport_esp::{InboundSa, OutboundSa, SaConfig};
 use sallyport_ike as ike;
@@ -11,7 +11,7 @@ use sallyport_ppp as ppp;
 use sallyport_proto::v1;
 use tracing::{info, warn};
 
-use super::{Machine, Output, Peer};
+use super::{Machine, Output, Peer, QUESTIONS, REFUSALS};
 use crate::control::audit::Who;
 use crate::link::{InstallSa, OuterPath, ToData};
 
@@ -28,7 +28,7 @@ impl Machine {
 
     pub(super) fn handle_ike_event(&mut self, now: Instant, event: ike::Event) {
         match event {
-            ike::Event::PeerUp(up) => self.peer_up(up),
+            ike::Event::PeerUp(up) => self.peer_up(now, up),
             ike::Event::PeerRekeyed { peer, token } => {
                 info!(%peer, "ISAKMP SA rekeyed");
                 // The machine may have a newer certificate by now: its revocation must find the peer.
@@ -99,7 +99,7 @@ impl Machine {
         }
     }
 
-    pub(super) fn peer_up(&mut self, up: ike::PeerUp) {
+    pub(super) fn peer_up(&mut self, now: Instant, up: ike::PeerUp) {
         // What it proved counts, not what is left of it here: without its serial a machine is let in by no controller.
         let auth = match up.method {
             ike::AuthMethod::PreSharedKey => v1::MachineAuth::Psk,
@@ -121,7 +121,17 @@ impl Machine {
             user: String::new(),
         };
         let (suite, spis) = (String::new(), BTreeSet::new());
-        let peer = Peer { who, local: up.local, suite, certificate_serial, spis, encap: true };
+        let peer = Peer {
+            who,
+            local: up.local,
+            suite,
+            certificate_serial,
+            spis,
+            encap: true,
+            questions: Bucket::new(QUESTIONS.0, QUESTIONS.1, now),
+            refusals: Bucket::new(REFUSALS.0, REFUSALS.1, now),
+            left_out: 0,
+        };
         self.peers.insert(up.peer, peer);
     }
 

@@ -149,9 +149,11 @@ impl Machine {
                 }
                 self.pump_link(now, down.local_session);
             }
-            l2tp::Output::Event(l2tp::Event::Refused(r)) => {
+            l2tp::Output::Event(l2tp::Event::Refused(mut r)) => {
                 let who = self.peers.get(&r.peer).map(|p| p.who.clone()).unwrap_or_default();
-                self.refused(None, &who, audit::l2tp_phase(r.phase), r.cause, r.remedy);
+                if self.may_record(now, r.peer, &mut r.cause) {
+                    self.refused(None, &who, audit::l2tp_phase(r.phase), r.cause, r.remedy);
+                }
             }
         }
     }
@@ -197,7 +199,7 @@ impl Machine {
                         self.data(ToData::SendPpp { local_tunnel, local_session: id, frame });
                     }
                 }
-                ppp::Output::Question(question, request) => self.ask(id, question, request),
+                ppp::Output::Question(question, request) => self.ask(now, id, question, request),
                 ppp::Output::Event(event) => self.handle_ppp(now, id, event),
             }
         }
@@ -218,10 +220,15 @@ impl Machine {
         }
     }
 
-    pub(super) fn ask(&mut self, id: u16, question: ppp::QuestionId, request: ppp::AuthRequest) {
+    pub(super) fn ask(&mut self, now: Instant, id: u16, question: ppp::QuestionId, request: ppp::AuthRequest) {
         let request_id: [u8; 16] = self.rng.bytes();
         let Some(session) = self.sessions.get_mut(&id) else { return };
         session.who.user.clone_from(&request.user);
+        // The controllers lock a user out; a machine that tries name after name ends here.
+        if self.peers.get_mut(&session.info.peer).is_some_and(|p| !p.questions.take(now)) {
+            session.last_request = None;
+            return session.link.handle_answer(now, question, session::too_many());
+        }
         session.last_request = Some(request_id);
         let number = self.next_question;
         self.next_question += 1;
@@ -253,14 +260,17 @@ impl Machine {
                 self.data(ToData::UpdateSession { local_tunnel, local_session: id, network });
                 self.out.extend(report.map(|r| Output::Report(Report::Session(r))));
             }
-            ppp::Event::Refused(r) => {
+            ppp::Event::Refused(mut r) => {
                 let who = session.who.clone();
                 // The controller recorded its own refusals under its request's id; the second record is dropped there.
                 let id = match r.phase {
                     ppp::Phase::Authentication => session.last_request,
                     ppp::Phase::Lcp | ppp::Phase::Ipcp => None,
                 };
-                self.refused(id, &who, audit::ppp_phase(r.phase), r.cause, r.remedy);
+                let peer = session.info.peer;
+                if self.may_record(now, peer, &mut r.cause) {
+                    self.refused(id, &who, audit::ppp_phase(r.phase), r.cause, r.remedy);
+                }
             }
             ppp::Event::Down { reason } => {
                 session.up = false;

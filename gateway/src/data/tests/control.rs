@@ -255,3 +255,31 @@ fn the_soft_limit_of_an_sa_is_said_once() {
     assert_eq!(rig.control.iter().filter(|m| **m == soft).count(), 1);
     assert_eq!(rig.taken_inside().len(), 4);
 }
+
+#[test]
+fn the_hard_limit_of_an_sa_is_said_once_a_second_while_packets_come() {
+    let mut rig = rig();
+    let c = rig.client(GCM, 1);
+    let (mut sa, _, _) = pair(GCM, c.peer, 0x2222_2222, c.path);
+    let keys = || GCM.split_keymat(&vec![3; GCM.keymat_len()]).unwrap();
+    let mut config = sallyport_esp::SaConfig::new(0x2222_2222, keys());
+    let outbound = sallyport_esp::OutboundSa::new(&config, &mut sallyport_crypto::Rng::from_seed([1; 32]));
+    config.limits.hard_packets = 2;
+    sa.inbound = sallyport_esp::InboundSa::new(&config);
+    rig.apply(ToData::InstallSa(Box::new(sa)));
+    let mut client = Client { outbound, ..c };
+    let hard = FromData::SaHardLimit { peer: client.peer, spi_in: 0x2222_2222 };
+    for tick in 1..=2 {
+        for _ in 0..4 {
+            let packet = from_client(&client, 1);
+            let sealed = client.data(&packet);
+            rig.receive(client.path, &[sealed]);
+        }
+        assert_eq!(rig.control.iter().filter(|m| **m == hard).count(), tick);
+        rig.fast.report_liveness(&mut rig.control);
+        rig.fast.report_liveness(&mut rig.control);
+        assert_eq!(rig.control.iter().filter(|m| **m == hard).count(), tick, "silence says nothing");
+    }
+    assert_eq!(rig.taken_inside().len(), 2);
+    assert_eq!(rig.fast.counters.dropped(DropReason::SaExpired), 6);
+}

@@ -439,6 +439,7 @@ impl Endpoint {
                 lifetime,
                 replaced: false,
                 rekeying: false,
+                overrun: 0,
                 ids,
             },
         );
