@@ -1,5 +1,6 @@
 //! What the authority issues, held against its profiles by this test, by a parser and by OpenSSL, and what it refuses.
 
+use std::io::Write;
 use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -63,11 +64,11 @@ fn promised(profile: Profile) -> Vec<&'static str> {
     }
 }
 
-#[allow(clippy::print_stderr, reason = "says that a check was skipped")]
 fn openssl_verify(root: &Certificate, leaf: &Certificate, purpose: &str) {
     static PRESENT: OnceLock<bool> = OnceLock::new();
     if !PRESENT.get_or_init(|| Command::new("openssl").arg("version").output().is_ok()) {
-        eprintln!("skipped: there is no openssl command");
+        // Past the capture of a passing test's output, so that ./test can report it.
+        let _ = std::io::stderr().write_all(b"\nskipped: no openssl command to verify certificates with\n");
         return;
     }
     let dir = tempfile::tempdir().unwrap();

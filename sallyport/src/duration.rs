@@ -26,6 +26,17 @@ pub(crate) fn parse_days(text: &str) -> Result<u32, String> {
     }
 }
 
+/// A length in its two largest units: `2h 13m`.
+pub(crate) fn show_seconds(seconds: u64) -> String {
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds}s"),
+        (0, 0, _) => format!("{minutes}m {}s", seconds % 60),
+        (0, ..) => format!("{hours}h {minutes}m"),
+        _ => format!("{days}d {hours}h"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -37,6 +48,13 @@ mod tests {
         }
         for wrong in ["", "7", "d", "-1d", "1.5h", "7w", "18446744073709551615d", "7é"] {
             assert!(parse_duration(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_length_is_shown_in_two_units() {
+        for (secs, text) in [(0, "0s"), (59, "59s"), (61, "1m 1s"), (8_000, "2h 13m"), (90_000, "1d 1h")] {
+            assert_eq!(show_seconds(secs), text);
         }
     }
 

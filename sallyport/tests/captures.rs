@@ -15,7 +15,7 @@ fn foreign() -> Option<PathBuf> {
     if folder.join("INDEX.md").is_file() {
         return Some(folder);
     }
-    skipped(&format!("there is no folder {}; set SALLYPORT_CAPTURES", folder.display()));
+    skipped(&format!("foreign captures: there is no folder {}; set SALLYPORT_CAPTURES", folder.display()));
     None
 }
 

@@ -1,5 +1,7 @@
 //! Gateways: slots and incarnations.
 
+use sallyport_proto::v1;
+
 use super::{
     ConflictKind, GatewayRow, LoseGateway, MAX_SLOT, Outcome, RegisterGateway, Registered, RemoveGateway, Reply, State,
 };
@@ -21,7 +23,7 @@ impl State {
         let same = before.boot_id == command.boot_id && !before.lost;
         if !same {
             // The process that carried them is gone, or was given up.
-            self.end_sessions_of_slot(slot);
+            self.end_sessions_of_slot(slot, "the gateway started anew");
         }
         let epoch = if same { before.epoch } else { self.next_epoch() };
         let row = GatewayRow {
@@ -46,7 +48,7 @@ impl State {
                     gateway.lost = true;
                 }
                 self.notices += 1; // its policy stream, if it still has one, ends
-                Reply::ended(self.end_sessions_of_slot(command.slot))
+                Reply::ended(self.end_sessions_of_slot(command.slot, "the gateway fell silent"))
             }
             _ => Reply::done(), // it came back or was given up before
         }
@@ -58,7 +60,7 @@ impl State {
         };
         self.gateways.remove(&slot);
         self.notices += 1;
-        Reply::ended(self.end_sessions_of_slot(slot))
+        Reply::ended(self.end_sessions_of_slot(slot, "the gateway was removed"))
     }
 
     fn next_epoch(&mut self) -> u64 {
@@ -70,11 +72,11 @@ impl State {
         epoch
     }
 
-    fn end_sessions_of_slot(&mut self, slot: u32) -> u32 {
+    fn end_sessions_of_slot(&mut self, slot: u32, text: &str) -> u32 {
         let ids = self.index.sessions_of_slot.get(&slot).cloned().unwrap_or_default();
         let count = u32::try_from(ids.len()).unwrap_or(u32::MAX);
         for id in ids {
-            self.end_session(id);
+            self.end_session(id, v1::EndReason::GatewayLost, text);
         }
         count
     }

@@ -219,7 +219,8 @@ impl State {
         for id in &command.session_ids {
             match self.sessions.get(id).filter(|s| (s.slot, s.epoch) == (command.slot, command.epoch)) {
                 Some(session) if session.up_ms == 0 => {
-                    let attempt = self.accepted_attempt(*id, session);
+                    let record = self.session_record(b"session:", *id, session);
+                    let attempt = v1::Attempt { outcome: v1::Outcome::Accepted.into(), ..record };
                     if let Some(session) = self.sessions.change(id) {
                         session.up_ms = now_ms;
                     }
@@ -232,10 +233,9 @@ impl State {
         Outcome::Done(Done { ended_sessions: 0, unknown }).into()
     }
 
-    fn accepted_attempt(&self, id: u64, session: &SessionRow) -> v1::Attempt {
-        // Session ids are never used again, so the record's id need not be random.
-        let mut attempt_id = b"session:".to_vec();
-        attempt_id.extend_from_slice(&id.to_be_bytes());
+    /// The record of something that befell a session once: `what` and its id name it, since session ids are never used again.
+    fn session_record(&self, what: &[u8], id: u64, session: &SessionRow) -> v1::Attempt {
+        let attempt_id = [what, &id.to_be_bytes()].concat();
         v1::Attempt {
             id: attempt_id,
             time_unix_ms: self.now_ms(),
@@ -244,7 +244,6 @@ impl State {
             machine: session.machine.clone(),
             user: self.users.get(&session.user).map_or_else(|| session.user.clone(), |u| u.name.clone()),
             phase: v1::Phase::Up.into(),
-            outcome: v1::Outcome::Accepted.into(),
             session_id: format!("{id:016x}"),
             controller_time: true,
             ..v1::Attempt::default()
@@ -259,17 +258,26 @@ impl State {
         for end in &command.sessions {
             let owner = self.sessions.get(&end.session_id).map(|s| (s.slot, s.epoch));
             if owner == Some((command.slot, command.epoch)) {
-                self.end_session(end.session_id);
+                self.end_session(end.session_id, end.reason(), &end.text);
                 ended += 1;
             }
         }
         Reply::ended(ended) // a session that is not there has been ended before
     }
 
-    /// Forgets a session and frees its address.
-    pub(super) fn end_session(&mut self, id: u64) {
-        if let Some(session) = self.sessions.remove(&id) {
-            self.index.remove_session(id, &session);
+    /// Forgets a session, frees its address, and records why it ended if it was up.
+    pub(super) fn end_session(&mut self, id: u64, reason: v1::EndReason, text: &str) {
+        let Some(session) = self.sessions.remove(&id) else { return };
+        self.index.remove_session(id, &session);
+        if session.up_ms != 0 {
+            let attempt = v1::Attempt {
+                outcome: v1::Outcome::Ended.into(),
+                cause: text.to_owned(),
+                end_reason: reason.into(),
+                up_s: self.now_ms().saturating_sub(session.up_ms) / 1_000,
+                ..self.session_record(b"ended:", id, &session)
+            };
+            self.record_attempt(attempt);
         }
     }
 

@@ -353,6 +353,25 @@ fn coming_up_is_recorded_once_and_strangers_are_named() {
 }
 
 #[test]
+fn the_end_of_a_session_that_was_up_is_recorded_with_its_reason() {
+    let mut b = Bench::new();
+    assert!(b.open(1, "ada").is_ok() && b.open(2, "bob").is_ok());
+    b.up(&[1]);
+    b.now += 7_000;
+    let epoch = b.state.gateways.get(&1).expect("registered").epoch;
+    let silent = |id| EndedSession { session_id: id, reason: v1::EndReason::PeerSilent.into(), text: "gone".into() };
+    let sessions = vec![silent(1), silent(2), silent(1)];
+    b.done(Action::EndSessions(EndSessions { slot: 1, epoch, sessions }));
+    let ended: Vec<_> =
+        b.state.attempts.iter().map(|(_, a)| a).filter(|a| a.outcome() == v1::Outcome::Ended).cloned().collect();
+    assert_eq!(ended.len(), 1, "the other was never up");
+    let one = &ended[0];
+    assert_eq!((one.session_id.as_str(), one.user.as_str(), one.cause.as_str()), ("0000000000000001", "ada", "gone"));
+    assert_eq!((one.end_reason(), one.phase()), (v1::EndReason::PeerSilent, v1::Phase::Up));
+    assert!((7..=8).contains(&one.up_s), "{}", one.up_s);
+}
+
+#[test]
 fn pools_do_not_overlap_and_do_not_leave_under_their_users() {
     let mut b = Bench::new();
     let pool = |name: &str, network: &str| {

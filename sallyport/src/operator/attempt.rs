@@ -1,4 +1,4 @@
-//! `sallyport attempt`: the audit of who tried to connect. The client shows a number; this says what it means.
+//! `sallyport attempt`: the audit of who tried to connect, and of why sessions ended. The client shows a number; this says what it means.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::{Context, names, refused, unix};
 use crate::cli::Global;
 use crate::clock::unix_now;
-use crate::duration::parse_duration;
+use crate::duration::{parse_duration, show_seconds};
 use crate::error::Result;
 use crate::output::{Column, Printer, Record, rfc3339};
 
@@ -70,6 +70,8 @@ struct Row {
     gateway: String,
     session: String,
     client_error: u32,
+    end_reason: &'static str,
+    up_s: u64,
     cause: String,
     remedy: String,
 }
@@ -77,6 +79,7 @@ struct Row {
 impl From<Attempt> for Row {
     fn from(attempt: Attempt) -> Self {
         let (phase, outcome) = (names::phase(attempt.phase()), names::outcome(attempt.outcome()));
+        let end = attempt.end_reason();
         let machine = attempt.machine.unwrap_or_default();
         Self {
             id: crate::hex::lower(&attempt.id),
@@ -92,6 +95,8 @@ impl From<Attempt> for Row {
             gateway: attempt.gateway,
             session: attempt.session_id,
             client_error: attempt.client_error,
+            end_reason: names::end_reason(end),
+            up_s: attempt.up_s,
             cause: attempt.cause,
             remedy: attempt.remedy,
         }
@@ -117,6 +122,10 @@ impl Record for Row {
             (true, false) => format!("({}?)", self.claimed_identity),
             (true, true) => String::new(),
         };
+        let ended = (!self.end_reason.is_empty()).then(|| {
+            let why = if self.cause.is_empty() { self.end_reason } else { &self.cause };
+            format!("after {}: {why}", show_seconds(self.up_s))
+        });
         let why = match (self.cause.is_empty(), self.remedy.is_empty()) {
             (_, true) => self.cause.clone(),
             (true, false) => self.remedy.clone(),
@@ -131,7 +140,7 @@ impl Record for Row {
             machine,
             self.remote.clone(),
             error,
-            why,
+            ended.unwrap_or(why),
         ]
     }
 }
@@ -175,9 +184,26 @@ const NONE: &str = "no attempts";
 
 #[cfg(test)]
 mod tests {
-    use sallyport_proto::v1::{MachineIdentity, Outcome, Phase};
+    use sallyport_proto::v1::{EndReason, MachineIdentity, Outcome, Phase};
 
     use super::*;
+
+    #[test]
+    fn the_end_of_a_session_shows_how_long_it_was_up_and_why_it_ended() {
+        let ended = |cause: &str| {
+            Row::from(Attempt {
+                outcome: Outcome::Ended.into(),
+                end_reason: EndReason::PeerSilent.into(),
+                up_s: 3_599,
+                cause: cause.into(),
+                ..Default::default()
+            })
+            .cells()
+        };
+        assert_eq!(ended("no answer")[1], "ended");
+        assert_eq!(ended("no answer")[7], "after 59m 59s: no answer");
+        assert_eq!(ended("")[7], "after 59m 59s: peer-silent");
+    }
 
     #[test]
     fn a_refusal_shows_its_cause_and_remedy_and_a_claim_as_a_claim() {

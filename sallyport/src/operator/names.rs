@@ -1,7 +1,9 @@
 //! Names of the contract's numbers, as tables and JSON show them.
 
 use sallyport_base::UnixTime;
-use sallyport_proto::v1::{AuthMethod, CertificateProfile, KeyAlgorithm, MachineAuth, Outcome, Phase, SessionState};
+use sallyport_proto::v1::{
+    AuthMethod, CertificateProfile, EndReason, KeyAlgorithm, MachineAuth, Outcome, Phase, SessionState,
+};
 
 /// Milliseconds of the contract as whole seconds.
 pub(crate) fn unix(ms: u64) -> UnixTime {
@@ -31,6 +33,24 @@ pub(super) fn outcome(outcome: Outcome) -> &'static str {
         Outcome::Accepted => "accepted",
         Outcome::Refused => "refused",
         Outcome::Abandoned => "abandoned",
+        Outcome::Ended => "ended",
+    }
+}
+
+/// Why a session ended.
+pub(super) fn end_reason(reason: EndReason) -> &'static str {
+    match reason {
+        EndReason::Unspecified => "",
+        EndReason::Client => "client",
+        EndReason::PeerSilent => "peer-silent",
+        EndReason::IdleTimeout => "idle-timeout",
+        EndReason::SessionTimeout => "session-timeout",
+        EndReason::Killed => "killed",
+        EndReason::Revoked => "revoked",
+        EndReason::GatewayShutdown => "gateway-shutdown",
+        EndReason::GatewayLost => "gateway-lost",
+        EndReason::ProtocolError => "protocol-error",
+        EndReason::NeverUp => "never-up",
     }
 }
 

@@ -121,7 +121,9 @@ impl Supplicant {
             Ok(Chap::Failure(text)) if !self.done && packet.identifier == self.identifier => {
                 let words = if self.method == AuthMethod::MsChapV2 {
                     let failure = MsChapFailure::parse(&text);
-                    format!("{} (error {}) {}", error_words(failure.error), failure.error, failure.message)
+                    let words = error_words(failure.error);
+                    let message = Some(failure.message).filter(|m| !m.eq_ignore_ascii_case(words)).unwrap_or_default();
+                    format!("{words} (error {}) {message}", failure.error)
                 } else {
                     printable(&text)
                 };
