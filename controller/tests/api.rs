@@ -423,6 +423,14 @@ async fn operators_manage_users_pools_and_certificates() {
     stale.idle_timeout_s = 90;
     let request = v1::UpdateSettingsRequest { settings: Some(stale) };
     assert_eq!(operator.update_settings(request).await.expect_err("stale").code(), Code::Aborted);
+    for (ike, esp, word) in [("aes256-sha256-modp768", "aes256gcm16", "modp768"), ("aes256-sha1-ecp256", "nul", "nul")] {
+        let mut wrong = settings(&mut operator).await;
+        let list = wrong.ike.get_or_insert_default();
+        (list.ike_proposals, list.esp_proposals) = (vec![ike.into()], vec![esp.into()]);
+        let request = v1::UpdateSettingsRequest { settings: Some(wrong) };
+        let refused = operator.update_settings(request).await.expect_err("no proposal");
+        assert!(refused.code() == Code::InvalidArgument && refused.message().contains(word), "{refused}");
+    }
     site.running.shutdown().await;
 }
 
