@@ -15,6 +15,10 @@ use ring::rand::SecureRandom;
 use ring::{aead, hkdf};
 use zeroize::{Zeroize, Zeroizing};
 
+mod wrap;
+
+pub use wrap::{JoinKey, RecipientKey, WRAPPED_LEN, wrap};
+
 const FORMAT: u8 = 1;
 const KEY_ID_LEN: usize = 4;
 const HEADER_LEN: usize = 1 + KEY_ID_LEN + aead::NONCE_LEN;
@@ -111,6 +115,11 @@ impl SealKey {
         }
         out.push('\n');
         out
+    }
+
+    /// The key's bytes, to be sealed under another key.
+    pub fn to_bytes(&self) -> Zeroizing<[u8; 32]> {
+        self.0.clone()
     }
 
     /// A short public name of the key, which is also in every value sealed under it.

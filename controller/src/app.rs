@@ -33,11 +33,6 @@ pub(crate) struct Paths {
 }
 
 impl Paths {
-    /// The seal key: without it nothing else is of use.
-    pub(crate) fn seal_key(&self) -> PathBuf {
-        self.root.join("seal.key")
-    }
-
     /// Log, state and snapshots.
     pub(crate) fn raft(&self) -> PathBuf {
         self.root.join("raft")
@@ -143,7 +138,7 @@ impl Controller {
         files::private_dir(&paths.root)?;
         files::private_dir(&paths.raft())?;
         let pristine = !paths.raft().join("store").exists();
-        let sealer = Sealer::open(&paths.seal_key(), pristine)?;
+        let sealer = Sealer::open(&paths.root, &config.unseal, pristine)?;
         let grpc = listen(config.listen, "gRPC").await?;
         let metrics_listener = match config.metrics_listen {
             Some(address) => Some(listen(address, "metrics").await?),

@@ -127,7 +127,7 @@ pub(crate) fn open(core: &Core) -> Result<Authority, Error> {
     };
     let root = root.ok_or_else(|| Error::Internal("there is no root".into()))?;
     Authority::open(&Sealed::from_bytes(root.sealed_key), core.sealer.key(), &root.certificate).map_err(|e| match e {
-        sallyport_ca::Error::Seal(_) => Error::Seal { what: "the root's key".into(), key: core.paths.seal_key() },
+        sallyport_ca::Error::Seal(_) => Error::Seal { what: "the root's key".into(), key: core.sealer.path().into() },
         other => Error::Authority(other.to_string()),
     })
 }

@@ -1,11 +1,14 @@
 //! Settings of one controller process. What the whole cluster shares (pools, authentication, IKE) is in the log instead.
 
+mod unseal;
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use sallyport_ca::KeyAlgorithm;
 use serde::Deserialize;
 
+pub use self::unseal::{Pkcs11Config, UnsealConfig, UnsealMethod};
 use crate::error::Error;
 
 /// Settings of a controller. Every key has a default.
@@ -23,6 +26,8 @@ pub struct Config {
     pub authority: AuthorityConfig,
     /// The store.
     pub storage: StorageConfig,
+    /// How this node's copy of the seal key is opened.
+    pub unseal: UnsealConfig,
     /// Dealings with gateways.
     pub gateways: GatewaysConfig,
     /// Checking passwords.
@@ -39,6 +44,7 @@ impl Default for Config {
             metrics_listen: Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9443)),
             authority: AuthorityConfig::default(),
             storage: StorageConfig::default(),
+            unseal: UnsealConfig::default(),
             gateways: GatewaysConfig::default(),
             passwords: PasswordsConfig::default(),
             limits: LimitsConfig::default(),
@@ -166,6 +172,7 @@ impl Config {
         if !(100..=1_000_000).contains(&self.storage.snapshot_every) {
             return bad(format!("storage.snapshot_every is {}, must be 100 to 1000000", self.storage.snapshot_every));
         }
+        self.unseal.check()?;
         let gateways = self.gateways;
         if !(100..=60_000).contains(&gateways.heartbeat_ms) {
             return bad(format!("gateways.heartbeat_ms is {}, must be 100 to 60000", gateways.heartbeat_ms));

@@ -47,12 +47,12 @@ pub enum Error {
     },
     /// The operator: a sealed secret does not open.
     #[error(
-        "cannot open what is sealed in {what}: the key file {key} does not fit; put back the key file this state was made with"
+        "cannot open what is sealed in {what}: the seal key in {key} does not fit; put back the file this state was made with"
     )]
     Seal {
         /// What was to be opened.
         what: String,
-        /// The key file.
+        /// The file with the seal key.
         key: PathBuf,
     },
     /// The authority cannot do what was asked.

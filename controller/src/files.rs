@@ -22,7 +22,8 @@ pub(crate) fn private_dir(path: &Path) -> Result<(), Error> {
     made().map_err(|e| Error::file(path, &e, "choose a state folder that this user may write"))
 }
 
-fn sync_dir(path: &Path) -> io::Result<()> {
+/// Makes durable what was made, renamed or removed in a folder.
+pub(crate) fn sync_dir(path: &Path) -> io::Result<()> {
     let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
     File::open(path)?.sync_all()
 }

@@ -8,7 +8,8 @@
 //!
 //! | path | what |
 //! |---|---|
-//! | `seal.key` | opens everything that is sealed; keep a copy apart from backups of the rest |
+//! | `seal.sealed` | this node's copy of the key that opens everything that is sealed |
+//! | `node.key` | opens that copy, unless another method is configured; keep it apart from backups of the rest |
 //! | `raft/store`, `raft/snapshots` | log, state, snapshots |
 //! | `ca/root.pem`, `ca/root.key.sealed` | the root and its sealed key, outside the store |
 //! | `controller/` | this controller's own certificate and key |
@@ -35,5 +36,9 @@ pub mod state;
 pub use app::{Controller, Running};
 pub use authority::{IssueRequest, Issued};
 pub use clock::Clock;
-pub use config::{AuthorityConfig, Config, Engine, GatewaysConfig, LimitsConfig, PasswordsConfig, StorageConfig};
+pub use config::{
+    AuthorityConfig, Config, Engine, GatewaysConfig, LimitsConfig, PasswordsConfig, Pkcs11Config, StorageConfig,
+    UnsealConfig, UnsealMethod,
+};
 pub use error::Error;
+pub use seal::{Resealed, reseal};

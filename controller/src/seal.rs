@@ -1,14 +1,31 @@
-//! What is secret at rest, and under which name it is sealed.
+//! What is secret at rest, under which name it is sealed, and how this node gets the key that opens it.
 //!
-//! The seal key is in a file of its own (mode 0600) in the state folder and nowhere else. A sealed value is bound to its
-//! purpose, to the cluster and to its place, so that it opens nowhere but there.
+//! All secrets of the cluster are sealed under one *seal key*. Each node keeps a copy of it in `seal.sealed`, sealed under a
+//! *node key* of its own that is elsewhere: in a file (`node.key` unless another disk is configured), in an operator's head
+//! (a passphrase), or in a token (PKCS #11). Either without the other opens nothing. A node that joins gets the seal key
+//! wrapped to a key pair made for the purpose ([`Sealer::wrap_for`]) and makes a copy of its own ([`Sealer::adopt`]).
+//!
+//! A sealed value is bound to its purpose, to the cluster and to its place, so that it opens nowhere but there.
+//!
+//! Until version 0.1 the seal key itself was in `seal.key`: such a file is taken over at the first start.
 
+mod copy;
+mod hold;
+pub(crate) mod passphrase;
+mod secrets;
+mod token;
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use ring::rand::{SecureRandom, SystemRandom};
 use sallyport_ca::seal::{Purpose, SealError, SealKey, Sealed};
 use zeroize::Zeroizing;
 
+use self::copy::Copy;
+use self::secrets::Secrets;
+use crate::config::UnsealConfig;
 use crate::error::Error;
 use crate::files;
 
@@ -36,6 +53,11 @@ impl UserSecret {
     }
 }
 
+/// This node's copy of the seal key, in the state folder.
+const COPY: &str = "seal.sealed";
+/// The seal key in the clear, as earlier versions kept it.
+const BARE: &str = "seal.key";
+
 /// Seals and opens.
 #[derive(Debug)]
 pub(crate) struct Sealer {
@@ -45,31 +67,92 @@ pub(crate) struct Sealer {
 }
 
 impl Sealer {
-    /// Reads the key file, or makes it where `pristine` says that there is nothing yet that it would have to open.
-    pub(crate) fn open(path: &Path, pristine: bool) -> Result<Self, Error> {
-        let rng = SystemRandom::new();
-        let broken = |e: SealError| Error::File {
-            path: path.into(),
-            cause: e.to_string(),
-            remedy: "put back the key file this state was made with".into(),
-        };
-        let key = match files::read_private(path)? {
-            Some(contents) => SealKey::from_file(&contents).map_err(broken)?,
-            None if pristine => {
-                let key = SealKey::generate(&rng).map_err(broken)?;
-                files::write_private(path, key.to_file().as_bytes())?;
-                tracing::info!(path = %path.display(), "made a new seal key; keep a copy of it apart from backups of the state");
+    /// Opens this node's copy of the seal key in the folder `state`. Where there is none, a seal key is made if `pristine`
+    /// says that there is nothing yet that it would have to open; the bare key of an earlier version is taken over.
+    pub(crate) fn open(state: &Path, config: &UnsealConfig, pristine: bool) -> Result<Self, Error> {
+        Self::open_with(state, config, pristine, &Secrets::of_this_process())
+    }
+
+    fn open_with(state: &Path, config: &UnsealConfig, pristine: bool, secrets: &Secrets<'_>) -> Result<Self, Error> {
+        let (path, bare, rng) = (state.join(COPY), state.join(BARE), SystemRandom::new());
+        let key = match (Copy::read(&path)?, files::read_private(&bare)?) {
+            (Some(copy), left) => {
+                let key = open_copy(state, &path, &copy, config, secrets)?;
+                if let Some(left) = left {
+                    // A start that was cut short between the two steps below.
+                    take_away_bare(&bare, &left, &key)?;
+                }
                 key
             }
-            None => {
-                return Err(Error::File {
-                    path: path.into(),
-                    cause: "the seal key is missing, and without it nothing in this state can be opened".into(),
+            (None, Some(contents)) => {
+                let key = SealKey::from_file(&contents).map_err(|e| Error::File {
+                    path: bare.clone(),
+                    cause: e.to_string(),
                     remedy: "put back the key file this state was made with".into(),
+                })?;
+                write_copy(state, config, secrets, &key, &rng)?;
+                // Not before the copy is on disk.
+                take_away_bare(&bare, &contents, &key)?;
+                tracing::info!(
+                    path = %path.display(), method = config.method.name(),
+                    "the seal key is sealed now; old copies and backups of {BARE} still open everything, so destroy them"
+                );
+                key
+            }
+            (None, None) if pristine => {
+                let key = SealKey::generate(&rng).map_err(|e| Error::Internal(e.to_string()))?;
+                write_copy(state, config, secrets, &key, &rng)?;
+                tracing::info!(path = %path.display(), method = config.method.name(), "made a new seal key");
+                key
+            }
+            (None, None) => {
+                return Err(Error::File {
+                    path,
+                    cause: "the sealed copy of the seal key is missing, and without it nothing in this state can be \
+                            opened"
+                        .into(),
+                    remedy: "put back the file this state was made with; if it is lost, wipe the node and let it join \
+                             again, or restore a backup"
+                        .into(),
                 });
             }
         };
-        Ok(Self { key, path: path.into(), rng })
+        Ok(Self { key, path, rng })
+    }
+
+    /// Keeps a seal key that a member of the cluster handed over, in a copy of this node's own.
+    pub(crate) fn adopt(state: &Path, config: &UnsealConfig, key: SealKey) -> Result<Self, Error> {
+        Self::adopt_with(state, config, key, &Secrets::of_this_process())
+    }
+
+    fn adopt_with(state: &Path, config: &UnsealConfig, key: SealKey, secrets: &Secrets<'_>) -> Result<Self, Error> {
+        let (path, rng) = (state.join(COPY), SystemRandom::new());
+        match Copy::read(&path)? {
+            // An attempt to join that was cut short.
+            Some(copy) if open_copy(state, &path, &copy, config, secrets)?.id() == key.id() => {}
+            Some(_) => {
+                return Err(Error::File {
+                    path,
+                    cause: "this node holds the seal key of another cluster".into(),
+                    remedy: "choose an empty state folder for a node that joins".into(),
+                });
+            }
+            None => write_copy(state, config, secrets, &key, &rng)?,
+        }
+        Ok(Self { key, path, rng })
+    }
+
+    /// Wraps the seal key to the public key of a node that joins; `sallyport_ca::seal::JoinKey` opens it there. Both sides
+    /// name the same `context`: the cluster, and whom this is for.
+    pub(crate) fn wrap_for(&self, recipient_public: &[u8; 32], context: &[u8]) -> Result<Vec<u8>, Error> {
+        self.key
+            .wrap_for(recipient_public, context, &self.rng)
+            .map_err(|e| Error::Refused(format!("the seal key cannot be wrapped to this public key: {e}")))
+    }
+
+    /// The file with this node's copy, which errors name.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// The key itself, for the authority.
@@ -139,22 +222,125 @@ impl Sealer {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_missing_key_is_made_only_for_a_new_state() {
-        let dir = tempfile::tempdir().expect("temporary folder");
-        let path = dir.path().join("seal.key");
-        assert!(Sealer::open(&path, false).is_err_and(|e| e.to_string().contains("put back the key file")));
-        let first = Sealer::open(&path, true).expect("makes");
-        let sealed = first.seal_user(UserSecret::NtHash, b"c", "ada", b"secret").expect("seals");
-        let again = Sealer::open(&path, false).expect("reads");
-        let open = |which, cluster: &[u8], key| again.open_user(which, cluster, key, &sealed).map(|s| s.to_vec());
-        assert_eq!(open(UserSecret::NtHash, b"c", "ada").expect("opens"), b"secret");
-        assert!(open(UserSecret::Password, b"c", "ada").is_err());
-        assert!(open(UserSecret::NtHash, b"d", "ada").is_err());
-        assert!(open(UserSecret::NtHash, b"c", "bob").is_err_and(|e| e.to_string().contains("seal.key")));
+/// Opens a copy with the method that is configured, which must be the one it was made with.
+fn open_copy(
+    state: &Path,
+    path: &Path,
+    copy: &Copy,
+    config: &UnsealConfig,
+    secrets: &Secrets<'_>,
+) -> Result<SealKey, Error> {
+    let differs = |is: String, configured: String| Error::File {
+        path: path.into(),
+        cause: format!("the seal key is held by {is}, and controller.unseal says {configured}"),
+        remedy: "correct the configuration, or change the copy to it: sallyport controller reseal".into(),
+    };
+    if copy.hold.method() != config.method {
+        let quoted = |method: crate::config::UnsealMethod| format!("method {:?}", method.name());
+        return Err(differs(quoted(copy.hold.method()), quoted(config.method)));
     }
+    if let hold::Hold::Token(hold) = &copy.hold
+        && (hold.token != config.pkcs11.token || hold.key != config.pkcs11.key)
+    {
+        let text = |key: &str, token: &str| format!("key {key:?} of token {token:?}");
+        return Err(differs(text(&hold.key, &hold.token), text(&config.pkcs11.key, &config.pkcs11.token)));
+    }
+    let node_key = hold::open(state, &copy.hold, config, secrets)?;
+    copy.open(&node_key).map_err(|e| match e {
+        SealError::WrongKey => Error::File {
+            path: path.into(),
+            cause: match config.method {
+                crate::config::UnsealMethod::File => {
+                    format!("{} is not the node key it was sealed with", hold::key_file(state, config).display())
+                }
+                crate::config::UnsealMethod::Passphrase => "the passphrase is wrong".into(),
+                crate::config::UnsealMethod::Pkcs11 => "the key in the token is not the one it was sealed with".into(),
+            },
+            remedy: "give the one that this copy was made with".into(),
+        },
+        _ => Error::File {
+            path: path.into(),
+            cause: "the sealed copy of the seal key is damaged".into(),
+            remedy: "put the file back from a copy of this node's state, or wipe the node and let it join again".into(),
+        },
+    })
 }
+
+/// Makes this node's copy of `key` as configured.
+fn write_copy(
+    state: &Path,
+    config: &UnsealConfig,
+    secrets: &Secrets<'_>,
+    key: &SealKey,
+    rng: &SystemRandom,
+) -> Result<(), Error> {
+    let (hold, node_key) = hold::make(state, config, secrets, rng)?;
+    let copy = Copy::new(hold, &node_key, key, rng).map_err(|e| Error::Internal(e.to_string()))?;
+    copy.write(&state.join(COPY))
+}
+
+/// Removes the bare key of an earlier version, which is `key`. Its bytes are overwritten first, for what that is worth on a
+/// disk that remembers.
+fn take_away_bare(path: &Path, contents: &[u8], key: &SealKey) -> Result<(), Error> {
+    // Overwritten already, if this was cut short.
+    let spent = contents.iter().all(|b| *b == 0);
+    if !spent && SealKey::from_file(contents).is_ok_and(|bare| bare.id() != key.id()) {
+        return Err(Error::File {
+            path: path.into(),
+            cause: format!("it holds another key than {COPY} beside it"),
+            remedy: "move away the one that does not belong to this state".into(),
+        });
+    }
+    let removed = || -> io::Result<()> {
+        let mut file = OpenOptions::new().write(true).open(path)?;
+        file.write_all(&vec![0; contents.len()])?;
+        file.sync_all()?;
+        fs::remove_file(path)?;
+        files::sync_dir(path.parent().unwrap_or(path))
+    };
+    removed().map_err(|e| Error::file(path, &e, "remove it by hand: it opens everything that is sealed"))
+}
+
+/// What [`reseal`] did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resealed {
+    /// How the seal key was held before.
+    pub from: crate::config::UnsealMethod,
+    /// How it is held now.
+    pub to: crate::config::UnsealMethod,
+    /// A node key's file that nothing needs any more. It is for the operator to destroy.
+    pub left_over: Option<PathBuf>,
+}
+
+/// Changes how this node's copy of the seal key in the folder `state` is held: opens it as `from` says, or where that is
+/// `None` as the copy itself says, and makes a new one as `to` says. The node does not run meanwhile. Whatever happens, the
+/// old copy or the new one is there.
+pub fn reseal(state: &Path, from: Option<&UnsealConfig>, to: &UnsealConfig) -> Result<Resealed, Error> {
+    reseal_with(state, from, to, &Secrets::of_this_process())
+}
+
+fn reseal_with(
+    state: &Path,
+    from: Option<&UnsealConfig>,
+    to: &UnsealConfig,
+    secrets: &Secrets<'_>,
+) -> Result<Resealed, Error> {
+    to.check()?;
+    let path = state.join(COPY);
+    let copy = Copy::read(&path)?.ok_or_else(|| Error::File {
+        path: path.clone(),
+        cause: "there is no sealed copy of a seal key".into(),
+        remedy: "point to the state folder of a controller that has run before".into(),
+    })?;
+    let from = from.cloned().unwrap_or_else(|| copy.hold.settings(to));
+    let key = open_copy(state, &path, &copy, &from, secrets)?;
+    write_copy(state, to, secrets, &key, &SystemRandom::new())?;
+    let old_file = |config: &UnsealConfig| {
+        (config.method == crate::config::UnsealMethod::File).then(|| hold::key_file(state, config))
+    };
+    let left_over = old_file(&from).filter(|old| old_file(to).as_ref() != Some(old));
+    Ok(Resealed { from: from.method, to: to.method, left_over })
+}
+
+#[cfg(test)]
+mod tests;

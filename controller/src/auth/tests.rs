@@ -7,7 +7,7 @@ const CLUSTER: &[u8] = b"cluster";
 
 async fn setup(keep: bool) -> (tempfile::TempDir, Sealer, Authenticator, UserRow) {
     let dir = tempfile::tempdir().expect("temporary folder");
-    let sealer = Sealer::open(&dir.path().join("seal.key"), true).expect("makes a key");
+    let sealer = Sealer::open(dir.path(), &crate::config::UnsealConfig::default(), true).expect("makes a key");
     let workers = Workers::new(PasswordsConfig { argon2_memory_kib: 8, argon2_passes: 1, argon2_parallel: 1 });
     let auth = Authenticator::new(workers, &sealer, CLUSTER).await.expect("prepares");
     let password = Zeroizing::new(b"clientPass".to_vec());
