@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// What a row belongs to. The number is part of the stored key: never reuse one.
@@ -16,6 +16,13 @@ pub enum Table {
     Log = 2,
     /// Rows of the state machine.
     State = 3,
+    /// What the store says of itself: its schema, and the sums of the other tables.
+    About = 4,
+}
+
+impl Table {
+    /// The tables of the node, in the order of their numbers; [`Table::About`] is the store's own.
+    pub const CONTENT: [Self; 3] = [Self::Meta, Self::Log, Self::State];
 }
 
 /// A key and its value.
@@ -42,7 +49,7 @@ impl fmt::Debug for Op {
     }
 }
 
-/// The engine failed. The node must stop: see `dependencies` notes on sled, guard 5.
+/// The store cannot be used. The node must stop: nothing is repaired in place, and nothing is answered from what is left.
 #[derive(Debug, thiserror::Error)]
 pub enum KvError {
     /// The operating system refused a file.
@@ -59,21 +66,112 @@ pub enum KvError {
         /// Which folder.
         path: PathBuf,
     },
-    /// The engine cannot read its own files.
+    /// The engine cannot read its own files, or what it read is not what was written.
     #[error("{path} is damaged: {what}")]
     Corrupt {
+        /// Which folder or file.
+        path: PathBuf,
+        /// In the engine's words, or ours.
+        what: String,
+    },
+    /// The folder was made by the other engine.
+    #[error("{path} was made by the engine {found}, the configuration says {wanted}")]
+    OtherEngine {
         /// Which folder.
         path: PathBuf,
-        /// In the engine's words.
-        what: String,
+        /// What made it.
+        found: &'static str,
+        /// What was to open it.
+        wanted: &'static str,
+    },
+    /// The folder was made, or changed, by a newer version of this software.
+    #[error("{path} has schema {found}, this version knows {known}")]
+    Newer {
+        /// Which folder.
+        path: PathBuf,
+        /// Schema of the folder.
+        found: u32,
+        /// Highest schema of this version.
+        known: u32,
+    },
+    /// A call failed before: what was written since may or may not be there.
+    #[error("{path} failed before and is not used any more: {cause}")]
+    Failed {
+        /// Which folder.
+        path: PathBuf,
+        /// What failed then.
+        cause: String,
     },
 }
 
 impl KvError {
-    fn panicked() -> Self {
-        let source = io::Error::other("the storage engine panicked");
-        Self::Io { path: PathBuf::from("store"), source }
+    /// The file or folder that the error is about.
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Io { path, .. }
+            | Self::Locked { path }
+            | Self::Corrupt { path, .. }
+            | Self::OtherEngine { path, .. }
+            | Self::Newer { path, .. }
+            | Self::Failed { path, .. } => path,
+        }
     }
+
+    /// What is wrong, without the path.
+    pub fn cause(&self) -> String {
+        match self {
+            Self::Io { source, .. } => source.to_string(),
+            Self::Locked { .. } => "in use by another process".into(),
+            Self::Corrupt { what, .. } => format!("damaged: {what}"),
+            Self::OtherEngine { found, wanted, .. } => {
+                format!("made by the engine {found}, the configuration says {wanted}")
+            }
+            Self::Newer { found, known, .. } => format!("it has schema {found}, this version knows {known}"),
+            Self::Failed { cause, .. } => cause.clone(),
+        }
+    }
+
+    /// What an operator does next.
+    pub fn remedy(&self) -> String {
+        match self {
+            Self::Io { source, .. } if is_full(source) => {
+                "make room on that file system, then start again: nothing that was acknowledged is lost".into()
+            }
+            Self::Io { .. } => {
+                "see that the folder belongs to this user and that the disk is well (dmesg), then start again".into()
+            }
+            Self::Locked { .. } => "stop that process, or give this one its own state folder".into(),
+            Self::Corrupt { path, .. } => {
+                format!("check the disk (dmesg); {}", replace_store(path))
+            }
+            Self::OtherEngine { found, .. } => format!(
+                "set engine = \"{found}\" in [controller.storage], or convert the store while the controller is stopped \
+                 (sallyport controller --convert-store)"
+            ),
+            Self::Newer { path, .. } => {
+                format!("start the newer version again; to stay with this one: {}", replace_store(path))
+            }
+            Self::Failed { .. } => "check the disk and its free space (dmesg, df), then start again".into(),
+        }
+    }
+
+    fn panicked(path: &Path) -> Self {
+        Self::Corrupt { path: path.into(), what: "the storage engine panicked".into() }
+    }
+}
+
+/// How a store that is beyond use is given up.
+fn replace_store(path: &Path) -> String {
+    format!(
+        "a member of a group is stopped, {} removed, and started: it learns everything from the others; \
+         a single controller is restored from a backup",
+        path.display()
+    )
+}
+
+/// Whether there was no room.
+fn is_full(e: &io::Error) -> bool {
+    matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// Result of the engine.
@@ -97,14 +195,19 @@ pub trait Kv: Send + Sync + 'static {
 /// Greater than every key that is in use (keys start with a tag far below it).
 pub const KEY_END: [u8; 33] = [0xff; 33];
 
-/// An engine whose panics are errors. sled panics where it finds its own invariants broken; a panic in openraft's
-/// state machine task would leave a node that seems to live and answers nobody.
+/// Runs a call into an engine. A panic is an error: sled panics where it finds its own invariants broken, and a panic in
+/// openraft's state machine task would leave a node that seems to live and answers nobody.
+pub(super) fn caught<T>(path: &Path, call: impl FnOnce() -> Result<T>) -> Result<T> {
+    // Nothing is used after a panic: the error stops the node.
+    catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|_| Err(KvError::panicked(path)))
+}
+
+/// A store whose panics are errors.
 pub struct CatchPanics(pub Arc<dyn Kv>);
 
 impl CatchPanics {
     fn caught<T>(&self, call: impl FnOnce(&dyn Kv) -> Result<T>) -> Result<T> {
-        // Nothing is used after a panic: the error stops the node.
-        catch_unwind(AssertUnwindSafe(|| call(&*self.0))).unwrap_or_else(|_| Err(KvError::panicked()))
+        caught(Path::new("store"), || call(&*self.0))
     }
 }
 
@@ -125,3 +228,7 @@ impl Kv for CatchPanics {
         self.caught(|kv| kv.sync())
     }
 }
+
+#[cfg(test)]
+#[path = "kv/suite.rs"]
+pub(super) mod suite;

@@ -10,6 +10,7 @@ pub mod kv;
 mod log_store;
 mod network;
 mod node;
+pub mod redb_kv;
 pub mod sled_kv;
 mod snapshot;
 mod state_machine;
