@@ -5,8 +5,9 @@ mod common;
 use std::path::{Path, PathBuf};
 
 use common::{Way, add_pool, add_user, allow_all, issue, site};
-use sallyport_ca::seal::{SealKey, Sealed};
+use sallyport_ca::seal::{Purpose, SealKey, Sealed};
 use sallyport_ca::{Authority, Profile};
+use sallyport_controller::{Config, Controller, Engine, StorageConfig};
 use sallyport_crypto::mschap;
 use sallyport_proto::v1;
 
@@ -21,16 +22,74 @@ fn files(dir: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
+const BASE64: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+/// The part of a base64 text that the bytes alone decide, for each place they can have in a group of three.
+fn base64(secret: &[u8]) -> [Vec<u8>; 3] {
+    [0, 1, 2].map(|before| {
+        let bits: Vec<u8> = std::iter::repeat_n(0, before)
+            .chain(secret.iter().copied())
+            .flat_map(|byte| (0..8).rev().map(move |i| byte >> i & 1))
+            .collect();
+        let text = bits.chunks_exact(6).map(|six| BASE64[six.iter().fold(0, |n, bit| n << 1 | usize::from(*bit))]);
+        text.skip((before * 8).div_ceil(6)).collect()
+    })
+}
+
 /// The bytes, and how they look in text.
 fn forms(secret: &[u8]) -> Vec<Vec<u8>> {
     let hex: String = secret.iter().map(|b| format!("{b:02x}")).collect();
     let utf16: Vec<u8> = secret.iter().flat_map(|b| [*b, 0]).collect();
-    vec![secret.to_vec(), hex.to_uppercase().into_bytes(), hex.into_bytes(), utf16]
+    let mut forms = vec![secret.to_vec(), hex.to_uppercase().into_bytes(), hex.into_bytes(), utf16];
+    for text in base64(secret) {
+        forms.push(
+            text.iter()
+                .map(|b| {
+                    if *b == b'+' {
+                        b'-'
+                    } else if *b == b'/' {
+                        b'_'
+                    } else {
+                        *b
+                    }
+                })
+                .collect(),
+        );
+        forms.push(text);
+    }
+    forms
 }
 
-#[tokio::test]
-async fn a_stolen_folder_without_its_keys_holds_no_secret() {
-    let site = site().await;
+#[test]
+fn the_search_knows_base64_wherever_it_begins() {
+    for before in ["", "x", "xy", "xyz"] {
+        let text = sallyport_ca::pem::encode("X", format!("{before}open sesame?>!").as_bytes());
+        let found = base64(b"open sesame?>").iter().any(|f| text.as_bytes().windows(f.len()).any(|w| w == f));
+        assert!(found, "{}", text.as_str());
+    }
+}
+
+/// Opens a node's copy of the seal key, as its documentation says.
+fn seal_key(state: &Path) -> SealKey {
+    let copy = std::fs::read(state.join("seal.sealed")).expect("there");
+    let node_key = SealKey::from_file(&std::fs::read(state.join("node.key")).expect("there")).expect("a key");
+    let length = u32::from_be_bytes(copy[8..12].try_into().expect("four bytes")) as usize;
+    let (head, sealed) = copy.split_at(12 + length);
+    let purpose = Purpose::new("node's copy of the seal key");
+    let opened = node_key.open(purpose, &[head], &Sealed::from_bytes(sealed.to_vec())).expect("opens");
+    SealKey::from_bytes(opened.as_slice().try_into().expect("32 bytes"))
+}
+
+fn config(engine: Engine) -> Config {
+    let mut config = common::config();
+    config.storage = StorageConfig { engine, snapshot_every: 100, ..config.storage };
+    config
+}
+
+async fn holds_no_secret(engine: Engine) {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let running = Controller::start(config(engine), dir.path()).await.expect("starts");
+    let site = common::Site { dir, running };
     let mut operator = site.operator().await;
     allow_all(&mut operator).await;
     add_user(&mut operator, "ada", PASSWORD).await;
@@ -44,17 +103,21 @@ async fn a_stolen_folder_without_its_keys_holds_no_secret() {
     let second = v1::SetPasswordRequest { name: "ada".into(), password: Some(v1::Secret::new(SECOND)) };
     operator.set_password(second).await.expect("sets");
     let laptop = issue(&site.running, Profile::Machine, "laptop").await;
+    // Enough for a snapshot, so that there is one to search.
+    for i in 0..120 {
+        let request = v1::SetUserEnabledRequest { name: "ada".into(), enabled: i % 2 == 1 };
+        operator.set_user_enabled(request).await.expect("sets");
+    }
     let root = site.running.root_certificate();
     let dir = site.dir;
     drop((operator, gateway));
     site.running.shutdown().await;
 
     // The root's key as it is when it is open, to look for.
-    let read = |name: &str| std::fs::read(dir.path().join(name)).expect("there");
-    let seal_key = SealKey::from_file(&read("seal.key")).expect("a key");
-    let sealed = Sealed::from_bytes(read("ca/root.key.sealed"));
+    let seal_key = seal_key(dir.path());
+    let sealed = Sealed::from_bytes(std::fs::read(dir.path().join("ca/root.key.sealed")).expect("there"));
     let place = sallyport_ca::Fingerprint::of(&root).0;
-    let root_key = seal_key.open(sallyport_ca::seal::Purpose::CA_KEY, &[&place], &sealed).expect("opens");
+    let root_key = seal_key.open(Purpose::CA_KEY, &[&place], &sealed).expect("opens");
     Authority::open(&sealed, &seal_key, &root).expect("opens");
 
     let mut secrets = Vec::new();
@@ -67,25 +130,26 @@ async fn a_stolen_folder_without_its_keys_holds_no_secret() {
     // The private scalar of a P-256 key stands 36 bytes into PKCS #8; the rest of the encoding is public.
     secrets.push(("root key", root_key[36..68].to_vec()));
     secrets.push(("machine's key", laptop.private_key[36..68].to_vec()));
+    secrets.push(("seal key", seal_key.to_bytes().to_vec()));
+    let searched: Vec<(&str, Vec<u8>)> =
+        secrets.iter().flat_map(|(what, secret)| forms(secret).into_iter().map(|form| (*what, form))).collect();
 
-    let (mut all, mut looked_at) = (Vec::new(), 0);
+    let (mut all, mut looked_at, mut snapshots) = (Vec::new(), 0, 0);
     files(dir.path(), &mut all);
     for file in all {
         let name = file.file_name().and_then(|n| n.to_str()).expect("a name").to_owned();
-        if name == "seal.key" || name == "key.pem" {
+        if name == "node.key" || name == "key.pem" {
             continue; // the key files
         }
+        snapshots += usize::from(name.ends_with(".snapshot"));
         let contents = std::fs::read(&file).expect("reads");
         looked_at += contents.len();
-        for (what, secret) in &secrets {
-            for form in forms(secret) {
-                let found = contents.windows(form.len()).any(|w| w == form);
-                assert!(!found, "{what} in {}", file.display());
-            }
+        for (what, form) in &searched {
+            assert!(!contents.windows(form.len()).any(|w| w == form), "{what} in {}", file.display());
         }
     }
     // That the search would find something: what is public is there.
-    assert!(looked_at > 10_000);
+    assert!(looked_at > 10_000 && snapshots > 0, "{looked_at} bytes, {snapshots} snapshots");
     let mut store = Vec::new();
     files(&dir.path().join("raft"), &mut store);
     let holds_root = store.iter().any(|f| {
@@ -96,22 +160,68 @@ async fn a_stolen_folder_without_its_keys_holds_no_secret() {
 }
 
 #[tokio::test]
-async fn without_its_seal_key_a_state_does_not_start() {
+async fn a_stolen_folder_without_its_keys_holds_no_secret() {
+    holds_no_secret(Engine::Sled).await;
+}
+
+/// Starts a controller on `state`, which refuses.
+async fn refuses(state: &Path) -> String {
+    Controller::start(common::config(), state).await.expect_err("refuses").to_string()
+}
+
+fn write_private(path: &Path, contents: &[u8]) {
+    std::fs::write(path, contents).expect("writes");
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    std::fs::set_permissions(path, mode).expect("closes");
+}
+
+#[tokio::test]
+async fn without_its_node_key_or_its_copy_of_the_seal_key_a_state_does_not_start() {
     let site = site().await;
     let dir = site.dir;
     site.running.shutdown().await;
-    let key = dir.path().join("seal.key");
-    let kept = std::fs::read(&key).expect("there");
-    std::fs::remove_file(&key).expect("removes");
-    let error = sallyport_controller::Controller::start(common::config(), dir.path()).await.expect_err("refuses");
-    assert!(error.to_string().contains("seal.key") && error.to_string().contains("put back"), "{error}");
-    // Another key is named as such, too.
-    std::fs::write(&key, "00".repeat(32)).expect("writes");
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
-    std::fs::set_permissions(&key, mode).expect("closes");
-    let error = sallyport_controller::Controller::start(common::config(), dir.path()).await.expect_err("refuses");
-    assert!(error.to_string().contains("does not fit"), "{error}");
-    std::fs::write(&key, kept).expect("writes");
-    let running = sallyport_controller::Controller::start(common::config(), dir.path()).await.expect("starts");
+    for (name, hint) in [("node.key", "node key is missing"), ("seal.sealed", "put back")] {
+        let path = dir.path().join(name);
+        let kept = std::fs::read(&path).expect("there");
+        std::fs::remove_file(&path).expect("removes");
+        let error = refuses(dir.path()).await;
+        assert!(error.contains(name) && error.contains(hint), "{error}");
+        write_private(&path, &kept);
+    }
+    let (copy, node_key) = (dir.path().join("seal.sealed"), dir.path().join("node.key"));
+    let kept = (std::fs::read(&copy).expect("there"), std::fs::read(&node_key).expect("there"));
+    // The pair of another cluster opens by itself, and then nothing that is in this state.
+    let other = common::site().await;
+    for path in [&copy, &node_key] {
+        let name = path.file_name().expect("a name");
+        write_private(path, &std::fs::read(other.dir.path().join(name)).expect("there"));
+    }
+    let error = refuses(dir.path()).await;
+    assert!(error.contains("does not fit"), "{error}");
+    write_private(&copy, &kept.0);
+    let error = refuses(dir.path()).await;
+    assert!(error.contains("is not the node key"), "{error}");
+    write_private(&node_key, &kept.1);
+    let running = Controller::start(common::config(), dir.path()).await.expect("starts");
+    running.shutdown().await;
+    other.running.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_state_of_an_earlier_version_starts_and_its_bare_seal_key_is_gone() {
+    let site = site().await;
+    let dir = site.dir;
+    site.running.shutdown().await;
+    // As version 0.1 left it.
+    let key = seal_key(dir.path());
+    for name in ["seal.sealed", "node.key"] {
+        std::fs::remove_file(dir.path().join(name)).expect("removes");
+    }
+    write_private(&dir.path().join("seal.key"), key.to_file().as_bytes());
+    let running = Controller::start(common::config(), dir.path()).await.expect("starts");
+    running.shutdown().await;
+    assert!(!dir.path().join("seal.key").exists());
+    assert_eq!(seal_key(dir.path()).id(), key.id());
+    let running = Controller::start(common::config(), dir.path()).await.expect("starts again");
     running.shutdown().await;
 }
