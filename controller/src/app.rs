@@ -144,7 +144,12 @@ impl Controller {
             Some(address) => Some(listen(address, "metrics").await?),
             None => None,
         };
-        let options = NodeOptions { id: NODE_ID, dir: paths.raft(), snapshot_every: config.storage.snapshot_every };
+        let options = NodeOptions {
+            id: NODE_ID,
+            dir: paths.raft(),
+            engine: config.storage.engine,
+            snapshot_every: config.storage.snapshot_every,
+        };
         let node = Node::start(&options).await?;
         let workers = Workers::new(config.passwords);
         let core = Arc::new(Core {

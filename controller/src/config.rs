@@ -85,6 +85,21 @@ pub enum Engine {
     /// sled 0.34 with our guards.
     #[default]
     Sled,
+    /// redb 4.
+    Redb,
+}
+
+impl Engine {
+    /// All there are.
+    pub const ALL: [Self; 2] = [Self::Sled, Self::Redb];
+
+    /// As in the configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sled => "sled",
+            Self::Redb => "redb",
+        }
+    }
 }
 
 /// The store.
@@ -245,7 +260,8 @@ mod tests {
         assert!(error("listne = \"1.2.3.4:5\"").contains("listne"));
         assert!(error("metrics_listen = \"here\"").contains("not an address"));
         assert!(error("[authority]\nkey = \"dsa\"").contains("ecdsa-p256"));
-        assert!(error("[storage]\nengine = \"rocks\"").contains("sled"));
+        let engines = error("[storage]\nengine = \"rocks\"");
+        assert!(Engine::ALL.iter().all(|e| engines.contains(e.name())), "{engines}");
         assert!(error("[gateways]\ntimeout_ms = 5000").contains("three times"));
         assert!(error("[authority]\nyears = 99").contains("1 to 30"));
         assert_eq!(toml::from_str::<Config>("metrics_listen = \"\"").expect("parses").metrics_listen, None);

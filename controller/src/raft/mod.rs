@@ -4,17 +4,22 @@
 
 #![allow(clippy::result_large_err, reason = "the traits of openraft demand its errors, and these are large")]
 
+mod checked;
 mod codec;
 mod commit;
+mod convert;
 pub mod kv;
 mod log_store;
 mod network;
 mod node;
 pub mod redb_kv;
+mod schema;
 pub mod sled_kv;
 mod snapshot;
 mod state_machine;
+pub mod store;
 
+pub use convert::{Converted, convert};
 pub use log_store::LogStore;
 pub use node::{Figures, Health, Node, NodeOptions, ProposeError};
 pub use state_machine::{Shared, StateMachine};

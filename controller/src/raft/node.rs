@@ -12,8 +12,8 @@ use tokio::task::JoinHandle;
 
 use super::kv::{CatchPanics, Kv, KvError};
 use super::network::NoPeers;
-use super::sled_kv::SledKv;
-use super::{LogStore, Shared, StateMachine, TypeConfig};
+use super::{LogStore, Shared, StateMachine, TypeConfig, store};
+use crate::config::Engine;
 use crate::error::Error;
 use crate::state::{Command, CommandBatch, Reply};
 
@@ -35,6 +35,8 @@ pub struct NodeOptions {
     pub id: u64,
     /// Folder of the store and the snapshots.
     pub dir: PathBuf,
+    /// What the store is made by.
+    pub engine: Engine,
     /// Entries between two snapshots.
     pub snapshot_every: u64,
 }
@@ -104,7 +106,7 @@ impl Node {
     /// Opens the store, joins the group (making it, when the store is new) and returns once this node can decide.
     pub async fn start(options: &NodeOptions) -> Result<Self, Error> {
         let store = options.dir.join("store");
-        Self::start_on(open(&store).await?, store, options).await
+        Self::start_on(open(&store, options.engine).await?, store, options).await
     }
 
     /// The same on an engine that is open; `store` is what errors name.
@@ -216,23 +218,20 @@ impl Node {
     }
 }
 
-/// Opens the engine; a process that is just ending still holds it for a moment.
-async fn open(path: &Path) -> Result<Arc<dyn Kv>, Error> {
+/// Opens the store; a process that is just ending still holds it for a moment.
+async fn open(path: &Path, engine: Engine) -> Result<Arc<dyn Kv>, Error> {
     let pause = Duration::from_millis(50);
     let mut waited = Duration::ZERO;
     loop {
         let dir = path.to_path_buf();
-        let opened = tokio::task::spawn_blocking(move || SledKv::open(&dir)).await;
-        match opened {
-            Ok(Ok(kv)) => return Ok(Arc::new(kv)),
+        match tokio::task::spawn_blocking(move || store::open(&dir, engine)).await {
+            Ok(Ok(kv)) => return Ok(kv),
             Ok(Err(KvError::Locked { .. })) if waited < OPEN_PATIENCE => {
                 tokio::time::sleep(pause).await;
                 waited += pause;
             }
-            Ok(Err(KvError::Locked { path })) => return Err(Error::StateInUse { path }),
-            Ok(Err(e)) => return Err(Error::storage(path, e.to_string())),
-            // sled panics on some damage instead of reporting it.
-            Err(_) => return Err(Error::storage(path, "the storage engine panicked while opening it".into())),
+            Ok(Err(e)) => return Err(e.into()),
+            Err(e) => return Err(Error::storage(path, format!("opening it panicked: {e}"))),
         }
     }
 }

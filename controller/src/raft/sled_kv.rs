@@ -56,6 +56,11 @@ impl SledKv {
         Ok(this)
     }
 
+    /// Whether a folder holds a database of this engine.
+    pub(super) fn is_in(path: &Path) -> bool {
+        path.join("db").exists() || path.join("conf").exists()
+    }
+
     /// Guard 4. Cheap enough to do at each start.
     fn sync_creation(&self) -> Result<()> {
         let conf = self.path.join("conf");

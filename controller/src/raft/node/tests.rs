@@ -13,7 +13,7 @@ const LOG_WRITE_FAILS: u8 = 5;
 
 /// A disk that goes bad when told.
 struct Faulty {
-    inner: SledKv,
+    inner: Arc<dyn Kv>,
     fault: AtomicU8,
 }
 
@@ -62,7 +62,7 @@ fn pool(i: u8) -> Action {
 }
 
 fn options(dir: &tempfile::TempDir) -> NodeOptions {
-    NodeOptions { id: 1, dir: dir.path().to_path_buf(), snapshot_every: 100 }
+    NodeOptions { id: 1, dir: dir.path().to_path_buf(), engine: Engine::default(), snapshot_every: 100 }
 }
 
 #[tokio::test]
@@ -70,7 +70,7 @@ async fn any_failure_of_the_store_ends_all_answers_and_names_itself() {
     for fault in [SYNC_FAILS, SYNC_PANICS, STATE_WRITE_FAILS, STATE_WRITE_PANICS, LOG_WRITE_FAILS] {
         let dir = tempfile::tempdir().expect("temporary folder");
         let store = dir.path().join("store");
-        let inner = SledKv::open(&store).expect("opens");
+        let inner = store::open(&store, Engine::default()).expect("opens");
         let kv = Arc::new(Faulty { inner, fault: AtomicU8::new(WORKS) });
         let node = Node::start_on(kv.clone(), store.clone(), &options(&dir)).await.expect("starts");
         node.propose(command(1, pool(1))).await.expect("works");
