@@ -19,6 +19,7 @@ mod api;
 mod app;
 mod auth;
 mod authority;
+pub mod backup;
 mod bootstrap;
 mod clock;
 mod config;

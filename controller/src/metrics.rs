@@ -43,6 +43,7 @@ pub(crate) enum Rpc {
     RemoveGateway,
     ListAttempts,
     GetStatus,
+    CreateBackup,
 }
 
 impl Rpc {
@@ -77,6 +78,7 @@ impl Rpc {
             Self::RemoveGateway => "remove_gateway",
             Self::ListAttempts => "list_attempts",
             Self::GetStatus => "get_status",
+            Self::CreateBackup => "create_backup",
         }
     }
 }

@@ -25,7 +25,7 @@ use zeroize::Zeroizing;
 
 use self::copy::Copy;
 use self::secrets::Secrets;
-use crate::config::UnsealConfig;
+use crate::config::{UnsealConfig, UnsealMethod};
 use crate::error::Error;
 use crate::files;
 
@@ -57,6 +57,8 @@ impl UserSecret {
 const COPY: &str = "seal.sealed";
 /// The seal key in the clear, as earlier versions kept it.
 const BARE: &str = "seal.key";
+/// A folder in a state that `backup::restore` has not finished.
+pub(crate) const RESTORING: &str = ".restoring";
 
 /// Seals and opens.
 #[derive(Debug)]
@@ -75,6 +77,13 @@ impl Sealer {
 
     fn open_with(state: &Path, config: &UnsealConfig, pristine: bool, secrets: &Secrets<'_>) -> Result<Self, Error> {
         let (path, bare, rng) = (state.join(COPY), state.join(BARE), SystemRandom::new());
+        if state.join(RESTORING).exists() {
+            return Err(Error::File {
+                path: state.into(),
+                cause: "a restore into this folder was cut short".into(),
+                remedy: "run it again: sallyport backup restore".into(),
+            });
+        }
         let key = match (Copy::read(&path)?, files::read_private(&bare)?) {
             (Some(copy), left) => {
                 let key = open_copy(state, &path, &copy, config, secrets)?;
@@ -90,7 +99,7 @@ impl Sealer {
                     cause: e.to_string(),
                     remedy: "put back the key file this state was made with".into(),
                 })?;
-                write_copy(state, config, secrets, &key, &rng)?;
+                write_copy(state, &path, config, secrets, &key, &rng)?;
                 // Not before the copy is on disk.
                 take_away_bare(&bare, &contents, &key)?;
                 tracing::info!(
@@ -101,7 +110,7 @@ impl Sealer {
             }
             (None, None) if pristine => {
                 let key = SealKey::generate(&rng).map_err(|e| Error::Internal(e.to_string()))?;
-                write_copy(state, config, secrets, &key, &rng)?;
+                write_copy(state, &path, config, secrets, &key, &rng)?;
                 tracing::info!(path = %path.display(), method = config.method.name(), "made a new seal key");
                 key
             }
@@ -137,9 +146,20 @@ impl Sealer {
                     remedy: "choose an empty state folder for a node that joins".into(),
                 });
             }
-            None => write_copy(state, config, secrets, &key, &rng)?,
+            None => write_copy(state, &path, config, secrets, &key, &rng)?,
         }
         Ok(Self { key, path, rng })
+    }
+
+    /// Makes the copy for a state that is being restored, in the folder `into`; the node key is made where it will be.
+    pub(crate) fn prepare(state: &Path, into: &Path, config: &UnsealConfig, key: &SealKey) -> Result<(), Error> {
+        let secrets = Secrets::of_this_process();
+        write_copy(state, &into.join(COPY), config, &secrets, key, &SystemRandom::new())
+    }
+
+    /// The file with the node key, if one is configured.
+    pub(crate) fn key_file(state: &Path, config: &UnsealConfig) -> Option<PathBuf> {
+        (config.method == UnsealMethod::File).then(|| hold::key_file(state, config))
     }
 
     /// Wraps the seal key to the public key of a node that joins; `sallyport_ca::seal::JoinKey` opens it there. Both sides
@@ -236,7 +256,7 @@ fn open_copy(
         remedy: "correct the configuration, or change the copy to it: sallyport controller reseal".into(),
     };
     if copy.hold.method() != config.method {
-        let quoted = |method: crate::config::UnsealMethod| format!("method {:?}", method.name());
+        let quoted = |method: UnsealMethod| format!("method {:?}", method.name());
         return Err(differs(quoted(copy.hold.method()), quoted(config.method)));
     }
     if let hold::Hold::Token(hold) = &copy.hold
@@ -250,11 +270,11 @@ fn open_copy(
         SealError::WrongKey => Error::File {
             path: path.into(),
             cause: match config.method {
-                crate::config::UnsealMethod::File => {
+                UnsealMethod::File => {
                     format!("{} is not the node key it was sealed with", hold::key_file(state, config).display())
                 }
-                crate::config::UnsealMethod::Passphrase => "the passphrase is wrong".into(),
-                crate::config::UnsealMethod::Pkcs11 => "the key in the token is not the one it was sealed with".into(),
+                UnsealMethod::Passphrase => "the passphrase is wrong".into(),
+                UnsealMethod::Pkcs11 => "the key in the token is not the one it was sealed with".into(),
             },
             remedy: "give the one that this copy was made with".into(),
         },
@@ -266,9 +286,10 @@ fn open_copy(
     })
 }
 
-/// Makes this node's copy of `key` as configured.
+/// Makes this node's copy of `key` in the file `path`, as configured.
 fn write_copy(
     state: &Path,
+    path: &Path,
     config: &UnsealConfig,
     secrets: &Secrets<'_>,
     key: &SealKey,
@@ -276,7 +297,7 @@ fn write_copy(
 ) -> Result<(), Error> {
     let (hold, node_key) = hold::make(state, config, secrets, rng)?;
     let copy = Copy::new(hold, &node_key, key, rng).map_err(|e| Error::Internal(e.to_string()))?;
-    copy.write(&state.join(COPY))
+    copy.write(path)
 }
 
 /// Removes the bare key of an earlier version, which is `key`. Its bytes are overwritten first, for what that is worth on a
@@ -305,9 +326,9 @@ fn take_away_bare(path: &Path, contents: &[u8], key: &SealKey) -> Result<(), Err
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resealed {
     /// How the seal key was held before.
-    pub from: crate::config::UnsealMethod,
+    pub from: UnsealMethod,
     /// How it is held now.
-    pub to: crate::config::UnsealMethod,
+    pub to: UnsealMethod,
     /// A node key's file that nothing needs any more. It is for the operator to destroy.
     pub left_over: Option<PathBuf>,
 }
@@ -334,11 +355,8 @@ fn reseal_with(
     })?;
     let from = from.cloned().unwrap_or_else(|| copy.hold.settings(to));
     let key = open_copy(state, &path, &copy, &from, secrets)?;
-    write_copy(state, to, secrets, &key, &SystemRandom::new())?;
-    let old_file = |config: &UnsealConfig| {
-        (config.method == crate::config::UnsealMethod::File).then(|| hold::key_file(state, config))
-    };
-    let left_over = old_file(&from).filter(|old| old_file(to).as_ref() != Some(old));
+    write_copy(state, &path, to, secrets, &key, &SystemRandom::new())?;
+    let left_over = Sealer::key_file(state, &from).filter(|old| Sealer::key_file(state, to).as_ref() != Some(old));
     Ok(Resealed { from: from.method, to: to.method, left_over })
 }
 

@@ -13,6 +13,7 @@ use crate::app::Core;
 use crate::metrics::Rpc;
 use crate::state::{Action, Done};
 
+mod backup;
 mod certificates;
 mod sessions;
 mod settings;
@@ -21,12 +22,14 @@ mod users;
 /// The service.
 pub(super) struct OperatorService {
     core: Arc<Core>,
+    /// A place for the one backup that may be made at a time.
+    backups: Arc<tokio::sync::Semaphore>,
 }
 
 impl OperatorService {
     /// The service over `core`.
-    pub(super) const fn new(core: Arc<Core>) -> Self {
-        Self { core }
+    pub(super) fn new(core: Arc<Core>) -> Self {
+        Self { core, backups: Arc::new(tokio::sync::Semaphore::new(1)) }
     }
 
     /// The caller is an operator; all that was acknowledged is in the state. Returns what was asked.
@@ -61,6 +64,15 @@ macro_rules! calls {
                     .await
                 }
             )*
+
+            type CreateBackupStream = backup::Parts;
+
+            async fn create_backup(
+                &self,
+                request: Request<v1::CreateBackupRequest>,
+            ) -> Result<Response<Self::CreateBackupStream>, Status> {
+                observed(&self.core, Rpc::CreateBackup, self.do_create_backup(request)).await
+            }
         }
     };
 }

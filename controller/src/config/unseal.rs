@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 use crate::error::Error;
+use crate::seal::passphrase::Costs;
 
 /// What holds the node key.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -86,9 +87,13 @@ impl UnsealConfig {
     /// Finds what is out of range or missing.
     pub(crate) fn check(&self) -> Result<(), Error> {
         let bad = |text: String| Err(Error::Config(text));
-        // The upper bounds are those of a stored copy: what is written must be read again.
-        if !(8..=1_048_576).contains(&self.argon2_memory_kib) || !(1..=100).contains(&self.argon2_passes) {
-            return bad("unseal.argon2_memory_kib must be 8 to 1048576 and argon2_passes 1 to 100".into());
+        let costs = Costs { memory_kib: self.argon2_memory_kib, passes: self.argon2_passes, lanes: 1 };
+        if !costs.are_reasonable() {
+            return bad(
+                "unseal.argon2_memory_kib must be 8 to 1048576, argon2_passes 1 to 100, and both multiplied at \
+                        most 4194304"
+                    .into(),
+            );
         }
         if self.method == UnsealMethod::Pkcs11 {
             let missing = [

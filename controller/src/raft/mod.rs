@@ -13,6 +13,7 @@ mod log_store;
 mod network;
 mod node;
 pub mod redb_kv;
+mod seed;
 mod schema;
 pub mod sled_kv;
 mod snapshot;
@@ -22,6 +23,7 @@ pub mod store;
 pub use convert::{Converted, convert};
 pub use log_store::LogStore;
 pub use node::{Figures, Health, Node, NodeOptions, ProposeError};
+pub(crate) use seed::seed;
 pub use state_machine::{Shared, StateMachine};
 
 use crate::state::{CommandBatch, ReplyBatch};

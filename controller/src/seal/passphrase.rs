@@ -24,10 +24,21 @@ impl Costs {
     pub(crate) const RECOMMENDED: Self = Self { memory_kib: 65_536, passes: 3, lanes: 1 };
 }
 
-/// The key. `None` for costs that are impossible, or beyond what a damaged file may make us spend: 1 GiB, 100 passes.
+impl Costs {
+    /// Whether we would pay them: they may come from a file that is damaged or somebody else's. 1 GiB of memory, 100 passes,
+    /// and 4 GiB that are passed over.
+    pub(crate) fn are_reasonable(self) -> bool {
+        (8..=1 << 20).contains(&self.memory_kib)
+            && (1..=100).contains(&self.passes)
+            && (1..=16).contains(&self.lanes)
+            && u64::from(self.memory_kib) * u64::from(self.passes) <= 4 << 20
+    }
+}
+
+/// The key; `None` for costs that are impossible or not reasonable.
 pub(crate) fn derive(costs: Costs, salt: &[u8], passphrase: &[u8]) -> Option<Zeroizing<[u8; 32]>> {
     let Costs { memory_kib, passes, lanes } = costs;
-    if !(8..=1_048_576).contains(&memory_kib) || !(1..=100).contains(&passes) || !(1..=16).contains(&lanes) {
+    if !costs.are_reasonable() {
         return None;
     }
     let params = Params::new(memory_kib, passes, lanes, Some(32)).ok()?;
@@ -56,9 +67,16 @@ mod tests {
 
     #[test]
     fn costs_beyond_reason_are_refused_before_they_are_paid() {
-        for (memory_kib, passes, lanes) in
-            [(0, 1, 1), (u32::MAX, 1, 1), (64, 0, 1), (64, 101, 1), (64, 1, 0), (64, 1, 17), (1 << 21, 1, 1)]
-        {
+        for (memory_kib, passes, lanes) in [
+            (0, 1, 1),
+            (u32::MAX, 1, 1),
+            (64, 0, 1),
+            (64, 101, 1),
+            (64, 1, 0),
+            (64, 1, 17),
+            (1 << 21, 1, 1),
+            (1 << 20, 5, 1),
+        ] {
             assert!(derive(Costs { memory_kib, passes, lanes }, &[0; SALT], b"x").is_none());
         }
         assert!(derive(Costs { memory_kib: 64, passes: 1, lanes: 1 }, b"short", b"x").is_none(), "salt of 5 bytes");

@@ -3,7 +3,6 @@ use std::os::unix::fs::PermissionsExt;
 use sallyport_ca::seal::JoinKey;
 
 use super::*;
-use crate::config::UnsealMethod;
 
 fn by_file() -> UnsealConfig {
     UnsealConfig::default()
@@ -184,4 +183,12 @@ fn a_node_that_joins_adopts_the_seal_key() {
     Sealer::adopt(&joiner, &by_file(), again(member.key())).expect("adopts the same again");
     Sealer::open(&stranger, &by_file(), true).expect("makes");
     assert!(error(Sealer::adopt(&stranger, &by_file(), again(member.key()))).contains("another cluster"));
+}
+
+#[test]
+fn a_state_whose_restore_was_cut_short_does_not_open() {
+    let (_dir, state) = state();
+    files::private_dir(&state.join(RESTORING)).expect("makes");
+    assert!(error(Sealer::open(&state, &by_file(), true)).contains("sallyport backup restore"));
+    assert_eq!(names(&state), [RESTORING]);
 }

@@ -11,6 +11,7 @@ mod gateways;
 pub mod net;
 mod pools;
 mod reply;
+mod restore;
 mod row;
 mod rows;
 mod sessions;

@@ -1,0 +1,91 @@
+//! What is in a backup, once all of it was checked.
+
+use sallyport_ca::seal::{Purpose, Sealed};
+use sallyport_ca::{Authority, Fingerprint};
+
+use super::file::Backup;
+use super::head::{Fault, Info};
+
+/// What is in a backup.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Contents {
+    /// What its head says, now proven.
+    pub info: Info,
+    /// Users.
+    pub users: usize,
+    /// Pools.
+    pub pools: usize,
+    /// Sessions that were live.
+    pub sessions: usize,
+    /// Gateways.
+    pub gateways: usize,
+    /// Attempts in the audit.
+    pub attempts: usize,
+    /// Certificates on record.
+    pub certificates: usize,
+    /// Of these, revoked.
+    pub revoked: usize,
+    /// Number of the certificate that was issued or revoked last.
+    pub last_certificate: u64,
+    /// Whether a pre-shared key is set.
+    pub psk: bool,
+    /// The roots, each with its key, the newest last.
+    pub roots: Vec<Root>,
+}
+
+/// A root whose key opened and fits it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Root {
+    /// Its subject.
+    pub subject: String,
+    /// SHA-256 of the certificate.
+    pub fingerprint: [u8; 32],
+    /// Kind of its key.
+    pub key: String,
+    /// Until when it is valid, seconds since 1970.
+    pub not_after: i64,
+}
+
+impl Contents {
+    /// Looks at a backup: that the keys of its roots open with its seal key and fit their certificates, and its pre-shared
+    /// key, too.
+    pub(super) fn of(backup: &Backup) -> Result<Self, Fault> {
+        let state = &backup.state;
+        let mut roots = Vec::new();
+        for (_, root) in state.roots.iter() {
+            let fingerprint = Fingerprint::of(&root.certificate);
+            let sealed = Sealed::from_bytes(root.sealed_key.clone());
+            let authority = Authority::open(&sealed, &backup.seal_key, &root.certificate)
+                .map_err(|e| Fault::Content(format!("the key of the root {fingerprint} does not open: {e}")))?;
+            roots.push(Root {
+                subject: authority.certificate().subject.clone(),
+                fingerprint: fingerprint.0,
+                key: authority.key_algorithm().name().to_owned(),
+                not_after: authority.certificate().not_after.0,
+            });
+        }
+        if roots.is_empty() {
+            return Err(Fault::Content("there is no root in it".into()));
+        }
+        if let Some((sealed, _)) = state.sealed_psk() {
+            let sealed = Sealed::from_bytes(sealed.to_vec());
+            backup
+                .seal_key
+                .open(Purpose::PRE_SHARED_KEY, &[state.cluster_id()], &sealed)
+                .map_err(|e| Fault::Content(format!("its pre-shared key does not open: {e}")))?;
+        }
+        Ok(Self {
+            info: backup.info.clone(),
+            users: state.users.len(),
+            pools: state.pools.len(),
+            sessions: state.sessions.len(),
+            gateways: state.gateways.len(),
+            attempts: state.attempts.len(),
+            certificates: state.certificates.len(),
+            revoked: state.certificates.iter().filter(|(_, c)| c.revoked_ms != 0).count(),
+            last_certificate: state.last_certificate(),
+            psk: state.sealed_psk().is_some(),
+            roots,
+        })
+    }
+}

@@ -1,0 +1,47 @@
+//! What changes in a state when a new cluster begins with it, which a backup gave back.
+
+use sallyport_proto::v1;
+
+use super::{RevokeCertificate, State};
+
+/// By how much numbers go up that somebody who saw the lost end of the old log may still hold: no epoch of a gateway and no
+/// version of the policy comes twice.
+const LEAP: u64 = 1 << 32;
+
+impl State {
+    /// Begins anew: the log's time is at least `now_ms`, the sessions are over, and every gateway must register again.
+    /// What was issued and revoked stays, and is numbered on. The certificates of the controllers that were are revoked, so
+    /// that none of them is heard that still runs, with what it knows of the lost end of the log.
+    pub(crate) fn begin_anew(&mut self, now_ms: u64) {
+        self.change_core(|core| {
+            core.now_ms = core.now_ms.max(now_ms);
+            core.last_epoch += LEAP;
+            core.policy_version += LEAP;
+        });
+        let sessions: Vec<u64> = self.sessions.iter().map(|(id, _)| *id).collect();
+        for id in sessions {
+            self.end_session(id, v1::EndReason::GatewayLost, "the controllers were restored from a backup");
+        }
+        let gateways: Vec<u32> = self.gateways.iter().map(|(slot, _)| *slot).collect();
+        for slot in gateways {
+            if let Some(gateway) = self.gateways.change(&slot) {
+                gateway.lost = true;
+            }
+        }
+        let controllers: Vec<String> = self
+            .certificates
+            .iter()
+            .filter(|(_, c)| c.profile() == v1::CertificateProfile::Controller && c.revoked_ms == 0)
+            .map(|(serial, _)| serial.clone())
+            .collect();
+        for serial in controllers {
+            let reason = "the controllers were restored from a backup".into();
+            self.revoke_certificate(&RevokeCertificate { serial, reason });
+        }
+    }
+
+    /// Number of the certificate that was issued or revoked last.
+    pub(crate) fn last_certificate(&self) -> u64 {
+        self.core_row().map_or(0, |core| core.last_certificate)
+    }
+}
