@@ -36,8 +36,9 @@ pub enum Error {
     },
     /// The operator: the store is damaged or the disk fails. Nothing is repaired by itself and nothing is answered from it.
     #[error(
-        "{path}: storage failed: {cause}; check the disk and free space (dmesg, df), then start again; if it fails again, \
-         restore the state folder from a backup"
+        "{path}: storage failed: {cause}; check the disk and free space (dmesg, df), then start again; if it fails again: a \
+         member of a group is stopped, {path} removed, and started, it learns everything from the others; a single controller \
+         is restored from a backup"
     )]
     Storage {
         /// Which folder.

@@ -42,4 +42,5 @@ pub use config::{
     UnsealConfig, UnsealMethod,
 };
 pub use error::Error;
+pub use raft::convert_store;
 pub use seal::{Resealed, reseal};

@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use super::kv::{KEY_END, Kv, KvError, Op, Result, Table};
 use super::store::{Store, engine_of, io_at, sync_dir};
 use crate::config::Engine;
+use crate::error::Error;
 
 /// Rows in one write.
 const ROWS: usize = 256;
@@ -50,6 +51,11 @@ fn converted(store: &Path) -> PathBuf {
 
 fn before(store: &Path) -> PathBuf {
     beside(store, ".before-conversion")
+}
+
+/// Converts the store in the state folder `state` of a controller that does not run; `None` when `to` is what made it.
+pub fn convert_store(state: &Path, to: Engine) -> std::result::Result<Option<Converted>, Error> {
+    Ok(convert(&state.join("raft").join("store"), to)?)
 }
 
 /// Converts the store in the folder `store`; `None` when `to` is what made it. No one else may have it open.

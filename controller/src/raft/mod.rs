@@ -20,10 +20,11 @@ mod snapshot;
 mod state_machine;
 pub mod store;
 
-pub use convert::{Converted, convert};
+pub use convert::{Converted, convert, convert_store};
 pub use log_store::LogStore;
 pub use node::{Figures, Health, Node, NodeOptions, ProposeError};
 pub(crate) use seed::seed;
+pub use snapshot::{ChunkReader, ChunkWriter, SnapshotDir};
 pub use state_machine::{Shared, StateMachine};
 
 use crate::state::{CommandBatch, ReplyBatch};

@@ -1,82 +1,169 @@
 //! Snapshots as plain files beside the storage engine, so that they survive it.
 //!
-//! `magic (8) | length of meta (4, big-endian) | meta | state | SHA-256 of all before (32)`
+//! `magic (7) | format (1) | length of meta (4, big-endian) | meta | state | SHA-256 of all before (32)`
+//!
+//! A file gets its name when it is whole and on stable storage: one that does not check out is the disk's doing. At most one
+//! is kept. Files of an older format are brought to today's when the folder is opened.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use ring::digest;
 
-use super::{SnapshotMeta, codec};
+use super::{LogId, SnapshotMeta, codec};
 
-const MAGIC: &[u8; 8] = b"SPSNAP\x00\x01";
+mod chunks;
+
+pub use chunks::{ChunkReader, ChunkWriter};
+
+const MAGIC: &[u8; 7] = b"SPSNAP\x00";
 const SUFFIX: &str = ".snapshot";
+/// Suffix of files that are not whole yet, or are being received.
+const UNFINISHED: &str = ".tmp";
+/// Suffix of a snapshot that is ahead of the store.
+const UNUSED: &str = ".unused";
 const DIGEST: usize = digest::SHA256_OUTPUT_LEN;
+/// Bytes of a chunk, at most.
+const CHUNK: usize = 128 * 1024;
+/// Longest state that is read or received, bytes: it is in memory as a whole in the end.
+const MAX_STATE: u64 = 8 * 1024 * 1024 * 1024;
+/// Longest meta, bytes.
+const MAX_META: usize = 1024 * 1024;
 
-/// The folder of snapshots: at most one is kept.
+/// What the state of a format is, from that of the one before.
+type Migration = fn(Vec<u8>) -> io::Result<Vec<u8>>;
+
+/// How format 1 becomes 2, 2 becomes 3 and so on.
+const MIGRATIONS: &[Migration] = &[];
+
+/// The folder of snapshots.
 #[derive(Clone, Debug)]
-pub(super) struct SnapshotDir(PathBuf);
+pub struct SnapshotDir {
+    path: PathBuf,
+    format: u8,
+}
 
 impl SnapshotDir {
     /// Opens the folder, making it when there is none, and clears what a crash left half written.
-    pub(super) fn open(path: &Path) -> io::Result<Self> {
+    pub fn open(path: &Path) -> io::Result<Self> {
+        Self::open_with(path, MIGRATIONS)
+    }
+
+    fn open_with(path: &Path, migrations: &[Migration]) -> io::Result<Self> {
         fs::create_dir_all(path)?;
         for entry in fs::read_dir(path)? {
             let entry = entry?;
-            if entry.file_name().to_string_lossy().ends_with(".tmp") {
+            if entry.file_name().to_string_lossy().ends_with(UNFINISHED) {
                 fs::remove_file(entry.path())?;
             }
         }
-        Ok(Self(path.into()))
+        let format = 1 + u8::try_from(migrations.len()).map_err(io::Error::other)?;
+        let this = Self { path: path.into(), format };
+        this.migrate(migrations)?;
+        Ok(this)
+    }
+
+    /// Brings the newest snapshot to today's format.
+    fn migrate(&self, migrations: &[Migration]) -> io::Result<()> {
+        let Some(file) = self.files()?.pop() else { return Ok(()) };
+        let (meta, _, reader) = ChunkReader::open(&file)?;
+        let found = reader.format();
+        if found > self.format {
+            return Err(unusable(
+                &file,
+                &format!("format {found} is of a newer version of this software, this one reads {}", self.format),
+            ));
+        }
+        let missing = migrations.get(usize::from(found).saturating_sub(1)..).unwrap_or_default();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let mut state = reader.read_all()?;
+        for migration in missing {
+            state = migration(state)?;
+        }
+        self.save(&meta, &state)
     }
 
     /// Writes a snapshot and removes the older ones.
-    pub(super) fn save(&self, meta: &SnapshotMeta, state: &[u8]) -> io::Result<()> {
-        let head = codec::encode(meta).map_err(io::Error::other)?;
-        let mut bytes = Vec::with_capacity(MAGIC.len() + 4 + head.len() + state.len() + DIGEST);
-        bytes.extend_from_slice(MAGIC);
-        bytes.extend_from_slice(&u32::try_from(head.len()).map_err(io::Error::other)?.to_be_bytes());
-        bytes.extend_from_slice(&head);
-        bytes.extend_from_slice(state);
-        let sum = digest::digest(&digest::SHA256, &bytes);
-        bytes.extend_from_slice(sum.as_ref());
-
-        let index = meta.last_log_id.map_or(0, |id| id.index);
-        // Zero-padded, so that the order of names is the order of snapshots.
-        let path = self.0.join(format!("{index:020}-{}{SUFFIX}", file_safe(&meta.snapshot_id)));
-        let tmp = path.with_extension("tmp");
-        let mut file = File::create(&tmp)?;
-        file.write_all(&bytes)?;
-        file.sync_all()?;
-        fs::rename(&tmp, &path)?;
-        File::open(&self.0)?.sync_all()?;
+    pub fn save(&self, meta: &SnapshotMeta, state: &[u8]) -> io::Result<()> {
+        let path = self.name(meta, SUFFIX);
+        let tmp = self.name(meta, UNFINISHED);
+        let written = || -> io::Result<()> {
+            let mut file = Summed { file: File::create(&tmp)?, sum: digest::Context::new(&digest::SHA256) };
+            file.write_all(&header(self.format, meta)?)?;
+            file.write_all(state)?;
+            let Summed { mut file, sum } = file;
+            file.write_all(sum.finish().as_ref())?;
+            file.sync_all()?;
+            fs::rename(&tmp, &path)?;
+            File::open(&self.path)?.sync_all()
+        };
+        written().inspect_err(|_| {
+            let _ = fs::remove_file(&tmp); // it is removed at the next start otherwise
+        })?;
         for old in self.files()?.into_iter().filter(|f| *f != path) {
             fs::remove_file(old)?;
         }
         Ok(())
     }
 
-    /// The newest snapshot, or `None`. One that does not check out is an error: it was renamed into place only after it was
-    /// on disk, so the disk is at fault.
-    pub(super) fn load(&self) -> io::Result<Option<(SnapshotMeta, Vec<u8>)>> {
-        match self.files()?.pop() {
-            Some(path) => {
-                let bytes = fs::read(&path)?;
-                let parsed = parse(&bytes).ok_or_else(|| {
-                    io::Error::new(io::ErrorKind::InvalidData, format!("{} is damaged", path.display()))
-                })?;
-                Ok(Some(parsed))
-            }
+    /// The newest snapshot, or `None`.
+    pub fn load(&self) -> io::Result<Option<(SnapshotMeta, Vec<u8>)>> {
+        match self.reader()? {
+            Some((meta, _, reader)) => Ok(Some((meta, reader.read_all()?))),
             None => Ok(None),
         }
     }
 
+    /// The newest snapshot in chunks, with the length of its state; `None` when there is none. It can be read to its end
+    /// also when a newer one takes its place meanwhile.
+    pub fn reader(&self) -> io::Result<Option<(SnapshotMeta, u64, ChunkReader)>> {
+        match self.files()?.pop() {
+            Some(path) => ChunkReader::open(&path).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// A place for a snapshot that comes in chunks, of `total` bytes together. One that is dropped before its end is removed.
+    pub fn receive(&self, meta: &SnapshotMeta, total: u64) -> io::Result<ChunkWriter> {
+        ChunkWriter::create(self.name(meta, &format!(".received{UNFINISHED}")), total)
+    }
+
+    /// Puts away a snapshot that knows more than the store: the store was removed, or a crash came between the two when the
+    /// snapshot was installed. The leader sends it again. The file stays, under another name, for whoever removed a store that
+    /// was the only one.
+    pub(super) fn put_away_ahead_of(&self, applied: Option<LogId>) -> io::Result<()> {
+        let Some(file) = self.files()?.pop() else { return Ok(()) };
+        let (meta, _, _) = ChunkReader::open(&file)?;
+        if meta.last_log_id > applied {
+            for older in self.files_with(UNUSED)? {
+                fs::remove_file(older)?;
+            }
+            let unused = file.with_extension(UNUSED.trim_start_matches('.'));
+            tracing::warn!(file = %unused.display(), "a snapshot knows more than the store; it is not used");
+            fs::rename(&file, unused)?;
+            File::open(&self.path)?.sync_all()?;
+        }
+        Ok(())
+    }
+
+    /// Zero-padded, so that the order of names is the order of snapshots.
+    fn name(&self, meta: &SnapshotMeta, suffix: &str) -> PathBuf {
+        let index = meta.last_log_id.map_or(0, |id| id.index);
+        self.path.join(format!("{index:020}-{}{suffix}", file_safe(&meta.snapshot_id)))
+    }
+
     fn files(&self) -> io::Result<Vec<PathBuf>> {
+        self.files_with(SUFFIX)
+    }
+
+    fn files_with(&self, suffix: &str) -> io::Result<Vec<PathBuf>> {
         let mut files = Vec::new();
-        for entry in fs::read_dir(&self.0)? {
+        for entry in fs::read_dir(&self.path)? {
             let path = entry?.path();
-            if path.to_string_lossy().ends_with(SUFFIX) {
+            if path.to_string_lossy().ends_with(suffix) {
                 files.push(path);
             }
         }
@@ -89,56 +176,51 @@ fn file_safe(id: &str) -> String {
     id.chars().map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' }).collect()
 }
 
-fn parse(bytes: &[u8]) -> Option<(SnapshotMeta, Vec<u8>)> {
-    let (body, sum) = bytes.split_last_chunk::<DIGEST>()?;
-    if digest::digest(&digest::SHA256, body).as_ref() != sum {
-        return None;
+fn header(format: u8, meta: &SnapshotMeta) -> io::Result<Vec<u8>> {
+    let meta = codec::encode(meta).map_err(io::Error::other)?;
+    let mut head = Vec::with_capacity(MAGIC.len() + 5 + meta.len());
+    head.extend_from_slice(MAGIC);
+    head.push(format);
+    head.extend_from_slice(&u32::try_from(meta.len()).map_err(io::Error::other)?.to_be_bytes());
+    head.extend_from_slice(&meta);
+    Ok(head)
+}
+
+/// An error about a snapshot. The state itself is in the store, so that nothing is lost with the file.
+fn unusable(path: &Path, what: &str) -> io::Error {
+    let text = format!(
+        "{} cannot be used: {what}; check the disk (dmesg), then remove this file and start again: a new snapshot is made \
+         from the store",
+        path.display()
+    );
+    io::Error::new(io::ErrorKind::InvalidData, text)
+}
+
+/// A file, and the sum of what went into it or came out of it.
+struct Summed {
+    file: File,
+    sum: digest::Context,
+}
+
+impl Write for Summed {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.file.write(bytes)?;
+        self.sum.update(bytes.get(..written).unwrap_or_default());
+        Ok(written)
     }
-    let body = body.strip_prefix(MAGIC)?;
-    let (length, body) = body.split_first_chunk::<4>()?;
-    let (head, state) = body.split_at_checked(usize::try_from(u32::from_be_bytes(*length)).ok()?)?;
-    Some((codec::decode(head).ok()?, state.to_vec()))
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl Read for Summed {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let read = self.file.read(bytes)?;
+        self.sum.update(bytes.get(..read).unwrap_or_default());
+        Ok(read)
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn meta(index: u64) -> SnapshotMeta {
-        SnapshotMeta {
-            last_log_id: Some(openraft::LogId::new(openraft::CommittedLeaderId::new(1, 1), index)),
-            last_membership: openraft::StoredMembership::default(),
-            snapshot_id: format!("1-1-{index}.x/y"),
-        }
-    }
-
-    #[test]
-    fn the_newest_snapshot_is_kept_and_read_back() {
-        let dir = tempfile::tempdir().expect("temporary folder");
-        let snapshots = SnapshotDir::open(dir.path()).expect("opens");
-        assert!(snapshots.load().expect("loads").is_none());
-        for index in [9, 10, 111] {
-            snapshots.save(&meta(index), &[index as u8; 100]).expect("saves");
-        }
-        assert_eq!(snapshots.load().expect("loads"), Some((meta(111), vec![111; 100])));
-        assert_eq!(fs::read_dir(dir.path()).expect("lists").count(), 1);
-    }
-
-    #[test]
-    fn a_damaged_snapshot_is_an_error_and_a_half_written_one_is_cleared() {
-        let dir = tempfile::tempdir().expect("temporary folder");
-        let snapshots = SnapshotDir::open(dir.path()).expect("opens");
-        snapshots.save(&meta(5), b"state").expect("saves");
-        fs::write(dir.path().join("00000000000000000006-x.tmp"), b"half").expect("plants");
-        let snapshots = SnapshotDir::open(dir.path()).expect("opens again");
-        assert!(snapshots.load().expect("loads").is_some());
-        let file = snapshots.files().expect("lists").pop().expect("one");
-        let good = fs::read(&file).expect("reads");
-        for i in 0..good.len() {
-            let mut bad = good.clone();
-            bad[i] ^= 0x10;
-            fs::write(&file, &bad).expect("damages");
-            assert!(snapshots.load().is_err(), "byte {i}");
-        }
-    }
-}
+mod tests;

@@ -57,9 +57,10 @@ impl StateMachine {
     pub fn open(kv: Arc<dyn Kv>, snapshots: &Path) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
         let snapshots = SnapshotDir::open(snapshots)?;
         let applied = match kv.get(Table::Meta, APPLIED)? {
-            Some(bytes) => codec::decode(&bytes)?,
+            Some(bytes) => codec::decode::<Applied>(&bytes)?,
             None => Applied::default(),
         };
+        snapshots.put_away_ahead_of(applied.log_id)?;
         let rows = kv.scan(Table::State, &[], &KEY_END, usize::MAX)?;
         let state = State::from_rows(rows)?;
         let (changed, _) = watch::channel(0);
