@@ -161,7 +161,9 @@ async fn holds_no_secret(engine: Engine) {
 
 #[tokio::test]
 async fn a_stolen_folder_without_its_keys_holds_no_secret() {
-    holds_no_secret(Engine::Sled).await;
+    for engine in Engine::ALL {
+        holds_no_secret(engine).await;
+    }
 }
 
 /// Starts a controller on `state`, which refuses.

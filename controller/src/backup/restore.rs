@@ -57,7 +57,7 @@ pub async fn restore(
         Sealer::prepare(state, &work, &config.unseal, &backup.seal_key)?;
         let raft = work.join("raft");
         files::private_dir(&raft)?;
-        raft::seed(&raft, NODE_ID, backup.state.to_bytes()).await?;
+        raft::seed(&raft, config.storage.engine, NODE_ID, backup.state.to_bytes()).await?;
         move_in(&work, state).map_err(failed)
     };
     match built.await {

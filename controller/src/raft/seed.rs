@@ -2,14 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
 
 use openraft::storage::{RaftLogStorage, RaftStateMachine};
 use openraft::{BasicNode, CommittedLeaderId, Membership};
 
-use super::kv::Kv;
-use super::sled_kv::SledKv;
-use super::{LogId, LogStore, SnapshotMeta, StateMachine, StoredMembership, Vote};
+use super::{LogId, LogStore, SnapshotMeta, StateMachine, StoredMembership, Vote, store};
+use crate::config::Engine;
 use crate::error::Error;
 
 /// Makes the store of a group of one in the folder `dir`, which holds none: the member `id`, with `state` (as
@@ -17,10 +15,10 @@ use crate::error::Error;
 ///
 /// The state stands at the end of a log that is purged up to there, so that a member that joins later is sent the
 /// snapshot: nothing before it could be replayed.
-pub(crate) async fn seed(dir: &Path, id: u64, state: Vec<u8>) -> Result<(), Error> {
+pub(crate) async fn seed(dir: &Path, engine: Engine, id: u64, state: Vec<u8>) -> Result<(), Error> {
     let path = dir.join("store");
     let storage = |cause: String| Error::storage(&path, cause);
-    let kv: Arc<dyn Kv> = Arc::new(SledKv::open(&path).map_err(|e| storage(e.to_string()))?);
+    let kv = store::open(&path, engine)?;
     let mut log = LogStore::new(kv.clone()).map_err(|e| storage(e.to_string()))?;
     let mut machine = StateMachine::open(kv, &dir.join("snapshots")).map_err(|e| storage(e.to_string()))?;
     // Term 1 is over: the member calls an election at its start and leads from term 2.

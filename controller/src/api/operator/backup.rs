@@ -1,5 +1,7 @@
 //! Backups: a consistent copy of the state for an operator, who encrypts it (`crate::backup` says why).
 
+use std::time::Duration;
+
 use sallyport_proto::v1;
 use sallyport_proto::v1::create_backup_response::Part;
 use tokio::sync::mpsc;
@@ -13,6 +15,9 @@ use crate::backup::wrap_context;
 const PIECE: usize = 256 * 1024;
 /// Messages on their way to a caller that reads slowly.
 const QUEUE: usize = 4;
+
+/// A caller that takes no message for so long is given up, and the copy of the state with it.
+const STALL: Duration = Duration::from_secs(60);
 
 /// A backup on its way.
 pub(super) type Parts = ReceiverStream<Result<v1::CreateBackupResponse, Status>>;
@@ -49,12 +54,16 @@ impl OperatorService {
         let (parts, receiver) = mpsc::channel(QUEUE);
         tokio::spawn(async move {
             let _turn = turn;
-            let mut sent = parts.send(Ok(part(Part::Head(head)))).await;
-            for piece in state.chunks(PIECE) {
-                if sent.is_err() {
-                    return; // the caller has gone
+            let pieces = state.chunks(PIECE).map(|piece| Part::State(piece.to_vec()));
+            for next in std::iter::once(Part::Head(head)).chain(pieces) {
+                match tokio::time::timeout(STALL, parts.send(Ok(part(next)))).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(_)) => return, // the caller has gone
+                    Err(_) => {
+                        tracing::warn!(operator = %caller.name, "a backup is given up: nobody takes it");
+                        return;
+                    }
                 }
-                sent = parts.send(Ok(part(Part::State(piece.to_vec())))).await;
             }
         });
         Ok(ReceiverStream::new(receiver))
