@@ -253,7 +253,7 @@ fn open_copy(
     let differs = |is: String, configured: String| Error::File {
         path: path.into(),
         cause: format!("the seal key is held by {is}, and controller.unseal says {configured}"),
-        remedy: "correct the configuration, or change the copy to it: sallyport controller reseal".into(),
+        remedy: "correct the configuration, or change the copy to it: sallyport controller --reseal".into(),
     };
     if copy.hold.method() != config.method {
         let quoted = |method: UnsealMethod| format!("method {:?}", method.name());

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueHint};
 
 use crate::demo::wire::Role;
-use crate::operator::{attempt, cert, gateway, pool, psk, session, setting, status, user};
+use crate::operator::{attempt, backup, cert, gateway, pool, psk, session, setting, status, user};
 use crate::output::Format;
 use crate::{config_command, daemon, decode, demo, shell};
 
@@ -96,6 +96,9 @@ pub(crate) enum Command {
     /// Settings that all gateways follow.
     #[command(subcommand)]
     Setting(setting::Command),
+    /// Backups of the cluster: make, check, restore.
+    #[command(subcommand)]
+    Backup(backup::Command),
     /// The controller in a few numbers.
     Status(status::Arguments),
     /// The configuration file.

@@ -113,7 +113,7 @@ fn another_method_than_the_copy_was_made_with_is_refused_and_resealing_changes_i
     let other = by_passphrase(&state, "different horse battery");
     let id = Sealer::open(&state, &by_file(), true).expect("makes").key().id();
     let refused = error(Sealer::open(&state, &passphrase, false));
-    assert!(refused.contains("sallyport controller reseal") && refused.contains("\"file\""), "{refused}");
+    assert!(refused.contains("sallyport controller --reseal") && refused.contains("\"file\""), "{refused}");
 
     let done = reseal(&state, None, &passphrase).expect("reseals");
     assert_eq!((done.from, done.to), (UnsealMethod::File, UnsealMethod::Passphrase));

@@ -92,8 +92,8 @@ fn a_token_holds_the_node_key() {
             change(&mut config.pkcs11);
             refused(&config)
         };
-        assert!(with(|c| c.key = "other".into()).contains("controller reseal"));
-        assert!(with(|c| c.token = "other".into()).contains("controller reseal"));
+        assert!(with(|c| c.key = "other".into()).contains("controller --reseal"));
+        assert!(with(|c| c.token = "other".into()).contains("controller --reseal"));
         assert!(with(|c| c.module = "/nowhere/module.so".into()).contains("pkcs11.module"));
         fs::write(&config.pkcs11.pin_file, "000000").expect("writes");
         assert!(refused(&config).contains("correct the PIN"), "{}", refused(&config));
