@@ -3,6 +3,7 @@
 pub(crate) mod controller;
 pub(crate) mod gateway;
 mod parts;
+mod reseal;
 mod signals;
 pub(crate) mod standalone;
 

@@ -27,14 +27,14 @@ use crate::secret;
 pub(crate) enum Command {
     /// Write all that the cluster knows, and the key to its secrets, into one encrypted file.
     #[command(after_help = "\
-The file holds users, pools, settings, certificate records, the audit and the CA. It is encrypted on this machine, under a
-passphrase or to public keys; no controller ever sees either. With a public key, a timer can make backups that this machine
-cannot read. The configuration files and the node keys of the controllers are not in it.
+The file holds users, pools, settings, certificate records, the audit and the CA. It is encrypted on this machine, \
+under a passphrase or to public keys; no controller ever sees either. With a public key, a timer can make backups that \
+this machine cannot read. The configuration files and the node keys of the controllers are not in it.
 
 Examples:
   sallyport backup create --out /mnt/usb/vpn.backup
   sallyport backup create --passphrase-file /root/backup-passphrase
-  sallyport backup create --recipient /etc/sallyport/backup.pub --out /var/backups/vpn-$(date +%F).backup")]
+  sallyport backup create --recipient backup.pub --out vpn-$(date +%F).backup")]
     Create(create::Arguments),
     /// Decrypt a backup, check every byte of it and that the CA's key opens, and say what is inside.
     #[command(after_help = "\
@@ -49,11 +49,11 @@ Examples:
     },
     /// Make a new cluster of one controller from a backup, in the empty folder that --state names.
     #[command(after_help = "\
-For when all controllers are lost; a single one that is lost joins again instead (`sallyport cluster token`). Users,
-settings, certificates and the CA are as they were when the backup was made. Sessions are over, and the gateways come back by
-themselves. What was issued after the backup is not on record and is refused.
+For when all controllers are lost; a single one that is lost joins again instead (`sallyport cluster token`). Users, \
+settings, certificates and the CA are as they were when the backup was made. Sessions are over, and the gateways come back \
+by themselves. What was issued after the backup is not on record and is refused.
 
-First end the old controllers and remove their state folders: certificates of theirs are revoked. Then restore, start the
+First end the old controllers and remove their state folders: their certificates are revoked. Then restore, start the \
 controller, and let the others join it anew.
 
 Examples:

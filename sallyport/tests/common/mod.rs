@@ -28,13 +28,19 @@ impl Controller {
 
     /// The same on a folder that may hold a `state` already.
     pub(crate) fn start_on(dir: TempDir) -> Self {
+        Self::start_with(dir, CONFIG, &[])
+    }
+
+    /// The same with other settings and environment variables.
+    pub(crate) fn start_with(dir: TempDir, settings: &str, variables: &[(&str, &str)]) -> Self {
         let config = dir.path().join("sallyport.toml");
-        std::fs::write(&config, CONFIG).unwrap();
+        std::fs::write(&config, settings).unwrap();
         let notify = dir.path().join("notify");
+        let _ = std::fs::remove_file(&notify); // of an earlier controller on this folder
         let manager = UnixDatagram::bind(&notify).unwrap();
         let mut controller = Self { child: None, dir };
         let mut command = controller.command(&["controller", "--config", config.to_str().unwrap()]);
-        let child = command.env("NOTIFY_SOCKET", &notify).spawn().unwrap();
+        let child = command.env("NOTIFY_SOCKET", &notify).envs(variables.iter().copied()).spawn().unwrap();
         controller.child = Some(child);
         let mut buffer = [0; 256];
         // A controller that fails closes nothing that we could notice here: look at it once in a while.

@@ -11,12 +11,12 @@ use sallyport_proto::v1::{BackupHead, CreateBackupRequest, CreateBackupResponse}
 use serde::Serialize;
 use tonic::Streaming;
 
-use super::meter::{Meter, size};
+use super::meter::Meter;
 use super::{PASSPHRASE, PassphraseSource};
 use crate::cli::Global;
 use crate::daemon::controller_error;
 use crate::error::{Error, Result};
-use crate::operator::{Context, refused, unix};
+use crate::operator::{Context, names, refused, unix};
 use crate::output::rfc3339;
 
 /// A new backup.
@@ -93,7 +93,7 @@ pub(super) async fn run(arguments: Arguments, global: &Global) -> Result {
     let text = format!(
         "wrote {}, {}; check it: sallyport backup verify {}",
         created.file.display(),
-        size(bytes),
+        names::bytes(bytes),
         created.file.display()
     );
     context.printer.one(&created, &text)

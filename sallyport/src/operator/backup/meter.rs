@@ -4,6 +4,7 @@ use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use crate::clock::now;
+use crate::operator::names::bytes;
 
 /// Work that ends within this time is not reported on.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -32,7 +33,7 @@ impl Meter {
         self.next = now() + PAUSE;
         self.shown = true;
         // A terminal that has gone needs no report.
-        let _ = write!(std::io::stderr(), "\r\x1b[K{} {} of {}", self.what, size(done), size(all));
+        let _ = write!(std::io::stderr(), "\r\x1b[K{} {} of {}", self.what, bytes(done), bytes(all));
     }
 }
 
@@ -40,39 +41,6 @@ impl Drop for Meter {
     fn drop(&mut self) {
         if self.shown {
             let _ = write!(std::io::stderr(), "\r\x1b[K");
-        }
-    }
-}
-
-/// Bytes in a unit that suits them.
-pub(super) fn size(bytes: u64) -> String {
-    const KIB: u64 = 1024;
-    let tenths = |unit: u64| (bytes / unit, bytes % unit * 10 / unit);
-    let (number, unit) = match bytes {
-        0..KIB => return format!("{bytes} bytes"),
-        KIB..0x10_0000 => (tenths(KIB), "KiB"),
-        0x10_0000..0x4000_0000 => (tenths(KIB * KIB), "MiB"),
-        _ => (tenths(KIB * KIB * KIB), "GiB"),
-    };
-    format!("{}.{} {unit}", number.0, number.1)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_are_short() {
-        for (bytes, text) in [
-            (0, "0 bytes"),
-            (1023, "1023 bytes"),
-            (1024, "1.0 KiB"),
-            (1_048_575, "1023.9 KiB"),
-            (1_048_576, "1.0 MiB"),
-            (1_073_741_824, "1.0 GiB"),
-            (u64::MAX, "17179869183.9 GiB"),
-        ] {
-            assert_eq!(size(bytes), text);
         }
     }
 }
