@@ -2,7 +2,12 @@
 
 use std::error::Error;
 
-const FILES: [&str; 3] = ["sallyport/v1/types.proto", "sallyport/v1/gateway.proto", "sallyport/v1/operator.proto"];
+const FILES: [&str; 4] = [
+    "sallyport/v1/types.proto",
+    "sallyport/v1/gateway.proto",
+    "sallyport/v1/operator.proto",
+    "sallyport/v1/raft.proto",
+];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=sallyport");

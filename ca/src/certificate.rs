@@ -132,6 +132,17 @@ impl Certificate {
         })
     }
 
+    /// Whether its subject alternative names hold this DNS name (RFC 5280 §4.2.1.6).
+    pub fn names_host(&self, host: &str) -> bool {
+        let Ok((_, parsed)) = X509Certificate::from_der(&self.der) else { return false };
+        let Ok(Some(names)) = parsed.subject_alternative_name() else { return false };
+        names
+            .value
+            .general_names
+            .iter()
+            .any(|n| matches!(n, x509_parser::extensions::GeneralName::DNSName(n) if n.eq_ignore_ascii_case(host)))
+    }
+
     /// Reads the first `CERTIFICATE` block of a PEM text; nothing is verified.
     pub fn from_pem(text: &[u8]) -> Result<Self, Error> {
         let list = pem::certificates(text)?;

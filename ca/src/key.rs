@@ -251,6 +251,20 @@ impl PublicKey {
         &self.spki
     }
 
+    /// Whether `signature` is one of [`KeyPair::sign`] over `message` with the private half of this key: a proof of possession.
+    pub fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
+        let algorithm: &dyn signature::VerificationAlgorithm = match self.algorithm {
+            KeyAlgorithm::EcdsaP256 => &signature::ECDSA_P256_SHA256_ASN1,
+            KeyAlgorithm::EcdsaP384 => &signature::ECDSA_P384_SHA384_ASN1,
+            KeyAlgorithm::Rsa2048 | KeyAlgorithm::Rsa3072 | KeyAlgorithm::Rsa4096 => {
+                &signature::RSA_PKCS1_2048_8192_SHA256
+            }
+        };
+        let Ok(([], parsed)) = SubjectPublicKeyInfo::from_der(&self.spki) else { return false };
+        let key = signature::UnparsedPublicKey::new(algorithm, &parsed.subject_public_key.data);
+        key.verify(message, signature).is_ok()
+    }
+
     /// The kind of key. RSA keys of other sizes are reported as the next smaller listed size.
     pub const fn algorithm(&self) -> KeyAlgorithm {
         self.algorithm

@@ -3,8 +3,11 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
+use prost::Message;
 use sallyport_ca::Authority;
+use sallyport_proto::v1;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
@@ -14,6 +17,11 @@ use crate::auth::lockout::Lockout;
 use crate::auth::password::Workers;
 use crate::authority::{self, IssueRequest, Issued};
 use crate::clock::Clock;
+use crate::cluster::join::Candidate;
+use crate::cluster::links::Links;
+use crate::cluster::member::MemberFile;
+use crate::cluster::token::Token;
+use crate::cluster::{self, Formation, keeper};
 use crate::config::Config;
 use crate::error::Error;
 use crate::metrics::Metrics;
@@ -23,8 +31,14 @@ use crate::soft::Soft;
 use crate::state::{Action, Command, Reply};
 use crate::{bootstrap, files, identity, janitor};
 
-/// Id of the only node of the group.
-const NODE_ID: u64 = 1;
+/// Id of the node that makes a cluster.
+const FIRST: u64 = 1;
+/// How long a call waits for the group to have a leader again.
+const LEADER_WAIT: Duration = Duration::from_millis(3_000);
+/// Pause between two looks for a leader that did not answer.
+const PAUSE: Duration = Duration::from_millis(50);
+/// How long a follower may take to apply what a read must show.
+const READ_WAIT: Duration = Duration::from_secs(5);
 
 /// Where things are in the state folder.
 #[derive(Clone, Debug)]
@@ -33,6 +47,16 @@ pub(crate) struct Paths {
 }
 
 impl Paths {
+    /// The state folder itself.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Which member this node is.
+    pub(crate) fn member(&self) -> PathBuf {
+        self.controller().join("member")
+    }
+
     /// Log, state and snapshots.
     pub(crate) fn raft(&self) -> PathBuf {
         self.root.join("raft")
@@ -60,6 +84,11 @@ pub(crate) struct Core {
     pub(crate) clock: Clock,
     pub(crate) paths: Paths,
     pub(crate) node: Node,
+    pub(crate) links: Arc<Links>,
+    /// HOST:PORT where other members reach this node.
+    pub(crate) address: String,
+    /// Where programs on this machine reach it.
+    pub(crate) reachable: SocketAddr,
     pub(crate) sealer: Sealer,
     pub(crate) soft: Soft,
     pub(crate) lockout: Lockout,
@@ -87,6 +116,11 @@ impl Core {
         self.node.shared().read().cluster_id().to_vec()
     }
 
+    /// Whether this node can answer: a new member first receives the state.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.authority.get().is_some() && self.authenticator.get().is_some()
+    }
+
     /// Puts a change into the log, under a request id of its own.
     pub(crate) async fn propose(&self, action: Action) -> Result<Reply, Error> {
         Ok(self.propose_plain(action).await?)
@@ -98,10 +132,102 @@ impl Core {
         self.propose_as(id, action).await
     }
 
-    /// Puts a change into the log; with an id that was applied before, the answer of then.
+    /// Puts a change into the log, through the leader wherever it is; with an id that was applied before, the answer of then.
+    /// While the group has no leader, it is tried again: the id makes that harmless.
     pub(crate) async fn propose_as(&self, request_id: [u8; 16], action: Action) -> Result<Reply, ProposeError> {
         let command = Command { request_id: request_id.to_vec(), at_ms: self.clock.unix_ms(), action: Some(action) };
+        self.at_leader(|leader| {
+            let command = command.clone();
+            async move {
+                match leader {
+                    None => self.node.propose(command).await,
+                    Some((id, address)) => self.propose_at(id, &address, command).await,
+                }
+            }
+        })
+        .await
+    }
+
+    /// The same for a command of another member, at the leader only.
+    pub(crate) async fn propose_for_peer(&self, mut command: Command) -> Result<Reply, ProposeError> {
+        command.at_ms = self.clock.unix_ms();
         self.node.propose(command).await
+    }
+
+    async fn propose_at(&self, id: u64, address: &str, command: Command) -> Result<Reply, ProposeError> {
+        let mut client = self.links.peer(address).map_err(|e| ProposeError::Stopped(e.to_string()))?;
+        let request = v1::ProposeRequest { target: id, command: command.encode_to_vec() };
+        let answer = client.propose(request).await.map_err(|status| self.failed_call(&status))?;
+        Reply::decode(answer.into_inner().reply.as_slice()).map_err(|_| ProposeError::NoLeader)
+    }
+
+    /// The same while this node hears of no leader: others may look for it at an address where it no longer is.
+    pub(crate) async fn propose_anywhere(&self, action: Action) -> Result<(), ProposeError> {
+        let id: [u8; 16] = self.sealer.random().map_err(|e| ProposeError::Stopped(e.to_string()))?;
+        let command = Command { request_id: id.to_vec(), at_ms: self.clock.unix_ms(), action: Some(action) };
+        let others: Vec<(u64, String)> = {
+            let state = self.node.shared().read();
+            state
+                .live_members()
+                .filter(|(id, _)| *id != self.node.id())
+                .map(|(id, m)| (id, m.address.clone()))
+                .collect()
+        };
+        for (id, address) in others {
+            if self.propose_at(id, &address, command.clone()).await.is_ok() {
+                return Ok(());
+            }
+        }
+        Err(ProposeError::NoLeader)
+    }
+
+    fn failed_call(&self, status: &tonic::Status) -> ProposeError {
+        self.links.note_removal(status);
+        match status.code() {
+            tonic::Code::ResourceExhausted => ProposeError::Overloaded,
+            _ => ProposeError::NoLeader,
+        }
+    }
+
+    /// Returns once the state of this node shows everything that was acknowledged before this call, anywhere.
+    pub(crate) async fn linearizable(&self) -> Result<(), ProposeError> {
+        let index = self
+            .at_leader(|leader| async move {
+                match leader {
+                    None => self.node.read_index().await,
+                    Some((id, address)) => {
+                        let mut client = self.links.peer(&address).map_err(|e| ProposeError::Stopped(e.to_string()))?;
+                        let answer = client.read_index(v1::ReadIndexRequest { target: id }).await;
+                        Ok(answer.map_err(|status| self.failed_call(&status))?.into_inner().index)
+                    }
+                }
+            })
+            .await?;
+        self.node.applied(index, READ_WAIT).await
+    }
+
+    /// Does something at the leader: `None` is this node. Tried again for a while when there is none or it has just changed.
+    async fn at_leader<T, F>(&self, mut ask: impl FnMut(Option<(u64, String)>) -> F) -> Result<T, ProposeError>
+    where
+        F: Future<Output = Result<T, ProposeError>>,
+    {
+        let tries = async {
+            loop {
+                let leader = self.node.leader();
+                let error = match &leader {
+                    Some((id, _)) if *id == self.node.id() => ask(None).await,
+                    Some(elsewhere) => ask(Some(elsewhere.clone())).await,
+                    None => Err(ProposeError::NoLeader),
+                };
+                match error {
+                    Err(ProposeError::NoLeader | ProposeError::Elsewhere { .. }) => {}
+                    other => return other,
+                }
+                let before = leader.map(|(id, _)| id);
+                self.node.leader_changes(before, PAUSE).await;
+            }
+        };
+        tokio::time::timeout(LEADER_WAIT, tries).await.unwrap_or(Err(ProposeError::NoLeader))
     }
 
     /// Gateways heard of within their timeout.
@@ -125,30 +251,43 @@ impl Core {
 pub struct Controller;
 
 impl Controller {
-    /// Starts a controller on a state folder. On an empty folder it first makes the cluster: seal key, root, its own
-    /// certificate, and the first operator's under `operator/`. Returns once it answers.
+    /// Starts a controller on a state folder, making a cluster where there is none: seal key, root, its own certificate, and
+    /// the first operator's under `operator/`. Returns once it answers.
     pub async fn start(config: Config, state_dir: &Path) -> Result<Running, Error> {
-        Self::start_with(config, state_dir, Clock::system()).await
+        Self::start_as(config, state_dir, Formation::Found, Clock::system()).await
     }
 
-    /// The same with another clock.
+    /// The same, and says what an empty state folder is for.
+    pub async fn form(config: Config, state_dir: &Path, formation: Formation) -> Result<Running, Error> {
+        Self::start_as(config, state_dir, formation, Clock::system()).await
+    }
+
+    /// As [`Controller::start`], with another clock.
     pub async fn start_with(config: Config, state_dir: &Path, clock: Clock) -> Result<Running, Error> {
+        Self::start_as(config, state_dir, Formation::Found, clock).await
+    }
+
+    async fn start_as(config: Config, state_dir: &Path, formation: Formation, clock: Clock) -> Result<Running, Error> {
         config.check()?;
         let paths = Paths { root: state_dir.to_path_buf() };
         files::private_dir(&paths.root)?;
         files::private_dir(&paths.raft())?;
-        let pristine = !paths.raft().join("store").exists();
-        let sealer = Sealer::open(&paths.root, &config.unseal, pristine)?;
         let grpc = listen(config.listen, "gRPC").await?;
+        let listening = grpc.local_addr().map_err(|e| Error::Internal(e.to_string()))?;
+        let links = Links::new();
+        let place = take_place(&config, &paths, listening, formation, &links).await?;
         let metrics_listener = match config.metrics_listen {
             Some(address) => Some(listen(address, "metrics").await?),
             None => None,
         };
         let options = NodeOptions {
-            id: NODE_ID,
+            id: place.id,
             dir: paths.raft(),
             engine: config.storage.engine,
             snapshot_every: config.storage.snapshot_every,
+            heartbeat_ms: config.raft.heartbeat_ms,
+            transport: links.clone(),
+            found: place.founds.then(|| place.address.clone()),
         };
         let node = Node::start(&options).await?;
         let workers = Workers::new(config.passwords);
@@ -159,20 +298,94 @@ impl Controller {
             clock,
             paths,
             node,
-            sealer,
+            links,
+            address: place.address,
+            reachable: cluster::reachable(listening),
+            sealer: place.sealer,
             soft: Soft::default(),
             lockout: Lockout::default(),
             authenticator: OnceLock::new(),
             authority: OnceLock::new(),
         });
-        let tls = match bootstrap::run(&core, workers).await {
+        let tls = match bootstrap::identify(&core).await {
             Ok(tls) => tls,
             Err(e) => {
                 core.node.shutdown().await;
                 return Err(e);
             }
         };
-        Running::spawn(core, tls, grpc, metrics_listener)
+        // From here on others are answered: a group whose members all wait for each other would never begin.
+        let running = Running::spawn(core.clone(), tls, grpc, metrics_listener)?;
+        match bootstrap::open(&core, workers).await {
+            Ok(()) => Ok(running),
+            Err(e) => {
+                running.shutdown().await;
+                Err(e)
+            }
+        }
+    }
+}
+
+/// A node's place in a cluster.
+struct Place {
+    id: u64,
+    /// HOST:PORT where other members reach it.
+    address: String,
+    /// Whether it makes the group should the store be new.
+    founds: bool,
+    sealer: Sealer,
+}
+
+/// Finds out which member this node is, and becomes one where it is none.
+async fn take_place(
+    config: &Config,
+    paths: &Paths,
+    listening: SocketAddr,
+    formation: Formation,
+    links: &Arc<Links>,
+) -> Result<Place, Error> {
+    let address = || cluster::advertised(config, listening);
+    let stored = paths.raft().join("store").exists();
+    let member = MemberFile::read(&paths.member())?;
+    let candidate = |address, learner| Candidate { config, paths, address, learner };
+    match (stored, member, formation) {
+        (true, Some(member), _) => {
+            let sealer = Sealer::open(paths.root(), &config.unseal, false)?;
+            // A group of one need not be reached by others.
+            let address = address().or_else(|e| match member.members.as_slice() {
+                [own] => Ok(own.clone()),
+                _ => Err(e),
+            })?;
+            Ok(Place { id: member.id, address, founds: false, sealer })
+        }
+        // A cluster that was begun and not finished, or one of a time before there were members.
+        (true, None, _) => {
+            let sealer = Sealer::open(paths.root(), &config.unseal, false)?;
+            let address = address().unwrap_or_else(|_| listening.to_string());
+            Ok(Place { id: FIRST, address, founds: true, sealer })
+        }
+        (false, None, Formation::Found) => {
+            let sealer = Sealer::open(paths.root(), &config.unseal, true)?;
+            let address = address().unwrap_or_else(|_| listening.to_string());
+            Ok(Place { id: FIRST, address, founds: true, sealer })
+        }
+        (false, None, Formation::Join { addresses, token, learner }) => {
+            let (token, address) = (Token::parse(&token)?, address()?);
+            let (member, sealer) = candidate(address.clone(), learner).join(&addresses, &token).await?;
+            Ok(Place { id: member.id, address, founds: false, sealer })
+        }
+        (false, Some(member), _) => {
+            let sealer = Sealer::open(paths.root(), &config.unseal, false)?;
+            bootstrap::show_identity(paths, links)?;
+            let address = address()?;
+            let member = candidate(address.clone(), false).rejoin(&member, links).await?;
+            Ok(Place { id: member.id, address, founds: false, sealer })
+        }
+        (false, None, Formation::Existing) => Err(Error::File {
+            path: paths.root().into(),
+            cause: "there is no controller's state here".into(),
+            remedy: "make a cluster with --bootstrap, or join one with --join HOST:PORT --token TOKEN".into(),
+        }),
     }
 }
 
@@ -205,7 +418,8 @@ impl Running {
         let tls = Arc::new(tls);
         let mut tasks = vec![
             tokio::spawn(janitor::run(core.clone())),
-            tokio::spawn(bootstrap::keep_certificate_fresh(core.clone(), tls.clone())),
+            tokio::spawn(bootstrap::keep_fresh(core.clone(), tls.clone())),
+            tokio::spawn(keeper::run(core.clone())),
         ];
         if let Some(listener) = metrics {
             tasks.push(tokio::spawn(sallyport_monitor::serve(listener, core.clone())));
@@ -250,6 +464,7 @@ impl Running {
     /// Waits until the controller cannot go on; the error says why. Stop it then.
     pub async fn wait(&self) -> Error {
         let mut health = self.core.node.health();
+        let mut removed = self.core.links.removed();
         loop {
             let now = health.borrow_and_update().clone();
             match now {
@@ -257,10 +472,21 @@ impl Running {
                 Health::Failed { path, cause } => return Error::Storage { path, cause },
                 Health::Stopped => return Error::Internal("the Raft group stopped by itself".into()),
             }
-            if health.changed().await.is_err() {
-                return Error::Internal("the Raft group went away".into());
+            if *removed.borrow_and_update() {
+                return Error::Removed { id: self.core.node.id(), state: self.core.paths.root().into() };
+            }
+            tokio::select! {
+                changed = health.changed() => if changed.is_err() {
+                    return Error::Internal("the Raft group went away".into());
+                },
+                _ = removed.changed() => {}
             }
         }
+    }
+
+    /// The id of this member.
+    pub fn member_id(&self) -> u64 {
+        self.core.node.id()
     }
 
     /// Stops: no new calls, running ones are answered, the store is closed.

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sallyport_ca::seal::Sealed;
-use sallyport_ca::{AltName, Authority, Certificate, KeyAlgorithm, KeyPair, Profile, Serial, Subject, UnixTime};
+use sallyport_ca::{
+    AltName, Authority, Certificate, KeyAlgorithm, KeyPair, Profile, PublicKey, Serial, Subject, UnixTime,
+};
 use sallyport_proto::{CONTROLLER_NAME, v1};
 use zeroize::Zeroizing;
 
@@ -132,6 +134,47 @@ pub(crate) fn open(core: &Core) -> Result<Authority, Error> {
     })
 }
 
+/// What a controller's certificate shall say.
+#[derive(Clone, Debug)]
+pub(crate) struct ControllerCertificate {
+    /// Further host names and addresses.
+    pub(crate) names: Vec<String>,
+    /// Whose it is; 0 while the member has no id yet.
+    pub(crate) member: u64,
+}
+
+/// Signs a certificate for a controller's own public key. Nobody may see it before its record is in the log.
+pub(crate) async fn controller_certificate(
+    core: &Arc<Core>,
+    public: &PublicKey,
+    what: ControllerCertificate,
+) -> Result<(Vec<u8>, CertificateRow), Error> {
+    let request = IssueRequest {
+        profile: Profile::Controller,
+        name: CONTROLLER_NAME.into(),
+        sans: what.names,
+        key: public.algorithm(),
+        days: 0,
+    };
+    let subject = subject(&request)?;
+    let sans: Vec<String> = subject.alt_names().iter().map(ToString::to_string).collect();
+    let now = UnixTime(i64::try_from(core.clock.unix_ms() / 1_000).unwrap_or(i64::MAX));
+    let (worker, public) = (core.clone(), public.clone());
+    let made = tokio::task::spawn_blocking(move || -> Result<Certificate, sallyport_ca::Error> {
+        let (rng, profile) = (worker.sealer.rng(), Profile::Controller);
+        let serial = Serial::generate(rng)?;
+        let prepared =
+            worker.authority().prepare(profile, &subject, &public, now, profile.default_validity(), serial)?;
+        worker.authority().sign(&prepared, rng)
+    })
+    .await
+    .map_err(|_| Error::Internal("making a certificate panicked".into()))?;
+    let certificate = made.map_err(|e| Error::Refused(e.to_string()))?;
+    let profile = v1::CertificateProfile::Controller;
+    let record = record_of(&certificate, profile, CONTROLLER_NAME, sans, request.key);
+    Ok((certificate.der().to_vec(), CertificateRow { member: what.member, ..record }))
+}
+
 /// Makes a key pair and a certificate, and records it. What is returned is in the log.
 pub(crate) async fn issue(core: &Arc<Core>, request: IssueRequest) -> Result<Issued, Error> {
     let subject = subject(&request)?;
@@ -155,7 +198,10 @@ pub(crate) async fn issue(core: &Arc<Core>, request: IssueRequest) -> Result<Iss
     .await
     .map_err(|_| Error::Internal("making a certificate panicked".into()))?;
     let (key, certificate) = made.map_err(|e| Error::Refused(e.to_string()))?;
-    let record = record_of(&certificate, profile_to_proto(profile), &request.name, sans, algorithm);
+    let mut record = record_of(&certificate, profile_to_proto(profile), &request.name, sans, algorithm);
+    if profile == Profile::Controller {
+        record.member = core.node.id(); // controllers make these for themselves only
+    }
     let reply = core.propose(Action::RecordCertificate(RecordCertificate { record: Some(record.clone()) })).await?;
     match reply.outcome {
         Some(Outcome::Done(_)) => {}

@@ -5,33 +5,87 @@ use std::time::Duration;
 
 use sallyport_ca::{Authority, KeyAlgorithm, Profile, RootConfig, UnixTime};
 use sallyport_proto::{CONTROLLER_NAME, v1};
+use zeroize::Zeroizing;
 
 use crate::api::Tls;
-use crate::app::Core;
+use crate::app::{Core, Paths};
 use crate::auth::Authenticator;
 use crate::auth::password::Workers;
 use crate::authority::{self, IssueRequest};
+use crate::cluster::admit;
+use crate::cluster::links::Links;
+use crate::cluster::member::MemberFile;
 use crate::error::Error;
-use crate::state::{Action, Bootstrap, Outcome};
+use crate::state::{Action, Bootstrap, DescribeMember, Outcome};
 use crate::{files, identity};
 
-/// How often the controller looks at the age of its own certificate.
-const RENEWAL_CHECK: Duration = Duration::from_secs(3_600);
+/// How often to look at the age of this node's certificates, and whether what the cluster knows of it is still true.
+const LOOK: Duration = Duration::from_secs(3_600);
+/// The same while it could not be set right.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+/// Pause between two looks for the state that a new member receives.
+const RECEIVING: Duration = Duration::from_millis(100);
 
-/// Makes the cluster where there is none, and opens what all parts need. Returns the TLS side of the gRPC address.
-pub(crate) async fn run(core: &Arc<Core>, workers: Workers) -> Result<Tls, Error> {
-    core.node.linearizable().await?;
-    if !core.node.shared().read().is_bootstrapped() {
-        make_cluster(core).await?;
+/// Sees that this node has its certificate, making the cluster where it shall be made. Returns the TLS side of the gRPC
+/// address.
+pub(crate) async fn identify(core: &Arc<Core>) -> Result<Tls, Error> {
+    if MemberFile::read(&core.paths.member())?.is_none() {
+        // Nobody else is in the group yet: it can decide alone.
+        core.linearizable().await?;
+        if !core.node.shared().read().is_bootstrapped() {
+            make_cluster(core).await?;
+        }
+        let authority = authority::open(core)?;
+        keep_root_files(core, &authority)?;
+        let _ = core.authority.set(authority); // the first to set it
+        if core.node.shared().read().members.is_empty() {
+            core.propose(Action::DescribeMember(describe(core))).await?;
+        }
+        own_certificate(core).await?;
+        identity::operator(core, &core.paths.operator()).await?;
+        write_member(core)?;
     }
-    let authority = authority::open(core)?;
-    keep_root_files(core, &authority)?;
-    let _ = core.authority.set(authority); // this function runs once
-    let authenticator = Authenticator::new(workers, &core.sealer, &core.cluster_id()).await?;
-    let _ = core.authenticator.set(authenticator);
-    identity::operator(core, &core.paths.operator()).await?;
-    own_certificate(core).await?;
+    if let Some(file) = MemberFile::read(&core.paths.member())?
+        && core.paths.operator().is_dir()
+    {
+        write_addresses(core, &file)?;
+    }
+    show_identity(&core.paths, &core.links)?;
     Tls::new(core)
+}
+
+/// Opens what all calls need, once the state is there: a new member receives it first.
+pub(crate) async fn open(core: &Arc<Core>, workers: Workers) -> Result<(), Error> {
+    let mut health = core.node.health();
+    let mut removed = core.links.removed();
+    while !core.node.shared().read().is_bootstrapped() {
+        if *health.borrow_and_update() != crate::raft::Health::Running {
+            return Err(Error::Internal("the Raft group stopped while the state was received".into()));
+        }
+        if *removed.borrow_and_update() {
+            return Err(Error::Removed { id: core.node.id(), state: core.paths.root().into() });
+        }
+        tokio::time::sleep(RECEIVING).await;
+    }
+    if core.authority.get().is_none() {
+        let authority = authority::open(core)?;
+        keep_root_files(core, &authority)?;
+        let _ = core.authority.set(authority);
+    }
+    let authenticator = Authenticator::new(workers, &core.sealer, &core.cluster_id()).await?;
+    let _ = core.authenticator.set(authenticator); // this function runs once
+    Ok(())
+}
+
+/// What the cluster shall know of this node.
+fn describe(core: &Core) -> DescribeMember {
+    let name = if core.config.name.is_empty() { files::host_name() } else { core.config.name.clone() };
+    DescribeMember {
+        id: core.node.id(),
+        name,
+        address: core.address.clone(),
+        version: env!("CARGO_PKG_VERSION").into(),
+    }
 }
 
 /// A crash anywhere in here leaves nothing that the next start would not make again: nobody has seen it.
@@ -64,6 +118,7 @@ async fn make_cluster(core: &Arc<Core>) -> Result<(), Error> {
             root_certificate: certificate.der().to_vec(),
             sealed_root_key: sealed.into_bytes(),
             record: Some(record),
+            member: Some(describe(core)),
         }))
         .await?;
     match reply.outcome {
@@ -84,8 +139,12 @@ fn keep_root_files(core: &Core, authority: &Authority) -> Result<(), Error> {
         state.roots.iter().next_back().map(|(_, root)| root.sealed_key.clone()).unwrap_or_default()
     };
     let pem = authority.certificate().pem();
-    for (name, contents) in [("root.pem", pem.as_bytes()), ("root.key.sealed", &sealed)] {
-        let path = dir.join(name);
+    for (path, contents) in [
+        (dir.join("root.pem"), pem.as_bytes()),
+        (dir.join("root.key.sealed"), &sealed),
+        (core.paths.controller().join("ca.pem"), pem.as_bytes()),
+    ] {
+        files::private_dir(path.parent().unwrap_or(&dir))?;
         if files::read_public(&path)?.as_deref() != Some(contents) {
             files::write_private(&path, contents)?;
         }
@@ -107,16 +166,82 @@ pub(crate) async fn own_certificate(core: &Arc<Core>) -> Result<(), Error> {
     identity::pair(core, request, &dir.join("cert.pem"), &dir.join("key.pem")).await
 }
 
-/// Renews the controller's certificate while it runs; connections that are open keep the old one.
-pub(crate) async fn keep_certificate_fresh(core: Arc<Core>, tls: Arc<Tls>) {
+/// Shows other members the certificate in the state folder from now on.
+pub(crate) fn show_identity(paths: &Paths, links: &Links) -> Result<(), Error> {
+    let dir = paths.controller();
+    let missing = |path: std::path::PathBuf| Error::File {
+        path,
+        cause: "missing".into(),
+        remedy: "put it back from a backup of the state folder, or remove the folder and join with a new token".into(),
+    };
+    let read = |name: &str| files::read_public(&dir.join(name))?.ok_or_else(|| missing(dir.join(name)));
+    let key: Zeroizing<Vec<u8>> =
+        files::read_private(&dir.join("key.pem"))?.ok_or_else(|| missing(dir.join("key.pem")))?;
+    links.identify(read("ca.pem")?, read("cert.pem")?, key);
+    Ok(())
+}
+
+/// Notes who this node is and where the others are, for a start after the loss of the store.
+fn write_member(core: &Core) -> Result<(), Error> {
+    let file = MemberFile { cluster: core.cluster_id(), id: core.node.id(), members: admit::addresses(core) };
+    file.write(&core.paths.member())?;
+    write_addresses(core, &file)
+}
+
+/// For operator commands on this machine: this controller first, then the others.
+fn write_addresses(core: &Core, file: &MemberFile) -> Result<(), Error> {
+    let own = core.reachable.to_string();
+    let others = file.members.iter().filter(|m| **m != own && **m != core.address);
+    let text: String = std::iter::once(&own).chain(others).map(|m| format!("{m}\n")).collect();
+    identity::write_if_other(&core.paths.operator().join("controller"), text.as_bytes())
+}
+
+/// Keeps this node's certificates young, and what the cluster knows of it true.
+pub(crate) async fn keep_fresh(core: Arc<Core>, tls: Arc<Tls>) {
+    let mut changes = core.node.shared().changes();
     loop {
-        tokio::time::sleep(RENEWAL_CHECK).await;
-        let renewed = async {
+        let fresh = async {
+            if !core.is_ready() {
+                return Ok(false);
+            }
+            let wanted = describe(&core);
+            if core.node.shared().read().members.get(&wanted.id).is_some_and(|m| m.removed_ms != 0) {
+                core.links.was_removed();
+            }
+            let known = core.node.shared().read().member(wanted.id).cloned();
+            if let Some(known) = known
+                && (known.name != wanted.name || known.address != wanted.address || known.version != wanted.version)
+            {
+                match core.node.leader() {
+                    Some(_) => drop(core.propose(Action::DescribeMember(wanted)).await?),
+                    None => core.propose_anywhere(Action::DescribeMember(wanted)).await?,
+                }
+            }
             own_certificate(&core).await?;
-            tls.reload(&core)
+            identity::operator(&core, &core.paths.operator()).await?;
+            write_member(&core)?;
+            show_identity(&core.paths, &core.links)?;
+            tls.reload(&core)?;
+            Ok::<_, Error>(true)
         };
-        if let Err(e) = renewed.await {
-            tracing::warn!(error = %e, "could not renew the controller's certificate; trying again in an hour");
+        let pause = match fresh.await {
+            Ok(true) => LOOK,
+            Ok(false) => RECEIVING,
+            Err(e) => {
+                tracing::debug!(error = %e, "this node's certificates and description could not be looked after; trying again");
+                LOOK_AGAIN
+            }
+        };
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            // Members come and go rarely, and their addresses are what a node without a store needs.
+            changed = changes.changed(), if core.is_ready() => {
+                if changed.is_err() { return }
+                if let Err(e) = write_member(&core) {
+                    tracing::warn!(error = %e, "could not note the members");
+                }
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
         }
     }
 }

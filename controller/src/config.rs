@@ -17,6 +17,10 @@ use crate::error::Error;
 pub struct Config {
     /// Where gateways and operators connect (gRPC over mutual TLS).
     pub listen: SocketAddr,
+    /// HOST:PORT where other controllers reach this one; empty is the listening address.
+    pub advertise: String,
+    /// Name in lists; empty is the host name.
+    pub name: String,
     /// Further host names and addresses for this controller's certificate.
     pub names: Vec<String>,
     /// Where Prometheus asks (`/metrics`), and whoever watches (`/healthz`): plain HTTP without secrets. Empty is nowhere.
@@ -26,6 +30,8 @@ pub struct Config {
     pub authority: AuthorityConfig,
     /// The store.
     pub storage: StorageConfig,
+    /// The group of controllers.
+    pub raft: RaftConfig,
     /// How this node's copy of the seal key is opened.
     pub unseal: UnsealConfig,
     /// Dealings with gateways.
@@ -40,10 +46,13 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7443),
+            advertise: String::new(),
+            name: String::new(),
             names: Vec::new(),
             metrics_listen: Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9443)),
             authority: AuthorityConfig::default(),
             storage: StorageConfig::default(),
+            raft: RaftConfig::default(),
             unseal: UnsealConfig::default(),
             gateways: GatewaysConfig::default(),
             passwords: PasswordsConfig::default(),
@@ -118,6 +127,20 @@ impl Default for StorageConfig {
     }
 }
 
+/// The group of controllers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RaftConfig {
+    /// Milliseconds between two life signs of the leader; four that are missed make it lose the lead. The same on all nodes.
+    pub heartbeat_ms: u64,
+}
+
+impl Default for RaftConfig {
+    fn default() -> Self {
+        Self { heartbeat_ms: 200 }
+    }
+}
+
 /// Dealings with gateways.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -186,6 +209,9 @@ impl Config {
         }
         if !(100..=1_000_000).contains(&self.storage.snapshot_every) {
             return bad(format!("storage.snapshot_every is {}, must be 100 to 1000000", self.storage.snapshot_every));
+        }
+        if !(50..=5_000).contains(&self.raft.heartbeat_ms) {
+            return bad(format!("raft.heartbeat_ms is {}, must be 50 to 5000", self.raft.heartbeat_ms));
         }
         self.unseal.check()?;
         let gateways = self.gateways;

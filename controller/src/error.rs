@@ -56,6 +56,16 @@ pub enum Error {
         /// The file with the seal key.
         key: PathBuf,
     },
+    /// The operator: this node was taken out of its cluster.
+    #[error(
+        "controller {id} was removed from its cluster, and its data in {state} are of no use any more; to take this machine in again,          remove that folder and join with a new token"
+    )]
+    Removed {
+        /// Its id.
+        id: u64,
+        /// The state folder.
+        state: PathBuf,
+    },
     /// The authority cannot do what was asked.
     #[error("certificate authority: {0}")]
     Authority(String),

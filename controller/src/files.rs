@@ -70,6 +70,13 @@ pub(crate) fn read_public(path: &Path) -> Result<Option<Vec<u8>>, Error> {
     }
 }
 
+/// This machine's name, for lists.
+pub(crate) fn host_name() -> String {
+    let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let name: String = name.trim().chars().filter(|c| !c.is_control()).take(64).collect();
+    if name.is_empty() { "controller".to_owned() } else { name }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -75,7 +75,7 @@ fn is_good(core: &Core, request: &IssueRequest, cert: &Path, key: &Path) -> Resu
     Ok(as_asked && record.revoked_ms == 0 && now_ms.saturating_add(life / 3) < record.not_after_ms)
 }
 
-fn write_if_other(path: &Path, contents: &[u8]) -> Result<(), Error> {
+pub(crate) fn write_if_other(path: &Path, contents: &[u8]) -> Result<(), Error> {
     match files::read_public(path)? {
         Some(present) if present == contents => Ok(()),
         _ => files::write_private(path, contents),

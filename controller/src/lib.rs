@@ -22,6 +22,7 @@ mod authority;
 pub mod backup;
 mod bootstrap;
 mod clock;
+mod cluster;
 mod config;
 mod error;
 mod files;
@@ -37,9 +38,10 @@ pub mod state;
 pub use app::{Controller, Running};
 pub use authority::{IssueRequest, Issued};
 pub use clock::Clock;
+pub use cluster::Formation;
 pub use config::{
-    AuthorityConfig, Config, Engine, GatewaysConfig, LimitsConfig, PasswordsConfig, Pkcs11Config, StorageConfig,
-    UnsealConfig, UnsealMethod,
+    AuthorityConfig, Config, Engine, GatewaysConfig, LimitsConfig, PasswordsConfig, Pkcs11Config, RaftConfig,
+    StorageConfig, UnsealConfig, UnsealMethod,
 };
 pub use error::Error;
 pub use raft::convert_store;

@@ -44,6 +44,11 @@ pub(crate) enum Rpc {
     ListAttempts,
     GetStatus,
     CreateBackup,
+    CreateClusterToken,
+    GetCluster,
+    RemoveMember,
+    PromoteMember,
+    TransferLeader,
 }
 
 impl Rpc {
@@ -79,6 +84,11 @@ impl Rpc {
             Self::ListAttempts => "list_attempts",
             Self::GetStatus => "get_status",
             Self::CreateBackup => "create_backup",
+            Self::CreateClusterToken => "create_cluster_token",
+            Self::GetCluster => "get_cluster",
+            Self::RemoveMember => "remove_member",
+            Self::PromoteMember => "promote_member",
+            Self::TransferLeader => "transfer_leader",
         }
     }
 }

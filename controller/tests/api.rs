@@ -2,12 +2,16 @@
 
 mod common;
 
+use std::os::unix::fs::PermissionsExt;
+
 use common::{Way, add_pool, add_user, allow_all, attempts, change_settings, issue, settings, site, tls};
 use sallyport_ca::seal::SealKey;
 use sallyport_ca::{Authority, KeyAlgorithm, KeyPair, Profile, RootConfig, Serial, Subject, SystemRandom, UnixTime};
 use sallyport_proto::v1;
 use sallyport_proto::v1::gateway_client::GatewayClient;
+use sallyport_proto::v1::joining_client::JoiningClient;
 use sallyport_proto::v1::operator_client::OperatorClient;
+use sallyport_proto::v1::peer_client::PeerClient;
 use tonic::Code;
 use tonic::transport::Channel;
 
@@ -44,10 +48,25 @@ async fn only_an_operator_may_operate_and_only_a_gateway_may_be_one() {
     // The certificate for VPN clients is no TLS client's at all.
     let ike = issue(&site.running, Profile::Gateway, "vpn.example.com").await;
     assert!(fails(site.channel(&ike).await).await);
-    // Nor does anybody come in without one.
+    // Nobody may do anything without one, but ask to join the controllers.
     let root = site.running.root_certificate();
     let address = site.running.grpc_address();
-    assert!(fails(common::connect(address, tls(&root, None)).await).await);
+    let nobody = common::connect(address, tls(&root, None)).await.expect("TLS");
+    assert_eq!(status_call(nobody.clone()).await, Code::Unauthenticated);
+    assert_eq!(heartbeat_call(nobody.clone()).await, Code::Unauthenticated);
+    let raft = v1::RaftMessage { target: 1, source: 1, body: Vec::new() };
+    let mut peer = PeerClient::new(nobody.clone());
+    assert_eq!(peer.vote(raft.clone()).await.expect_err("no member").code(), Code::Unauthenticated);
+    let mut peer = PeerClient::new(site.channel(&operator).await.expect("TLS"));
+    assert_eq!(peer.vote(raft).await.expect_err("no member").code(), Code::PermissionDenied);
+    // Nor may anybody but a controller speak for others.
+    let mut request = tonic::Request::new(v1::GetStatusRequest {});
+    let serial = operator.record.serial.parse().expect("text");
+    request.metadata_mut().insert("sallyport-on-behalf-of", serial);
+    let mut pretender = OperatorClient::new(site.channel(&gateway).await.expect("TLS"));
+    assert_eq!(pretender.get_status(request).await.expect_err("no member").code(), Code::PermissionDenied);
+    let shown = JoiningClient::new(nobody).show_root(v1::ShowRootRequest {}).await.expect("for everybody");
+    assert_eq!(shown.into_inner().root, root);
 
     // Revoked: the next call on the connection that is already open fails.
     let channel = site.channel(&operator).await.expect("TLS");
@@ -68,22 +87,22 @@ async fn fails(connected: Result<Channel, tonic::transport::Error>) -> bool {
 
 #[tokio::test]
 async fn certificates_of_a_strange_authority_and_of_none_in_the_log_are_refused() {
-    let site = site().await;
     let rng = SystemRandom::new();
+    let seal = SealKey::generate(&rng).expect("a key");
+    // A bare seal key, as earlier versions had it, is taken over: so this test knows it.
+    let site = common::site_with(|dir| {
+        let path = dir.join("seal.key");
+        std::fs::write(&path, seal.to_file().as_bytes()).expect("writes");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).expect("closes");
+    })
+    .await;
     let address = site.running.grpc_address();
     let root = site.running.root_certificate();
-    let seal = SealKey::generate(&rng).expect("a key");
     let now = UnixTime(now_s());
     let (strange, _) = Authority::create(&RootConfig::new("X", "Y"), &seal, now, &rng).expect("a root");
     // The same, signed with our root's stolen key: the log never issued it.
-    let key_file = std::fs::read(site.dir.path().join("seal.key")).expect("the seal key");
     let sealed = std::fs::read(site.dir.path().join("ca/root.key.sealed")).expect("the sealed root key");
-    let stolen = Authority::open(
-        &sallyport_ca::seal::Sealed::from_bytes(sealed),
-        &SealKey::from_file(&key_file).expect("a key"),
-        &root,
-    )
-    .expect("opens");
+    let stolen = Authority::open(&sallyport_ca::seal::Sealed::from_bytes(sealed), &seal, &root).expect("opens");
     for (authority, expected) in [(strange, None), (stolen, Some(Code::Unauthenticated))] {
         let key = KeyPair::generate(KeyAlgorithm::EcdsaP256, &rng).expect("a key");
         let subject = Subject::new("operator", Vec::new()).expect("a subject");
@@ -423,7 +442,8 @@ async fn operators_manage_users_pools_and_certificates() {
     stale.idle_timeout_s = 90;
     let request = v1::UpdateSettingsRequest { settings: Some(stale) };
     assert_eq!(operator.update_settings(request).await.expect_err("stale").code(), Code::Aborted);
-    for (ike, esp, word) in [("aes256-sha256-modp768", "aes256gcm16", "modp768"), ("aes256-sha1-ecp256", "nul", "nul")] {
+    for (ike, esp, word) in [("aes256-sha256-modp768", "aes256gcm16", "modp768"), ("aes256-sha1-ecp256", "nul", "nul")]
+    {
         let mut wrong = settings(&mut operator).await;
         let list = wrong.ike.get_or_insert_default();
         (list.ike_proposals, list.esp_proposals) = (vec![ike.into()], vec![esp.into()]);

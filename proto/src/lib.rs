@@ -1,7 +1,8 @@
 //! The gRPC contract between gateways, controllers and operators.
 //!
-//! The `.proto` files under `sallyport/v1` are the source; this crate holds what is generated from them and the little
-//! that a message with a secret needs. See the comments at the head of `types.proto` for the conventions.
+//! The `.proto` files under `sallyport/v1` are the source; this crate holds what is generated from them, the little
+//! that a message with a secret needs, and the way to several controllers ([`failover`]). See the comments at the head of
+//! `types.proto` for the conventions.
 
 /// Version 1 of the contract.
 #[allow(
@@ -14,6 +15,7 @@ pub mod v1 {
     tonic::include_proto!("sallyport.v1");
 }
 
+pub mod failover;
 mod secret;
 
 /// Largest message either side accepts, bytes: 1,000 reports or attempts with long texts stay below it.

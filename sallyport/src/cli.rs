@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueHint};
 
 use crate::demo::wire::Role;
-use crate::operator::{attempt, backup, cert, gateway, pool, psk, session, setting, status, user};
+use crate::operator::{attempt, backup, cert, cluster, gateway, pool, psk, session, setting, status, user};
 use crate::output::Format;
 use crate::{config_command, daemon, decode, demo, shell};
 
@@ -52,7 +52,7 @@ pub(crate) struct Global {
         value_hint = ValueHint::DirPath
     )]
     pub(crate) state: PathBuf,
-    /// Controller to talk to, HOST:PORT [default: what DIR/operator/controller says]
+    /// Controllers to talk to, HOST:PORT,... [default: what DIR/operator/controller says]
     #[arg(long, global = true, value_name = "ADDRESS", env = "SALLYPORT_CONTROLLER")]
     pub(crate) controller: Option<String>,
     /// Folder with cert.pem, key.pem and ca.pem of an operator [default: DIR/operator of --state]
@@ -73,6 +73,9 @@ pub(crate) enum Command {
     Standalone(daemon::standalone::Arguments),
     /// Run a controller.
     Controller(daemon::controller::Arguments),
+    /// The controllers: how they are, who joins, who leaves, who leads.
+    #[command(subcommand)]
+    Cluster(cluster::Command),
     /// Run a gateway that asks a controller elsewhere.
     Gateway(gateway::RunOrNoun),
     /// Users who may connect.

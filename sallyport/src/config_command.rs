@@ -28,17 +28,27 @@ Examples:
 #[derive(Serialize)]
 struct Checked {
     valid: bool,
+    file: Option<PathBuf>,
 }
 
 /// Runs the command.
 pub(crate) fn run(command: Command, global: &Global) -> Result {
     match command {
         Command::Check { file } => {
-            match &file {
-                Some(file) => config::load(file)?,
-                None => ConfigSource::default().load()?,
+            let (text, file) = match &file {
+                Some(file) => {
+                    config::load(file)?;
+                    (format!("{}: the configuration is valid", file.display()), Some(file.clone()))
+                }
+                None => {
+                    ConfigSource::default().load()?;
+                    match ConfigSource::default_file() {
+                        Some(file) => (format!("{}: the configuration is valid", file.display()), Some(file)),
+                        None => ("no configuration file: every key has its default".to_owned(), None),
+                    }
+                }
             };
-            Printer::new(global.output).one(&Checked { valid: true }, "the configuration is valid")
+            Printer::new(global.output).one(&Checked { valid: true, file }, &text)
         }
         Command::ShowDefault => print(DEFAULT_TEXT),
     }

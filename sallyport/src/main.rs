@@ -22,7 +22,7 @@ use clap::Parser;
 
 use crate::cli::{Cli, Command};
 use crate::error::{Error, Result};
-use crate::operator::{attempt, backup, cert, gateway, pool, psk, session, setting, status, user};
+use crate::operator::{attempt, backup, cert, cluster, gateway, pool, psk, session, setting, status, user};
 
 fn main() -> ExitCode {
     // Before anything that speaks TLS: a second provider in the build must not make the choice ambiguous.
@@ -63,6 +63,7 @@ async fn serve(command: Command, global: &cli::Global) -> Result {
         Command::Psk(command) => psk::run(command, global).await,
         Command::Cert(command) => cert::run(command, global).await,
         Command::Session(command) => session::run(command, global).await,
+        Command::Cluster(command) => cluster::run(command, global).await,
         Command::Attempt(command) => attempt::run(command, global).await,
         Command::Setting(command) => setting::run(command, global).await,
         Command::Backup(command) => backup::run(command, global).await,

@@ -41,7 +41,7 @@ pub(crate) fn read(from_stdin: bool, prompt: &str, option: &str, shortest: usize
 
 /// A secret that there is already.
 pub(crate) fn known(from_stdin: bool, prompt: &str, option: &str) -> Result<Secret> {
-    checked(&*given(from_stdin, prompt, option)?, 1)
+    checked(&given(from_stdin, prompt, option)?, 1)
 }
 
 /// The first line of a file that no one else may read.

@@ -134,9 +134,13 @@ fn the_default_configuration_is_valid() {
     let file = dir.path().join("sallyport.toml");
     std::fs::write(&file, default).unwrap();
     let (code, out, error) = run(&["config", "check", file.to_str().unwrap()]);
-    assert_eq!((code, out.as_str(), error.as_str()), (0, "the configuration is valid\n", ""));
+    let expected = format!("{}: the configuration is valid\n", file.display());
+    assert_eq!((code, out, error.as_str()), (0, expected, ""));
     let (_, json, _) = run(&["config", "check", file.to_str().unwrap(), "--output", "json"]);
-    assert_eq!(serde_json::from_str::<serde_json::Value>(&json).unwrap(), serde_json::json!({"valid": true}));
+    assert_eq!(
+        serde_json::from_str::<serde_json::Value>(&json).unwrap(),
+        serde_json::json!({"valid": true, "file": file})
+    );
 }
 
 #[test]

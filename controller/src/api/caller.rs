@@ -2,11 +2,17 @@
 
 use sallyport_proto::v1;
 use subtle::ConstantTimeEq;
+use tonic::metadata::MetadataValue;
 use tonic::{Request, Status};
 
 use super::server::Peer;
 use crate::app::Core;
+use crate::cluster::links::REMOVED;
 use crate::state::State;
+
+/// Metadata of a call that another controller passes on: the serial number of whoever made it. That controller has verified
+/// the certificate, and its record is looked up here.
+pub(super) const ON_BEHALF: &str = "sallyport-on-behalf-of";
 
 /// A caller whose certificate is good.
 #[derive(Clone, Debug)]
@@ -15,6 +21,8 @@ pub(super) struct Caller {
     pub(super) name: String,
     /// Its serial number.
     pub(super) serial: String,
+    /// The caller's name for the change that it asks for.
+    pub(super) request_id: Option<Vec<u8>>,
 }
 
 impl Caller {
@@ -24,12 +32,36 @@ impl Caller {
         let (serial, fingerprint) = peer
             .and_then(|p| p.certificate.as_ref())
             .ok_or_else(|| Status::unauthenticated("no client certificate on this connection"))?;
+        super::forward::ready(core)?;
         let state = core.node.shared().read();
-        let caller = Self::check(&state, core.clock.unix_ms(), serial, Some(fingerprint), profile);
+        let caller = match request.metadata().get(ON_BEHALF).map(|v| v.to_str()) {
+            None => Self::check(&state, core.clock.unix_ms(), serial, Some(fingerprint), profile),
+            Some(for_whom) => Self::member(&state, core.clock.unix_ms(), serial, fingerprint).and_then(|_| {
+                let serial = for_whom.map_err(|_| Status::invalid_argument("a serial number that is no text"))?;
+                Self::check(&state, core.clock.unix_ms(), serial, None, profile)
+            }),
+        };
         if let (Err(status), Some(peer)) = (&caller, peer) {
             tracing::warn!(remote = %peer.remote, %serial, reason = status.message(), "refused a caller");
         }
-        caller
+        let request_id = request.metadata().get(super::REQUEST_ID).map(|id| id.as_bytes().to_vec());
+        if request_id.as_ref().is_some_and(|id| id.len() != 32) {
+            return Err(Status::invalid_argument("sallyport-request-id: 32 hexadecimal digits"));
+        }
+        Ok(Self { request_id, ..caller? })
+    }
+
+    /// The member whose certificate this is.
+    fn member(state: &State, now_ms: u64, serial: &str, fingerprint: &[u8; 32]) -> Result<u64, Status> {
+        let profile = v1::CertificateProfile::Controller;
+        let member = state.certificates.get(&serial.to_owned()).map_or(0, |record| record.member);
+        if state.members.get(&member).is_some_and(|m| m.removed_ms != 0) {
+            let mut status = Status::permission_denied(format!("controller {member} was removed from the cluster"));
+            status.metadata_mut().insert(REMOVED, MetadataValue::from_static("1"));
+            return Err(status);
+        }
+        Self::check(state, now_ms, serial, Some(fingerprint), profile)?;
+        Ok(member)
     }
 
     /// Checks again, for calls that last.
@@ -62,15 +94,47 @@ impl Caller {
                 record.name
             )));
         }
-        Ok(Self { name: record.name.clone(), serial: serial.to_owned() })
+        Ok(Self { name: record.name.clone(), serial: serial.to_owned(), request_id: None })
     }
+}
+
+/// The serial number of the certificate of a connection.
+pub(super) fn serial_of<T>(request: &Request<T>) -> Result<String, Status> {
+    let certificate = request.extensions().get::<Peer>().and_then(|p| p.certificate.as_ref());
+    let none = || Status::unauthenticated("no client certificate on this connection");
+    certificate.map(|(serial, _)| serial.clone()).ok_or_else(none)
+}
+
+/// The member that calls. 0 while this node has no state yet: then a certificate of the authority for a controller is enough,
+/// and whoever has one could be the leader that brings the state.
+pub(super) fn member_of<T>(core: &Core, request: &Request<T>) -> Result<u64, Status> {
+    let peer = request.extensions().get::<Peer>();
+    let (serial, fingerprint) = peer
+        .and_then(|p| p.certificate.as_ref())
+        .ok_or_else(|| Status::unauthenticated("no client certificate on this connection"))?;
+    let state = core.node.shared().read();
+    if state.members.is_empty() {
+        return if peer.is_some_and(|p| p.is_controller) {
+            Ok(0)
+        } else {
+            Err(Status::permission_denied("this call is for controllers"))
+        };
+    }
+    // Entries that this node has yet to apply may hold the record of a member that joined lately.
+    if state.certificates.get(serial).is_none() && !core.node.leads() && peer.is_some_and(|p| p.is_controller) {
+        return Ok(0);
+    }
+    Caller::member(&state, core.clock.unix_ms(), serial, fingerprint)
 }
 
 /// Whether the certificate of a connection is good for any call at all.
 pub(super) fn opens_a_service(core: &Core, peer: &Peer) -> bool {
     let Some((serial, fingerprint)) = &peer.certificate else { return false };
     let (state, now_ms) = (core.node.shared().read(), core.clock.unix_ms());
-    [v1::CertificateProfile::GatewayLink, v1::CertificateProfile::Operator]
+    if state.members.is_empty() {
+        return peer.is_controller;
+    }
+    [v1::CertificateProfile::GatewayLink, v1::CertificateProfile::Operator, v1::CertificateProfile::Controller]
         .into_iter()
         .any(|profile| Caller::check(&state, now_ms, serial, Some(fingerprint), profile).is_ok())
 }

@@ -9,7 +9,9 @@ use crate::state::{Conflict, ConflictKind, Done, Outcome, Reply};
 impl From<ProposeError> for Status {
     fn from(error: ProposeError) -> Self {
         match error {
-            ProposeError::NoLeader => Self::unavailable(error.to_string()),
+            ProposeError::NoLeader | ProposeError::Elsewhere { .. } | ProposeError::Membership(_) => {
+                Self::unavailable(error.to_string())
+            }
             ProposeError::Overloaded => Self::resource_exhausted(error.to_string()),
             // The details name files and are for the operator of this host, in its log.
             ProposeError::Stopped(_) => Self::unavailable("this controller has stopped; see its log"),
@@ -28,6 +30,7 @@ impl From<Error> for Status {
             | Error::Listen { .. }
             | Error::StateInUse { .. }
             | Error::Storage { .. }
+            | Error::Removed { .. }
             | Error::Seal { .. }
             | Error::Internal(_) => {
                 tracing::error!(%error, "a call failed");
@@ -38,7 +41,7 @@ impl From<Error> for Status {
 }
 
 /// A conflict as a status.
-pub(super) fn conflict(conflict: Conflict) -> Status {
+pub(crate) fn conflict(conflict: Conflict) -> Status {
     let kind = conflict.kind();
     let message = conflict.message;
     match kind {

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use ring::digest;
-use sallyport_proto::v1;
+use sallyport_proto::v1::gateway_client::GatewayClient;
 use sallyport_proto::v1::gateway_server::Gateway;
+use sallyport_proto::{MAX_MESSAGE_BYTES, v1};
 use subtle::ConstantTimeEq;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
@@ -13,6 +14,7 @@ use tonic::{Request, Response, Status};
 use super::caller::Caller;
 use super::convert::{session_id, session_text};
 use super::error::{conflict, done};
+use super::forward::{self, Leader};
 use super::{observed, watch as policy};
 use crate::app::Core;
 use crate::metrics::Rpc;
@@ -65,7 +67,7 @@ fn cut_machine(machine: Option<v1::MachineIdentity>) -> Option<v1::MachineIdenti
 }
 
 /// 16 bytes that are the same for the same gateway, purpose and request: no gateway can speak under another's ids.
-fn dedup_id(gateway: &str, purpose: &str, request_id: &[u8]) -> [u8; 16] {
+pub(super) fn dedup_id(gateway: &str, purpose: &str, request_id: &[u8]) -> [u8; 16] {
     let mut context = digest::Context::new(&digest::SHA256);
     for part in [gateway.as_bytes(), purpose.as_bytes()] {
         context.update(&(part.len() as u64).to_be_bytes());
@@ -95,7 +97,7 @@ impl GatewayService {
 
     /// The caller speaks as a member in force; all that was acknowledged is in the state.
     async fn member(&self, caller: &Caller, member: Option<v1::Member>) -> Result<v1::Member, Status> {
-        self.core.node.linearizable().await?;
+        self.core.linearizable().await?;
         let member = check_member(&self.core.node.shared().read(), caller, member)?;
         self.core.soft.heard(member.slot, member.epoch, self.core.clock.monotonic_ms(), self.core.clock.unix_ms());
         Ok(member)
@@ -147,6 +149,8 @@ impl GatewayService {
         &self,
         request: Request<v1::WatchPolicyRequest>,
     ) -> Result<ReceiverStream<Result<v1::WatchPolicyResponse, Status>>, Status> {
+        // Answered by every member from its own state, once that shows all that was acknowledged.
+        self.core.linearizable().await?;
         let caller = self.caller(&request)?;
         let member = self.member(&caller, request.into_inner().member).await?;
         let (tx, rx) = mpsc::channel(policy::QUEUE);
@@ -318,53 +322,46 @@ impl GatewayService {
     }
 }
 
-#[tonic::async_trait]
-impl Gateway for GatewayService {
-    async fn register(&self, request: Request<v1::RegisterRequest>) -> Result<Response<v1::RegisterResponse>, Status> {
-        observed(&self.core, Rpc::Register, self.do_register(request)).await
-    }
+/// One method of the trait: counted, timed, passed on where another node leads, and handed to the function of the same name.
+macro_rules! calls {
+    ($($method:ident, $rpc:ident, $request:ident -> $response:ident, $implementation:ident;)*) => {
+        #[tonic::async_trait]
+        impl Gateway for GatewayService {
+            type WatchPolicyStream = ReceiverStream<Result<v1::WatchPolicyResponse, Status>>;
 
-    type WatchPolicyStream = ReceiverStream<Result<v1::WatchPolicyResponse, Status>>;
+            async fn watch_policy(
+                &self,
+                request: Request<v1::WatchPolicyRequest>,
+            ) -> Result<Response<Self::WatchPolicyStream>, Status> {
+                observed(&self.core, Rpc::WatchPolicy, self.do_watch(request)).await
+            }
 
-    async fn watch_policy(
-        &self,
-        request: Request<v1::WatchPolicyRequest>,
-    ) -> Result<Response<Self::WatchPolicyStream>, Status> {
-        observed(&self.core, Rpc::WatchPolicy, self.do_watch(request)).await
-    }
+            $(
+                async fn $method(&self, request: Request<v1::$request>) -> Result<Response<v1::$response>, Status> {
+                    observed(&self.core, Rpc::$rpc, async {
+                        match forward::leader(&self.core, forward::is_forwarded(&request)).await? {
+                            Leader::Here => self.$implementation(request).await,
+                            Leader::There(channel) => {
+                                let mut leader = GatewayClient::new(channel)
+                                    .max_decoding_message_size(MAX_MESSAGE_BYTES)
+                                    .max_encoding_message_size(MAX_MESSAGE_BYTES);
+                                let passed = forward::on_behalf(request)?;
+                                leader.$method(passed).await.map(Response::into_inner)
+                            }
+                        }
+                    })
+                    .await
+                }
+            )*
+        }
+    };
+}
 
-    async fn admit_peer(
-        &self,
-        request: Request<v1::AdmitPeerRequest>,
-    ) -> Result<Response<v1::AdmitPeerResponse>, Status> {
-        observed(&self.core, Rpc::AdmitPeer, self.do_admit(request)).await
-    }
-
-    async fn authenticate(
-        &self,
-        request: Request<v1::AuthenticateRequest>,
-    ) -> Result<Response<v1::AuthenticateResponse>, Status> {
-        observed(&self.core, Rpc::Authenticate, self.do_authenticate(request)).await
-    }
-
-    async fn report_sessions(
-        &self,
-        request: Request<v1::ReportSessionsRequest>,
-    ) -> Result<Response<v1::ReportSessionsResponse>, Status> {
-        observed(&self.core, Rpc::ReportSessions, self.do_report_sessions(request)).await
-    }
-
-    async fn report_attempts(
-        &self,
-        request: Request<v1::ReportAttemptsRequest>,
-    ) -> Result<Response<v1::ReportAttemptsResponse>, Status> {
-        observed(&self.core, Rpc::ReportAttempts, self.do_report_attempts(request)).await
-    }
-
-    async fn heartbeat(
-        &self,
-        request: Request<v1::HeartbeatRequest>,
-    ) -> Result<Response<v1::HeartbeatResponse>, Status> {
-        observed(&self.core, Rpc::Heartbeat, self.do_heartbeat(request)).await
-    }
+calls! {
+    register, Register, RegisterRequest -> RegisterResponse, do_register;
+    admit_peer, AdmitPeer, AdmitPeerRequest -> AdmitPeerResponse, do_admit;
+    authenticate, Authenticate, AuthenticateRequest -> AuthenticateResponse, do_authenticate;
+    report_sessions, ReportSessions, ReportSessionsRequest -> ReportSessionsResponse, do_report_sessions;
+    report_attempts, ReportAttempts, ReportAttemptsRequest -> ReportAttemptsResponse, do_report_attempts;
+    heartbeat, Heartbeat, HeartbeatRequest -> HeartbeatResponse, do_heartbeat;
 }

@@ -3,13 +3,17 @@
 mod caller;
 mod convert;
 mod error;
+mod forward;
 mod gateway;
+mod joining;
 mod operator;
+mod peer;
 mod places;
 pub(crate) mod server;
 mod tls;
 mod watch;
 
+pub(crate) use error::conflict;
 pub(crate) use tls::Tls;
 
 use std::future::Future;
@@ -20,6 +24,8 @@ use tonic::{Response, Status};
 
 use crate::app::Core;
 use crate::metrics::Rpc;
+
+use sallyport_proto::failover::REQUEST_ID;
 
 /// Counts and times a call.
 async fn observed<T>(

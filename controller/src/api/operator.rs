@@ -2,12 +2,15 @@
 
 use std::sync::Arc;
 
-use sallyport_proto::v1;
+use sallyport_proto::v1::operator_client::OperatorClient;
 use sallyport_proto::v1::operator_server::Operator;
+use sallyport_proto::{MAX_MESSAGE_BYTES, v1};
 use tonic::{Request, Response, Status};
 
 use super::caller::Caller;
 use super::error::done;
+use super::forward::{self, Leader};
+use super::gateway::dedup_id;
 use super::observed;
 use crate::app::Core;
 use crate::metrics::Rpc;
@@ -15,6 +18,7 @@ use crate::state::{Action, Done};
 
 mod backup;
 mod certificates;
+mod cluster;
 mod sessions;
 mod settings;
 mod users;
@@ -34,23 +38,26 @@ impl OperatorService {
 
     /// The caller is an operator; all that was acknowledged is in the state. Returns what was asked.
     async fn operator<T>(&self, request: Request<T>) -> Result<(Caller, T), Status> {
-        let caller = Caller::of(&self.core, &request, v1::CertificateProfile::Operator)?;
-        self.core.node.linearizable().await?;
+        Caller::of(&self.core, &request, v1::CertificateProfile::Operator)?;
+        self.core.linearizable().await?;
         // Once more: the certificate may have been revoked by something acknowledged before this call.
-        let caller_now = Caller::of(&self.core, &request, v1::CertificateProfile::Operator)?;
-        debug_assert_eq!(caller.serial, caller_now.serial);
-        Ok((caller_now, request.into_inner()))
+        let caller = Caller::of(&self.core, &request, v1::CertificateProfile::Operator)?;
+        Ok((caller, request.into_inner()))
     }
 
     /// Puts a change into the log and notes who made it.
     async fn change(&self, caller: &Caller, what: &str, action: Action) -> Result<Done, Status> {
-        let done = done(self.core.propose(action).await?)?;
+        let reply = match &caller.request_id {
+            Some(id) => self.core.propose_as(dedup_id(&caller.serial, what, id), action).await?,
+            None => self.core.propose(action).await?,
+        };
+        let done = done(reply)?;
         tracing::info!(operator = %caller.name, serial = %caller.serial, what, "an operator changed something");
         Ok(done)
     }
 }
 
-/// One method of the trait: counted, timed, and handed to the function of the same name.
+/// One method of the trait: counted, timed, passed on where another node leads, and handed to the function of the same name.
 macro_rules! calls {
     ($($method:ident, $rpc:ident, $request:ident -> $response:ident, $implementation:ident;)*) => {
         #[tonic::async_trait]
@@ -58,8 +65,19 @@ macro_rules! calls {
             $(
                 async fn $method(&self, request: Request<v1::$request>) -> Result<Response<v1::$response>, Status> {
                     observed(&self.core, Rpc::$rpc, async {
-                        let (caller, request) = self.operator(request).await?;
-                        self.$implementation(&caller, request).await
+                        match forward::leader(&self.core, forward::is_forwarded(&request)).await? {
+                            Leader::Here => {
+                                let (caller, request) = self.operator(request).await?;
+                                self.$implementation(&caller, request).await
+                            }
+                            Leader::There(channel) => {
+                                let mut leader = OperatorClient::new(channel)
+                                    .max_decoding_message_size(MAX_MESSAGE_BYTES)
+                                    .max_encoding_message_size(MAX_MESSAGE_BYTES);
+                                let passed = forward::on_behalf(request)?;
+                                leader.$method(passed).await.map(Response::into_inner)
+                            }
+                        }
                     })
                     .await
                 }
@@ -100,4 +118,9 @@ calls! {
     remove_gateway, RemoveGateway, RemoveGatewayRequest -> RemoveGatewayResponse, do_remove_gateway;
     list_attempts, ListAttempts, ListAttemptsRequest -> ListAttemptsResponse, do_list_attempts;
     get_status, GetStatus, GetStatusRequest -> GetStatusResponse, do_get_status;
+    create_cluster_token, CreateClusterToken, CreateClusterTokenRequest -> CreateClusterTokenResponse, do_create_cluster_token;
+    get_cluster, GetCluster, GetClusterRequest -> GetClusterResponse, do_get_cluster;
+    remove_member, RemoveMember, RemoveMemberRequest -> RemoveMemberResponse, do_remove_member;
+    promote_member, PromoteMember, PromoteMemberRequest -> PromoteMemberResponse, do_promote_member;
+    transfer_leader, TransferLeader, TransferLeaderRequest -> TransferLeaderResponse, do_transfer_leader;
 }

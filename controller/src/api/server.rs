@@ -8,28 +8,38 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use sallyport_ca::Certificate;
-use sallyport_proto::MAX_MESSAGE_BYTES;
 use sallyport_proto::v1::gateway_server::GatewayServer;
+use sallyport_proto::v1::joining_server::JoiningServer;
 use sallyport_proto::v1::operator_server::OperatorServer;
+use sallyport_proto::v1::peer_server::PeerServer;
+use sallyport_proto::{CONTROLLER_NAME, MAX_MESSAGE_BYTES};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
+use tokio::time::Sleep;
 use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
 use tonic::transport::server::Connected;
 
 use super::gateway::GatewayService;
+use super::joining::JoiningService;
 use super::operator::OperatorService;
-use super::places::{Place, Places};
+use super::peer::PeerService;
+use super::places::{Evicted, Place, Places, Settled};
 use super::{Tls, caller};
 use crate::app::Core;
+use crate::cluster::links::MAX_PEER_MESSAGE;
 use crate::metrics::Connection;
 
 /// Connections whose handshake is done and that wait to be served.
 const BACKLOG: usize = 64;
 /// Silence after which a connection is asked for a life sign, and how long it may take to answer.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(20));
+/// How long somebody without a certificate that opens a service may stay: long enough to join.
+const VISIT: Duration = Duration::from_secs(60);
+/// Largest message of somebody who wants to join, bytes.
+const MAX_JOIN: usize = 64 * 1024;
 /// How long running calls may take once we stop.
 const DRAIN: Duration = Duration::from_secs(5);
 /// Pause after an accept that failed, for example for want of file descriptors.
@@ -42,11 +52,15 @@ pub(crate) struct Peer {
     pub(crate) remote: SocketAddr,
     /// Serial number of the certificate shown, and its fingerprint; the chain was verified.
     pub(crate) certificate: Option<(String, [u8; 32])>,
+    /// Whether it names a controller: only this authority's certificates for controllers do.
+    pub(crate) is_controller: bool,
 }
 
 /// A connection with its place among those allowed.
 struct Conn {
     stream: TlsStream<TcpStream>,
+    /// When the connection is closed; `None` once nothing stands against it.
+    end: Option<End>,
     peer: Peer,
     _place: Place,
 }
@@ -61,7 +75,33 @@ impl Connected for Conn {
 
 impl AsyncRead for Conn {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        if let Some(end) = &mut self.end
+            && end.has_come(cx)
+        {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        let filled = buf.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if buf.filled().len() > filled && self.end.as_ref().is_some_and(|end| !end.visit) {
+            self.end = None;
+        }
+        read
+    }
+}
+
+/// When a connection is closed.
+struct End {
+    until: Pin<Box<Sleep>>,
+    /// Others want to be heard.
+    evicted: Option<Evicted>,
+    /// Whether it comes even to one that speaks.
+    visit: bool,
+}
+
+impl End {
+    fn has_come(&mut self, cx: &mut Context<'_>) -> bool {
+        let evicted = self.evicted.as_mut().is_some_and(|evicted| Pin::new(evicted).poll(cx).is_ready());
+        evicted || self.until.as_mut().poll(cx).is_ready()
     }
 }
 
@@ -90,6 +130,10 @@ pub(crate) async fn serve(listener: TcpListener, core: Arc<Core>, tls: Arc<Tls>,
     let operator = OperatorServer::new(OperatorService::new(core.clone()))
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
+    let peer = PeerServer::new(PeerService::new(core.clone()))
+        .max_decoding_message_size(MAX_PEER_MESSAGE)
+        .max_encoding_message_size(MAX_PEER_MESSAGE);
+    let joining = JoiningServer::new(JoiningService::new(core.clone())).max_decoding_message_size(MAX_JOIN);
     let mut drained = stopped.clone();
     let served = Server::builder()
         .timeout(Duration::from_millis(limits.call_ms))
@@ -99,6 +143,8 @@ pub(crate) async fn serve(listener: TcpListener, core: Arc<Core>, tls: Arc<Tls>,
         .http2_keepalive_timeout(Some(KEEPALIVE.1))
         .add_service(gateway)
         .add_service(operator)
+        .add_service(peer)
+        .add_service(joining)
         .serve_with_incoming_shutdown(ReceiverStream::new(connections), async move {
             let _ = stopped.wait_for(|stop| *stop).await; // the sender gone is a stop, too
         });
@@ -130,24 +176,39 @@ async fn accept(listener: TcpListener, core: Arc<Core>, tls: Arc<Tls>, ready: mp
                 continue;
             }
         };
-        let Some(place) = places.arrive(remote.ip()) else {
-            core.metrics.connection(Connection::TooMany);
-            continue; // closes it
-        };
+        let (place, evicted) = places.arrive(remote.ip());
         let (core, tls, ready) = (core.clone(), tls.clone(), ready.clone());
         tokio::spawn(async move {
             let _ = stream.set_nodelay(true); // slower at worst
-            match tokio::time::timeout(patience, tls.acceptor().accept(stream)).await {
+            let shaken = tokio::select! {
+                biased;
+                shaken = tokio::time::timeout(patience, tls.acceptor().accept(stream)) => shaken,
+                // Others from there wait, too, and this one does nothing.
+                _ = evicted => return core.metrics.connection(Connection::TooMany),
+            };
+            match shaken {
                 Ok(Ok(stream)) => {
-                    let peer = Peer { remote, certificate: certificate_of(&stream) };
+                    let peer = peer_of(&stream, remote);
                     let serial = peer.certificate.as_ref().map_or("", |(serial, _)| serial);
-                    let Some(place) = place.settle(serial, caller::opens_a_service(&core, &peer)) else {
-                        core.metrics.connection(Connection::TooMany);
-                        tracing::warn!(%remote, serial, "refused a connection: its certificate holds too many");
-                        return;
+                    let welcome = caller::opens_a_service(&core, &peer);
+                    let (place, evicted) = match place.settle(serial, welcome) {
+                        Settled::Stays(place) => (place, None),
+                        Settled::Visits(place, evicted) => (place, Some(evicted)),
+                        Settled::Full => {
+                            core.metrics.connection(Connection::TooMany);
+                            tracing::warn!(
+                                %remote, serial,
+                                "refused a connection: its certificate holds too many, or all places are taken \
+                                 (limits.connections)"
+                            );
+                            return;
+                        }
                     };
                     core.metrics.connection(Connection::Accepted);
-                    let _ = ready.send(Ok(Conn { stream, peer, _place: place })).await; // gone when we stop
+                    // Nobody is waited for longer than for a handshake before he has said the first word.
+                    let until = Box::pin(tokio::time::sleep(if welcome { patience } else { VISIT }));
+                    let end = Some(End { until, evicted, visit: !welcome });
+                    let _ = ready.send(Ok(Conn { stream, end, peer, _place: place })).await; // gone when we stop
                 }
                 Ok(Err(e)) => {
                     core.metrics.connection(Connection::TlsFailed);
@@ -159,9 +220,15 @@ async fn accept(listener: TcpListener, core: Arc<Core>, tls: Arc<Tls>, ready: mp
     }
 }
 
-fn certificate_of(stream: &TlsStream<TcpStream>) -> Option<(String, [u8; 32])> {
+fn peer_of(stream: &TlsStream<TcpStream>, remote: SocketAddr) -> Peer {
     let (_, connection) = stream.get_ref();
-    let der = connection.peer_certificates()?.first()?;
-    let certificate = Certificate::from_der(der).ok()?;
-    Some((certificate.serial.to_string(), certificate.fingerprint.0))
+    let der = connection.peer_certificates().and_then(|chain| chain.first());
+    match der.and_then(|der| Certificate::from_der(der).ok()) {
+        Some(certificate) => Peer {
+            remote,
+            is_controller: certificate.names_host(CONTROLLER_NAME),
+            certificate: Some((certificate.serial.to_string(), certificate.fingerprint.0)),
+        },
+        None => Peer { remote, certificate: None, is_controller: false },
+    }
 }

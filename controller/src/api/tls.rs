@@ -32,17 +32,22 @@ impl ResolvesServerCert for Own {
 }
 
 impl Tls {
-    /// Reads our certificate, and trusts the roots in the state.
+    /// Reads our certificate and the root that we trust.
     pub(crate) fn new(core: &Core) -> Result<Self, Error> {
         let internal = |e: &dyn std::fmt::Display| Error::Internal(format!("TLS: {e}"));
         // Named, not looked up: another provider in the process must not matter.
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let own = Arc::new(Own(ArcSwap::from_pointee(load(core, &provider)?)));
         let mut roots = RootCertStore::empty();
-        for (_, root) in core.node.shared().read().roots.iter() {
-            roots.add(CertificateDer::from(root.certificate.clone())).map_err(|e| internal(&e))?;
+        // From the file: a new member has no state yet.
+        let path = core.paths.controller().join("ca.pem");
+        let text = files::read_public(&path)?.unwrap_or_default();
+        for root in pem::certificates(&text).map_err(|e| internal(&e))? {
+            roots.add(CertificateDer::from(root)).map_err(|e| internal(&e))?;
         }
         let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+            // Who wants to join has no certificate; every other call asks for one.
+            .allow_unauthenticated()
             .build()
             .map_err(|e| internal(&e))?;
         let mut config = ServerConfig::builder_with_provider(provider.clone())

@@ -42,6 +42,7 @@ fn make_state() -> State {
             root_certificate: authority.certificate().der().to_vec(),
             sealed_root_key: sealed.into_bytes(),
             record: Some(record),
+            member: None,
         }),
         Action::SetPsk(SetPsk { sealed: psk.into_bytes() }),
         Action::AddUser(AddUser {
@@ -230,7 +231,8 @@ fn a_head_that_was_rewritten_consistently_does_not_open() {
 }
 
 fn head_of(path: &Path) -> Vec<u8> {
-    super::head::Head::read(&mut fs::File::open(path).expect("opens")).ok().expect("a head").bytes
+    let head = super::head::Head::read(&mut fs::File::open(path).expect("opens"));
+    head.unwrap_or_else(|e| panic!("{e}")).bytes
 }
 
 #[test]

@@ -1,35 +1,36 @@
 //! One running member of the group: opening, proposing in batches, reading linearizably, noticing its end.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use openraft::error::{CheckIsLeaderError, ClientWriteError, Fatal, InitializeError, RaftError};
-use openraft::{BasicNode, Raft, SnapshotPolicy};
-use prost::Message;
+use openraft::error::{CheckIsLeaderError, Fatal, InitializeError, RaftError};
+use openraft::{BasicNode, Raft, Snapshot, SnapshotPolicy};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
+use super::failover::{self, Heard};
 use super::kv::{CatchPanics, Kv, KvError};
-use super::network::NoPeers;
-use super::{LogStore, Shared, StateMachine, TypeConfig, store};
+use super::membership::{self, Change, Membership};
+use super::network::{Head, Network, Transport};
+use super::propose::{self, ProposeError, Waiting};
+use super::{LogStore, Shared, StateMachine, TypeConfig, codec, store};
 use crate::config::Engine;
 use crate::error::Error;
-use crate::state::{Command, CommandBatch, Reply};
+use crate::state::{Command, Reply};
 
-/// Commands in one log entry, by count.
-const BATCH_COMMANDS: usize = 256;
-/// Commands in one log entry, by encoded size, bytes; a single larger command still goes.
-const BATCH_BYTES: usize = 512 * 1024;
 /// Commands that wait for the log. Beyond it a proposer is told to come back.
 const QUEUE: usize = 8_192;
 /// How long a store that another (ending) process holds is waited for.
 const OPEN_PATIENCE: Duration = Duration::from_secs(5);
 /// How long the group of one may take to have a leader, including applying what the log still holds.
 const LEADER_PATIENCE: Duration = Duration::from_secs(120);
+/// Heartbeats that make a leader's lease: so many in a row may be lost before anybody doubts it.
+const LEASE_HEARTBEATS: u64 = 4;
 
 /// How to run.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct NodeOptions {
     /// This node's id, from 1.
     pub id: u64,
@@ -39,20 +40,12 @@ pub struct NodeOptions {
     pub engine: Engine,
     /// Entries between two snapshots.
     pub snapshot_every: u64,
-}
-
-/// Why a command was not applied, or a read not allowed.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ProposeError {
-    /// This node does not lead, and knows no one who does.
-    #[error("no leader is known right now; try again")]
-    NoLeader,
-    /// Too many commands wait.
-    #[error("too many changes wait for the log; try again")]
-    Overloaded,
-    /// The node has stopped for good.
-    #[error("this controller has stopped: {0}")]
-    Stopped(String),
+    /// Milliseconds between two heartbeats of a leader. A call to a follower, its disk included, must end within.
+    pub heartbeat_ms: u64,
+    /// The way to other members.
+    pub transport: Arc<dyn Transport>,
+    /// HOST:PORT where others reach this node, if it shall make the group should the store be new.
+    pub found: Option<String>,
 }
 
 /// How the node is.
@@ -90,8 +83,6 @@ pub struct Figures {
     pub purged: u64,
 }
 
-type Waiting = (Command, oneshot::Sender<Result<Reply, ProposeError>>);
-
 /// A running member.
 pub struct Node {
     id: u64,
@@ -99,11 +90,14 @@ pub struct Node {
     shared: Arc<Shared>,
     queue: mpsc::Sender<Waiting>,
     health: watch::Receiver<Health>,
+    heard: Heard,
+    lease: Duration,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Node {
-    /// Opens the store, joins the group (making it, when the store is new) and returns once this node can decide.
+    /// Opens the store and takes part in the group. Where the options say to make the group, or the group is this node alone,
+    /// it returns once this node leads; otherwise at once.
     pub async fn start(options: &NodeOptions) -> Result<Self, Error> {
         let store = options.dir.join("store");
         Self::start_on(open(&store, options.engine).await?, store, options).await
@@ -116,28 +110,40 @@ impl Node {
         let log = LogStore::new(kv.clone()).map_err(|e| storage(e.to_string()))?;
         let machine = StateMachine::open(kv, &options.dir.join("snapshots")).map_err(|e| storage(e.to_string()))?;
         let shared = machine.shared();
+        let lease_ms = options.heartbeat_ms.saturating_mul(LEASE_HEARTBEATS);
         let config = openraft::Config {
             cluster_name: "sallyport".into(),
-            heartbeat_interval: 250,
-            election_timeout_min: 1_000,
-            election_timeout_max: 2_000,
+            heartbeat_interval: options.heartbeat_ms,
+            // What openraft calls the longest election timeout is the lease, too.
+            election_timeout_min: lease_ms - options.heartbeat_ms,
+            election_timeout_max: lease_ms,
             max_payload_entries: 300,
             snapshot_policy: SnapshotPolicy::LogsSinceLast(options.snapshot_every),
             max_in_snapshot_log_to_keep: 1_000,
+            replication_lag_threshold: 1_000,
             ..openraft::Config::default()
         };
         let config = config.validate().map_err(|e| Error::Internal(e.to_string()))?;
+        let network = Network::new(options.id, options.transport.clone());
         let raft =
-            Raft::new(options.id, Arc::new(config), NoPeers, log, machine).await.map_err(|e| storage(e.to_string()))?;
-        lead(&raft, options.id, &store).await?;
+            Raft::new(options.id, Arc::new(config), network, log, machine).await.map_err(|e| storage(e.to_string()))?;
+        lead_alone(&raft, options, &store).await?;
 
         let (queue, waiting) = mpsc::channel(QUEUE);
         let (health_tx, health) = watch::channel(Health::Running);
+        let (heard, lease) = (Heard::now(), Duration::from_millis(lease_ms));
+        let heartbeat = Duration::from_millis(options.heartbeat_ms);
         let tasks = vec![
-            tokio::spawn(propose_batches(raft.clone(), waiting)),
+            tokio::spawn(propose::run(raft.clone(), waiting)),
+            tokio::spawn(failover::run(raft.clone(), heard.clone(), lease, heartbeat)),
             tokio::spawn(watch_health(raft.clone(), store.clone(), health_tx)),
         ];
-        Ok(Self { id: options.id, raft, shared, queue, health, tasks: Mutex::new(tasks) })
+        Ok(Self { id: options.id, raft, shared, queue, health, heard, lease, tasks: Mutex::new(tasks) })
+    }
+
+    /// Its id.
+    pub fn id(&self) -> u64 {
+        self.id
     }
 
     /// The state.
@@ -155,6 +161,30 @@ impl Node {
         self.raft.metrics().borrow().current_leader == Some(self.id)
     }
 
+    /// Who leads and where it is, as far as this node knows.
+    pub fn leader(&self) -> Option<(u64, String)> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow();
+        let id = metrics.current_leader?;
+        let node = metrics.membership_config.membership().get_node(&id)?;
+        Some((id, node.addr.clone()))
+    }
+
+    /// How long the others believe in a leader that they no longer hear.
+    pub fn lease(&self) -> Duration {
+        self.lease
+    }
+
+    /// Returns when the leader is another than before, or after `limit`.
+    pub async fn leader_changes(&self, before: Option<u64>, limit: Duration) {
+        let wait = self.raft.wait(Some(limit));
+        let changed = wait.metrics(
+            |m| (m.current_leader.is_some() && m.current_leader != before) || m.running_state.is_err(),
+            "another leader",
+        );
+        let _ = changed.await; // the time is over
+    }
+
     /// Puts a command through the log and returns the state machine's answer to it. Once it returns `Ok`, the command is on
     /// stable storage. After an error it may or may not be applied, now or later: ask again with the same request id.
     pub async fn propose(&self, command: Command) -> Result<Reply, ProposeError> {
@@ -166,15 +196,91 @@ impl Node {
         rx.await.unwrap_or_else(|_| Err(self.stopped()))
     }
 
-    /// Returns once the state that [`Node::shared`] shows holds everything that was acknowledged before this call.
-    pub async fn linearizable(&self) -> Result<(), ProposeError> {
-        match self.raft.ensure_linearizable().await {
-            Ok(_) => Ok(()),
-            Err(RaftError::APIError(
-                CheckIsLeaderError::ForwardToLeader(_) | CheckIsLeaderError::QuorumNotEnough(_),
-            )) => Err(ProposeError::NoLeader),
+    /// The entry that a state must hold to show everything that was acknowledged before this call. Only the leader knows.
+    pub async fn read_index(&self) -> Result<u64, ProposeError> {
+        match self.raft.get_read_log_id().await {
+            Ok((read, _)) => Ok(read.map_or(0, |id| id.index)),
+            Err(RaftError::APIError(CheckIsLeaderError::ForwardToLeader(to))) => {
+                Err(ProposeError::elsewhere(to.leader_id, to.leader_node))
+            }
+            Err(RaftError::APIError(CheckIsLeaderError::QuorumNotEnough(_))) => Err(ProposeError::NoLeader),
             Err(RaftError::Fatal(fatal)) => Err(ProposeError::Stopped(fatal.to_string())),
         }
+    }
+
+    /// Returns once the state that [`Node::shared`] shows holds an entry.
+    pub async fn applied(&self, index: u64, limit: Duration) -> Result<(), ProposeError> {
+        let wait = self.raft.wait(Some(limit));
+        let applied = wait.metrics(
+            move |m| m.last_applied.map_or(0, |id| id.index) >= index || m.running_state.is_err(),
+            "what was acknowledged is applied",
+        );
+        match applied.await {
+            Ok(m) if m.running_state.is_ok() => Ok(()),
+            Ok(_) => Err(self.stopped()),
+            Err(_) => Err(ProposeError::NoLeader),
+        }
+    }
+
+    /// A call of a leader: AppendEntries, encoded. The error is for the caller's log.
+    pub async fn handle_append(&self, body: &[u8]) -> Result<Vec<u8>, ProposeError> {
+        let request = codec::decode(body).map_err(garbled)?;
+        let answer = self.raft.append_entries(request).await.map_err(|e| ProposeError::Stopped(e.to_string()))?;
+        if matches!(
+            answer,
+            openraft::raft::AppendEntriesResponse::Success | openraft::raft::AppendEntriesResponse::PartialSuccess(_)
+        ) {
+            self.heard.note();
+        }
+        codec::encode(&answer).map_err(garbled)
+    }
+
+    /// A call of a candidate: RequestVote, encoded.
+    pub async fn handle_vote(&self, body: &[u8]) -> Result<Vec<u8>, ProposeError> {
+        let request = codec::decode(body).map_err(garbled)?;
+        let answer = self.raft.vote(request).await.map_err(|e| ProposeError::Stopped(e.to_string()))?;
+        if answer.vote_granted {
+            self.heard.note();
+        }
+        codec::encode(&answer).map_err(garbled)
+    }
+
+    /// A call of a leader: the whole state, because the log no longer reaches back far enough.
+    pub async fn handle_snapshot(&self, head: &Head, state: Vec<u8>) -> Result<Vec<u8>, ProposeError> {
+        let vote = codec::decode(&head.vote).map_err(garbled)?;
+        let meta = codec::decode(&head.meta).map_err(garbled)?;
+        let snapshot = Snapshot { meta, snapshot: Box::new(state) };
+        let installed = self.raft.install_full_snapshot(vote, snapshot).await;
+        self.heard.note();
+        codec::encode(&installed.map_err(|e| ProposeError::Stopped(e.to_string()))?).map_err(garbled)
+    }
+
+    /// Who takes part.
+    pub fn membership(&self) -> Membership {
+        membership::of(&self.raft)
+    }
+
+    /// One step of a change of who takes part. Only the leader can.
+    pub async fn change(&self, change: Change) -> Result<(), ProposeError> {
+        membership::change(&self.raft, change).await
+    }
+
+    /// How far each member's log is known to reach; empty unless this node leads.
+    pub fn replicated(&self) -> BTreeMap<u64, u64> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow();
+        let Some(replication) = &metrics.replication else { return BTreeMap::new() };
+        replication.iter().map(|(id, log)| (*id, log.map_or(0, |log| log.index))).collect()
+    }
+
+    /// Stands for election now.
+    pub async fn stand(&self) -> Result<(), ProposeError> {
+        self.raft.trigger().elect().await.map_err(|e| ProposeError::Stopped(e.to_string()))
+    }
+
+    /// Falls silent as a leader, or speaks again: another can take over once the lease has ended.
+    pub fn keep_silent(&self, silent: bool) {
+        self.raft.runtime_config().heartbeat(!silent);
     }
 
     /// Figures of the group.
@@ -218,6 +324,10 @@ impl Node {
     }
 }
 
+fn garbled(e: codec::CodecError) -> ProposeError {
+    ProposeError::Membership(format!("a message of another version: {e}"))
+}
+
 /// Opens the store; a process that is just ending still holds it for a moment.
 async fn open(path: &Path, engine: Engine) -> Result<Arc<dyn Kv>, Error> {
     let pause = Duration::from_millis(50);
@@ -236,64 +346,30 @@ async fn open(path: &Path, engine: Engine) -> Result<Arc<dyn Kv>, Error> {
     }
 }
 
-/// Makes the group on a pristine store, and has a leader elected without waiting for the election timeout.
-async fn lead(raft: &Raft<TypeConfig>, id: u64, store: &Path) -> Result<(), Error> {
+/// Makes the group on a pristine store if asked to; where this node is the whole group, has it elected without waiting for the
+/// election timeout.
+async fn lead_alone(raft: &Raft<TypeConfig>, options: &NodeOptions, store: &Path) -> Result<(), Error> {
     let storage = |e: &dyn std::fmt::Display| Error::storage(store, e.to_string());
-    if raft.is_initialized().await.map_err(|e| storage(&e))? {
-        raft.trigger().elect().await.map_err(|e| storage(&e))?;
-    } else {
-        match raft.initialize(std::collections::BTreeMap::from([(id, BasicNode::default())])).await {
+    if !raft.is_initialized().await.map_err(|e| storage(&e))? {
+        let Some(address) = &options.found else { return Ok(()) };
+        let first = BTreeMap::from([(options.id, BasicNode { addr: address.clone() })]);
+        match raft.initialize(first).await {
             Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => {}
             Err(e) => return Err(storage(&e)),
         }
     }
+    let membership = membership::of(raft);
+    if !(membership.voters.len() == 1 && membership.voters.contains(&options.id)) {
+        return Ok(());
+    }
+    raft.trigger().elect().await.map_err(|e| storage(&e))?;
+    let id = options.id;
     raft.wait(Some(LEADER_PATIENCE))
         .metrics(|m| m.current_leader == Some(id) || m.running_state.is_err(), "leader of a group of one")
         .await
         .map_err(|e| storage(&e))?;
     raft.ensure_linearizable().await.map_err(|e| storage(&e))?;
     Ok(())
-}
-
-/// The only proposer: while one entry is on its way to the disk, the next ones gather in the queue and go as one entry.
-async fn propose_batches(raft: Raft<TypeConfig>, mut queue: mpsc::Receiver<Waiting>) {
-    let mut received = Vec::with_capacity(BATCH_COMMANDS);
-    while queue.recv_many(&mut received, BATCH_COMMANDS).await > 0 {
-        let mut waiting = received.drain(..).peekable();
-        while waiting.peek().is_some() {
-            let (mut commands, mut answers, mut bytes) = (Vec::new(), Vec::new(), 0);
-            while let Some((command, answer)) = waiting.next_if(|_| bytes < BATCH_BYTES) {
-                bytes += command.encoded_len();
-                commands.push(command);
-                answers.push(answer);
-            }
-            propose(&raft, commands, answers).await;
-        }
-    }
-}
-
-async fn propose(
-    raft: &Raft<TypeConfig>,
-    commands: Vec<Command>,
-    answers: Vec<oneshot::Sender<Result<Reply, ProposeError>>>,
-) {
-    match raft.client_write(CommandBatch { commands }).await {
-        Ok(response) => {
-            for (answer, reply) in answers.into_iter().zip(response.data.replies) {
-                let _ = answer.send(Ok(reply)); // the caller may have gone
-            }
-        }
-        Err(e) => {
-            let error = match e {
-                RaftError::APIError(ClientWriteError::ForwardToLeader(_)) => ProposeError::NoLeader,
-                RaftError::APIError(e) => ProposeError::Stopped(e.to_string()),
-                RaftError::Fatal(e) => ProposeError::Stopped(e.to_string()),
-            };
-            for answer in answers {
-                let _ = answer.send(Err(error.clone()));
-            }
-        }
-    }
 }
 
 /// Any storage error stops the Raft core for good; this notices and says so.

@@ -83,6 +83,10 @@ impl StateMachine {
                 self.applied.log_id = Some(entry.log_id);
                 replies.push(match entry.payload {
                     EntryPayload::Blank => ReplyBatch::default(),
+                    EntryPayload::Normal(batch) if !batch.is_known() => {
+                        let newer = "the log holds a command of a newer version: update this controller";
+                        return Err(StorageIOError::apply(entry.log_id, &io::Error::other(newer)));
+                    }
                     EntryPayload::Normal(batch) => state.apply_batch(&batch),
                     EntryPayload::Membership(membership) => {
                         self.applied.membership = StoredMembership::new(Some(entry.log_id), membership);

@@ -20,6 +20,7 @@ impl State {
         self.change_core(|core| core.now_ms = now_ms);
         let reply = match &command.action {
             Some(action) => self.act(action),
+            // The state machine never lets one get here: see `CommandBatch::is_known`.
             None => Reply::conflict(ConflictKind::Invalid, "a command of a newer version; update this controller"),
         };
         // A conflict changed nothing, so asking again may have another answer: the gateway has registered again, the
@@ -57,6 +58,12 @@ impl State {
                 }
                 Reply::done()
             }
+            Action::CreateToken(c) => self.create_token(c),
+            Action::AdmitMember(c) => self.admit_member(c),
+            Action::ReadmitMember(c) => self.readmit_member(c),
+            Action::DescribeMember(c) => self.describe_member(c),
+            Action::PromoteMember(c) => self.promote_member(c),
+            Action::RemoveMember(c) => self.remove_member(c),
         }
     }
 
@@ -101,6 +108,9 @@ impl State {
         let root =
             RootRow { certificate: command.root_certificate.clone(), sealed_key: command.sealed_root_key.clone() };
         self.roots.insert(1, root);
+        if let Some(member) = &command.member {
+            self.describe_member(member);
+        }
         self.change_policy();
         recorded
     }

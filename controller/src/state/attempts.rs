@@ -1,4 +1,5 @@
-//! The audit: a ring of attempts.
+//! The audit: a ring of attempts. Comings and goings may fill half of it at most, so that they do not push out what went
+//! wrong.
 
 use sallyport_proto::v1;
 
@@ -15,6 +16,9 @@ impl State {
             number = core.next_attempt;
             core.next_attempt += 1;
         });
+        if is_quiet(&attempt) {
+            self.index.quiet_attempts.insert(number);
+        }
         self.attempts.insert(number, attempt);
         self.trim_attempts();
     }
@@ -22,9 +26,19 @@ impl State {
     pub(super) fn trim_attempts(&mut self) {
         let keep = self.core_row().and_then(|c| c.settings.as_ref()).map_or(10_000, |s| s.audit_keep) as usize;
         while self.attempts.len() > keep {
-            if let Some((_, old)) = self.attempts.pop_first() {
-                self.index.attempt_ids.remove(&(old.gateway, old.id));
-            }
+            let oldest_quiet = self.index.quiet_attempts.first().copied();
+            let gone = match oldest_quiet.filter(|_| self.index.quiet_attempts.len() > keep / 2) {
+                Some(number) => self.attempts.remove(&number).map(|old| (number, old)),
+                None => self.attempts.pop_first(),
+            };
+            let Some((number, old)) = gone else { return };
+            self.index.quiet_attempts.remove(&number);
+            self.index.attempt_ids.remove(&(old.gateway, old.id));
         }
     }
+}
+
+/// Whether a record says that all went as it should.
+pub(super) fn is_quiet(attempt: &v1::Attempt) -> bool {
+    matches!(attempt.outcome(), v1::Outcome::Accepted | v1::Outcome::Ended)
 }

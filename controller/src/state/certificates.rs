@@ -16,6 +16,7 @@ impl State {
         row.number = number;
         row.issued_ms = self.now_ms();
         (row.revoked_ms, row.revocation_number) = (0, 0);
+        self.index.note_member_certificate(&row);
         self.index.certificates.insert(number, row.serial.clone());
         self.certificates.insert(row.serial.clone(), row);
         Reply::done()

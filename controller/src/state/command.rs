@@ -21,6 +21,13 @@ pub struct CommandBatch {
     pub commands: Vec<Command>,
 }
 
+impl CommandBatch {
+    /// Whether this version knows every command. A node that skipped one would no longer be the same as those that did not.
+    pub(crate) fn is_known(&self) -> bool {
+        self.commands.iter().all(|command| command.action.is_some())
+    }
+}
+
 /// A change.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Command {
@@ -32,7 +39,10 @@ pub struct Command {
     #[prost(uint64, tag = "2")]
     pub at_ms: u64,
     /// What to do.
-    #[prost(oneof = "Action", tags = "3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22")]
+    #[prost(
+        oneof = "Action",
+        tags = "3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28"
+    )]
     pub action: Option<Action>,
 }
 
@@ -99,6 +109,24 @@ pub enum Action {
     /// Attempts for the audit.
     #[prost(message, tag = "22")]
     RecordAttempts(RecordAttempts),
+    /// A token with which a controller can join.
+    #[prost(message, tag = "23")]
+    CreateToken(CreateToken),
+    /// A controller joins by a token.
+    #[prost(message, tag = "24")]
+    AdmitMember(AdmitMember),
+    /// A controller comes back without its store.
+    #[prost(message, tag = "25")]
+    ReadmitMember(ReadmitMember),
+    /// A controller says what it is.
+    #[prost(message, tag = "26")]
+    DescribeMember(DescribeMember),
+    /// A learner shall vote.
+    #[prost(message, tag = "27")]
+    PromoteMember(PromoteMember),
+    /// A controller is out for good.
+    #[prost(message, tag = "28")]
+    RemoveMember(RemoveMember),
 }
 
 /// First command of a cluster.
@@ -116,6 +144,9 @@ pub struct Bootstrap {
     /// Its record.
     #[prost(message, optional, tag = "4")]
     pub record: Option<CertificateRow>,
+    /// The first member.
+    #[prost(message, optional, tag = "5")]
+    pub member: Option<DescribeMember>,
 }
 
 /// What a password leaves behind, sealed.
@@ -392,6 +423,87 @@ pub struct KillSession {
     /// Why, in words.
     #[prost(string, tag = "2")]
     pub text: String,
+}
+
+/// A token with which one controller can join.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct CreateToken {
+    /// Its id, 8 random bytes.
+    #[prost(bytes = "vec", tag = "1")]
+    pub id: Vec<u8>,
+    /// SHA-256 of its secret.
+    #[prost(bytes = "vec", tag = "2")]
+    pub hash: Vec<u8>,
+    /// How long it is good, milliseconds of the log's time.
+    #[prost(uint64, tag = "3")]
+    pub ttl_ms: u64,
+    /// Who made it.
+    #[prost(string, tag = "4")]
+    pub made_by: String,
+}
+
+/// What a controller is.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct DescribeMember {
+    /// Its id.
+    #[prost(uint64, tag = "1")]
+    pub id: u64,
+    /// Name for lists.
+    #[prost(string, tag = "2")]
+    pub name: String,
+    /// HOST:PORT where other members reach it.
+    #[prost(string, tag = "3")]
+    pub address: String,
+    /// Its software.
+    #[prost(string, tag = "4")]
+    pub version: String,
+}
+
+/// A controller joins by a token: the token is used up and the certificate recorded in the same entry.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct AdmitMember {
+    /// The token's id.
+    #[prost(bytes = "vec", tag = "1")]
+    pub token: Vec<u8>,
+    /// SHA-256 of the secret that was shown.
+    #[prost(bytes = "vec", tag = "2")]
+    pub hash: Vec<u8>,
+    /// The member; its id is given by the state.
+    #[prost(message, optional, tag = "3")]
+    pub member: Option<DescribeMember>,
+    /// Never to vote unless promoted.
+    #[prost(bool, tag = "4")]
+    pub learner: bool,
+    /// Its certificate; the member's id in it is filled in by the state.
+    #[prost(message, optional, tag = "5")]
+    pub record: Option<CertificateRow>,
+}
+
+/// A controller comes back without its store: whoever forgot how it voted must not vote under the same id.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ReadmitMember {
+    /// The id that it had.
+    #[prost(uint64, tag = "1")]
+    pub old_id: u64,
+    /// What it is now; its id is given by the state.
+    #[prost(message, optional, tag = "2")]
+    pub member: Option<DescribeMember>,
+}
+
+/// A learner shall vote.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct PromoteMember {
+    /// Its id.
+    #[prost(uint64, tag = "1")]
+    pub id: u64,
+}
+
+/// A controller is out for good; its certificates are revoked.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct RemoveMember {
+    /// Its id.
+    #[prost(uint64, tag = "1")]
+    pub id: u64,
 }
 
 /// Attempts for the audit.

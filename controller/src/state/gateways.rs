@@ -55,12 +55,15 @@ impl State {
     }
 
     pub(super) fn remove_gateway(&mut self, command: &RemoveGateway) -> Reply {
-        let Some(slot) = self.index.slot_of_gateway.remove(&command.name) else {
+        let Some(slot) = self.index.slot_of_gateway.get(&command.name).copied() else {
             return Reply::conflict(ConflictKind::NotFound, format!("there is no gateway {:?}", command.name));
         };
+        // While its name is known, for their records.
+        let ended = self.end_sessions_of_slot(slot, "the gateway was removed");
+        self.index.slot_of_gateway.remove(&command.name);
         self.gateways.remove(&slot);
         self.notices += 1;
-        Reply::ended(self.end_sessions_of_slot(slot, "the gateway was removed"))
+        Reply::ended(ended)
     }
 
     fn next_epoch(&mut self) -> u64 {

@@ -8,6 +8,7 @@ mod attempts;
 mod certificates;
 mod command;
 mod gateways;
+mod members;
 pub mod net;
 mod pools;
 mod reply;
@@ -23,7 +24,8 @@ use sallyport_proto::v1;
 
 pub use command::*;
 pub use reply::{
-    Conflict, ConflictKind, DENIAL_PHASE, DenialKind, Denied, Done, Opened, Outcome, Registered, Reply, ReplyBatch,
+    Admitted, Conflict, ConflictKind, DENIAL_PHASE, DenialKind, Denied, Done, Opened, Outcome, Registered, Reply,
+    ReplyBatch,
 };
 pub use row::*;
 pub use rows::{RowError, Rows};
@@ -42,6 +44,8 @@ pub const MAX_USERS: usize = 1_000_000;
 pub const MAX_POOLS: usize = 1_000;
 /// Most addresses in one pool: a /8.
 pub const MAX_POOL_SIZE: u64 = 1 << 24;
+/// Most members, removed ones included, and most tokens.
+pub const MAX_MEMBERS: usize = 10_000;
 /// Most attempts that can be kept.
 pub const MAX_ATTEMPTS: u32 = 1_000_000;
 
@@ -58,6 +62,8 @@ const ROOTS: u8 = 6;
 const GATEWAYS: u8 = 7;
 const ATTEMPTS: u8 = 8;
 const ANSWERS: u8 = 9;
+const MEMBERS: u8 = 10;
+const TOKENS: u8 = 11;
 
 /// The state.
 #[derive(Debug)]
@@ -78,6 +84,10 @@ pub struct State {
     /// The audit by number, the newest last.
     pub attempts: Rows<u64, v1::Attempt>,
     answers: Rows<u64, AnswerRow>,
+    /// Controllers by id, removed ones included.
+    pub members: Rows<u64, MemberRow>,
+    /// Tokens to join with, by id.
+    pub tokens: Rows<Vec<u8>, TokenRow>,
     index: Index,
     /// Not part of the state: counts what gateways must hear of.
     notices: u64,
@@ -100,8 +110,12 @@ struct Index {
     /// Addresses of each pool that are leased.
     used: BTreeMap<String, u64>,
     slot_of_gateway: BTreeMap<String, u32>,
+    /// Serial numbers of the controllers' certificates, by member.
+    certificates_of_member: BTreeMap<u64, BTreeSet<String>>,
     /// Attempts by gateway and id, to know a repeated report.
     attempt_ids: BTreeSet<(String, Vec<u8>)>,
+    /// Those of them that say that all went well.
+    quiet_attempts: BTreeSet<u64>,
     /// Answers by request id.
     answer_of: BTreeMap<Vec<u8>, u64>,
     /// Certificates by the order of issuing.
@@ -129,6 +143,8 @@ impl State {
             gateways: Rows::new(GATEWAYS),
             attempts: Rows::new(ATTEMPTS),
             answers: Rows::new(ANSWERS),
+            members: Rows::new(MEMBERS),
+            tokens: Rows::new(TOKENS),
             index: Index::default(),
             notices: 0,
         }
@@ -149,6 +165,8 @@ impl State {
                 GATEWAYS => state.gateways.load(key, &value)?,
                 ATTEMPTS => state.attempts.load(key, &value)?,
                 ANSWERS => state.answers.load(key, &value)?,
+                MEMBERS => state.members.load(key, &value)?,
+                TOKENS => state.tokens.load(key, &value)?,
                 other => return Err(RowError::Table(other)),
             }
         }
@@ -171,7 +189,10 @@ impl State {
         for (slot, gateway) in self.gateways.iter() {
             index.slot_of_gateway.insert(gateway.name.clone(), *slot);
         }
-        for (_, attempt) in self.attempts.iter() {
+        for (number, attempt) in self.attempts.iter() {
+            if attempts::is_quiet(attempt) {
+                index.quiet_attempts.insert(*number);
+            }
             index.attempt_ids.insert((attempt.gateway.clone(), attempt.id.clone()));
         }
         for (number, answer) in self.answers.iter() {
@@ -179,6 +200,7 @@ impl State {
         }
         for (serial, certificate) in self.certificates.iter() {
             index.certificates.insert(certificate.number, serial.clone());
+            index.note_member_certificate(certificate);
             if certificate.revocation_number != 0 {
                 index.revocations.insert(certificate.revocation_number, serial.clone());
             }
@@ -197,6 +219,8 @@ impl State {
         self.gateways.all_rows(&mut rows);
         self.attempts.all_rows(&mut rows);
         self.answers.all_rows(&mut rows);
+        self.members.all_rows(&mut rows);
+        self.tokens.all_rows(&mut rows);
         rows
     }
 
@@ -217,6 +241,8 @@ impl State {
         self.gateways.take_changes(&mut ops);
         self.attempts.take_changes(&mut ops);
         self.answers.take_changes(&mut ops);
+        self.members.take_changes(&mut ops);
+        self.tokens.take_changes(&mut ops);
         ops
     }
 

@@ -17,7 +17,7 @@ pub struct ReplyBatch {
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Reply {
     /// What it is.
-    #[prost(oneof = "Outcome", tags = "1, 2, 3, 4, 5")]
+    #[prost(oneof = "Outcome", tags = "1, 2, 3, 4, 5, 6")]
     pub outcome: Option<Outcome>,
 }
 
@@ -39,6 +39,9 @@ pub enum Outcome {
     /// A session was refused.
     #[prost(message, tag = "5")]
     Denied(Denied),
+    /// A controller is a member.
+    #[prost(message, tag = "6")]
+    Admitted(Admitted),
 }
 
 /// Done.
@@ -83,6 +86,14 @@ pub struct Conflict {
     /// For a person: cause, then remedy.
     #[prost(string, tag = "2")]
     pub message: String,
+}
+
+/// A member's id.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Admitted {
+    /// The id.
+    #[prost(uint64, tag = "1")]
+    pub member_id: u64,
 }
 
 /// A gateway's place.

@@ -42,6 +42,9 @@ pub struct CoreRow {
     /// Epoch of the gateway that registered last: no two incarnations share one, whatever their names and slots.
     #[prost(uint64, tag = "11")]
     pub last_epoch: u64,
+    /// Id of the controller that joined last: never used again.
+    #[prost(uint64, tag = "12")]
+    pub last_member: u64,
 }
 
 /// Settings of the cluster.
@@ -254,6 +257,49 @@ pub struct CertificateRow {
     /// Place in the order of revocations; 0 for not revoked.
     #[prost(uint64, tag = "13")]
     pub revocation_number: u64,
+    /// Of a controller: the member it belongs to.
+    #[prost(uint64, tag = "14")]
+    pub member: u64,
+}
+
+/// A controller of the cluster.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct MemberRow {
+    /// Name for lists.
+    #[prost(string, tag = "1")]
+    pub name: String,
+    /// HOST:PORT where other members reach it.
+    #[prost(string, tag = "2")]
+    pub address: String,
+    /// Its software, when it last said so.
+    #[prost(string, tag = "3")]
+    pub version: String,
+    /// Whether it shall vote.
+    #[prost(bool, tag = "4")]
+    pub wants_vote: bool,
+    /// When it joined, log's time.
+    #[prost(uint64, tag = "5")]
+    pub joined_ms: u64,
+    /// When it was removed; 0 for not.
+    #[prost(uint64, tag = "6")]
+    pub removed_ms: u64,
+    /// The id it has now, when it was removed because it came back without its store.
+    #[prost(uint64, tag = "7")]
+    pub successor: u64,
+}
+
+/// A token with which a controller can join.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct TokenRow {
+    /// SHA-256 of its secret.
+    #[prost(bytes = "vec", tag = "1")]
+    pub hash: Vec<u8>,
+    /// When it ends, log's time.
+    #[prost(uint64, tag = "2")]
+    pub expires_ms: u64,
+    /// Who made it.
+    #[prost(string, tag = "3")]
+    pub made_by: String,
 }
 
 /// A root of the authority.

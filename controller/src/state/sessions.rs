@@ -234,8 +234,8 @@ impl State {
     }
 
     /// The record of something that befell a session once: `what` and its id name it, since session ids are never used again.
-    fn session_record(&self, what: &[u8], id: u64, session: &SessionRow) -> v1::Attempt {
-        let attempt_id = [what, &id.to_be_bytes()].concat();
+    fn session_record(&self, what: &[u8; 8], id: u64, session: &SessionRow) -> v1::Attempt {
+        let attempt_id = [what.as_slice(), &id.to_be_bytes()].concat();
         v1::Attempt {
             id: attempt_id,
             time_unix_ms: self.now_ms(),
@@ -269,13 +269,14 @@ impl State {
     pub(super) fn end_session(&mut self, id: u64, reason: v1::EndReason, text: &str) {
         let Some(session) = self.sessions.remove(&id) else { return };
         self.index.remove_session(id, &session);
-        if session.up_ms != 0 {
+        if session.up_ms != 0 || !matches!(reason, v1::EndReason::NeverUp | v1::EndReason::Unspecified) {
+            let since = if session.up_ms == 0 { session.created_ms } else { session.up_ms };
             let attempt = v1::Attempt {
                 outcome: v1::Outcome::Ended.into(),
                 cause: text.to_owned(),
                 end_reason: reason.into(),
-                up_s: self.now_ms().saturating_sub(session.up_ms) / 1_000,
-                ..self.session_record(b"ended:", id, &session)
+                up_s: self.now_ms().saturating_sub(since) / 1_000,
+                ..self.session_record(b"ended:::", id, &session)
             };
             self.record_attempt(attempt);
         }

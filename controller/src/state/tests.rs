@@ -35,6 +35,7 @@ impl Bench {
             root_certificate: vec![2],
             sealed_root_key: vec![3],
             record: Some(record),
+            member: None,
         }));
         bench
     }
@@ -360,7 +361,8 @@ fn the_end_of_a_session_that_was_up_is_recorded_with_its_reason() {
     b.now += 7_000;
     let epoch = b.state.gateways.get(&1).expect("registered").epoch;
     let silent = |id| EndedSession { session_id: id, reason: v1::EndReason::PeerSilent.into(), text: "gone".into() };
-    let sessions = vec![silent(1), silent(2), silent(1)];
+    let never = EndedSession { session_id: 2, reason: v1::EndReason::NeverUp.into(), text: "left".into() };
+    let sessions = vec![silent(1), never, silent(1)];
     b.done(Action::EndSessions(EndSessions { slot: 1, epoch, sessions }));
     let ended: Vec<_> =
         b.state.attempts.iter().map(|(_, a)| a).filter(|a| a.outcome() == v1::Outcome::Ended).cloned().collect();
@@ -369,6 +371,31 @@ fn the_end_of_a_session_that_was_up_is_recorded_with_its_reason() {
     assert_eq!((one.session_id.as_str(), one.user.as_str(), one.cause.as_str()), ("0000000000000001", "ada", "gone"));
     assert_eq!((one.end_reason(), one.phase()), (v1::EndReason::PeerSilent, v1::Phase::Up));
     assert!((7..=8).contains(&one.up_s), "{}", one.up_s);
+    assert_eq!((one.id.len(), one.gateway.as_str()), (16, "gw1"));
+    assert!(b.open(3, "ada").is_ok());
+    b.up(&[3]);
+    b.done(Action::RemoveGateway(RemoveGateway { name: "gw1".into() }));
+    let last = b.state.attempts.iter().next_back().map(|(_, a)| (a.outcome(), a.gateway.clone()));
+    assert_eq!(last, Some((v1::Outcome::Ended, "gw1".to_owned())));
+}
+
+#[test]
+fn comings_and_goings_do_not_push_out_what_went_wrong() {
+    let mut b = Bench::new();
+    let settings = SettingsRow { audit_keep: 100, ..b.state.settings() };
+    b.done(Action::UpdateSettings(UpdateSettings { settings: Some(settings) }));
+    let attempt = |n: u32, outcome: v1::Outcome| v1::Attempt {
+        id: [n.to_be_bytes(), [0; 4], [0; 4], [outcome as u8; 4]].concat(),
+        outcome: outcome.into(),
+        ..v1::Attempt::default()
+    };
+    let refused = (0..60).map(|n| attempt(n, v1::Outcome::Refused)).collect();
+    b.done(Action::RecordAttempts(RecordAttempts { attempts: refused }));
+    for n in 0..500 {
+        b.done(Action::RecordAttempts(RecordAttempts { attempts: vec![attempt(n, v1::Outcome::Ended)] }));
+    }
+    let kept = b.state.attempts.iter().filter(|(_, a)| a.outcome() == v1::Outcome::Refused).count();
+    assert_eq!((b.state.attempts.len(), kept), (100, 50));
 }
 
 #[test]

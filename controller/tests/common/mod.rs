@@ -32,7 +32,13 @@ pub(crate) struct Site {
 
 /// A new cluster.
 pub(crate) async fn site() -> Site {
+    site_with(|_| {}).await
+}
+
+/// A new cluster in a folder that `prepare` has been at.
+pub(crate) async fn site_with(prepare: impl FnOnce(&Path)) -> Site {
     let dir = tempfile::tempdir().expect("temporary folder");
+    prepare(dir.path());
     let running = Controller::start(config(), dir.path()).await.expect("starts");
     Site { dir, running }
 }

@@ -8,9 +8,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
-use sallyport_base::Instant;
+use sallyport_base::{Instant, Source};
 
-use crate::gate::Source;
 use crate::header::Cookie;
 use crate::payload::Lifetimes;
 use crate::proposal::Phase1Transform;

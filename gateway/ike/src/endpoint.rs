@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::hash::{DefaultHasher, Hasher};
 use std::net::SocketAddr;
 
-use sallyport_base::{Bucket, Instant, PeerId};
+use sallyport_base::{Bucket, Instant, PeerId, Source};
 use sallyport_crypto::Rng;
 use sallyport_crypto::dh::DhGroup;
 use sallyport_crypto::suite::EspSuite;
@@ -12,7 +12,6 @@ use sallyport_crypto::suite::EspSuite;
 use crate::config::{Config, CredentialId};
 use crate::embryonic::Embryonics;
 use crate::fragment::{Reassemblies, Taken};
-use crate::gate::Source;
 use crate::header::{Cookie, ExchangeType, Header};
 use crate::message::Message;
 use crate::output::{Answer, DownReason, JobId, Output};

@@ -2,9 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use sallyport_base::Instant;
+use sallyport_base::{Instant, Source};
 
-use crate::gate::Source;
 use crate::header::{Cookie, HEADER_LEN, Header, MAX_MESSAGE_LEN};
 use crate::message::assemble;
 use crate::payload::{ChainWriter, Fragment, PayloadType};
@@ -16,8 +15,9 @@ pub(crate) const MAX_FRAGMENTS: u8 = 32;
 /// Most that all messages which are being put together take, in bytes; the oldest makes room.
 const MAX_TOTAL: usize = 16 << 20;
 
-/// Most messages that are being put together for one source. A whole office may return behind one address.
-const MAX_PER_SOURCE: u16 = 128;
+/// Most messages that are being put together for one source, and the most that they take; its oldest makes room. A whole office
+/// may return behind one address.
+const MAX_PER_SOURCE: (usize, usize) = (128, MAX_TOTAL / 8);
 
 /// Data in each piece that we send: with IPv6, UDP, the non-ESP marker and the headers it makes 1280 bytes.
 const PIECE: usize = 1280 - 40 - 8 - 4 - HEADER_LEN - 8;
@@ -40,7 +40,8 @@ struct Reassembly {
 pub(crate) struct Reassemblies {
     open: BTreeMap<(Cookie, Cookie), Reassembly>,
     by_age: BTreeMap<u64, (Cookie, Cookie)>,
-    by_source: BTreeMap<Source, u16>,
+    /// How many there are of each source, and their bytes.
+    by_source: BTreeMap<Source, (usize, usize)>,
     next: u64,
     bytes: usize,
 }
@@ -75,9 +76,9 @@ impl Reassemblies {
             self.forget(key);
         }
         if !self.open.contains_key(&key) {
-            // One that knows cookies of ours has shown where it is: it may not push others out.
-            if self.by_source.get(&source).is_some_and(|n| *n >= MAX_PER_SOURCE) {
-                return Taken::Dropped;
+            // One that knows cookies of ours has shown where it is: it pushes out nobody but its own.
+            while self.by_source.get(&source).is_some_and(|(n, _)| *n >= MAX_PER_SOURCE.0) {
+                self.forget_oldest_of(source);
             }
             while self.open.len() >= max.max(1) {
                 let Some(oldest) = self.by_age.first_key_value().map(|(_, k)| *k) else { break };
@@ -85,10 +86,13 @@ impl Reassemblies {
             }
             self.next += 1;
             self.by_age.insert(self.next, key);
-            *self.by_source.entry(source).or_default() += 1;
+            self.by_source.entry(source).or_default().0 += 1;
             let (id, order) = (f.id, self.next);
             let fresh = Reassembly { id, pieces: BTreeMap::new(), bytes: 0, last: None, began: now, source, order };
             self.open.insert(key, fresh);
+        }
+        while self.by_source.get(&source).is_some_and(|(_, bytes)| bytes + f.data.len() > MAX_PER_SOURCE.1) {
+            self.forget_oldest_of(source);
         }
         while self.bytes + f.data.len() > MAX_TOTAL {
             let Some(oldest) = self.by_age.first_key_value().map(|(_, k)| *k) else { break };
@@ -107,6 +111,9 @@ impl Reassemblies {
         if let std::collections::btree_map::Entry::Vacant(free) = r.pieces.entry(f.number) {
             r.bytes += f.data.len();
             self.bytes += f.data.len();
+            if let Some((_, bytes)) = self.by_source.get_mut(&r.source) {
+                *bytes += f.data.len();
+            }
             free.insert(f.data.to_vec());
         }
         if r.last.map(usize::from) != Some(r.pieces.len()) {
@@ -125,12 +132,21 @@ impl Reassemblies {
         if let Some(r) = self.open.remove(&key) {
             self.by_age.remove(&r.order);
             self.bytes = self.bytes.saturating_sub(r.bytes);
-            if let Some(n) = self.by_source.get_mut(&r.source) {
-                *n = n.saturating_sub(1);
+            if let Some((n, bytes)) = self.by_source.get_mut(&r.source) {
+                (*n, *bytes) = (n.saturating_sub(1), bytes.saturating_sub(r.bytes));
                 if *n == 0 {
                     self.by_source.remove(&r.source);
                 }
             }
+        }
+    }
+
+    fn forget_oldest_of(&mut self, source: Source) {
+        let mut oldest = self.by_age.values().filter(|key| self.open.get(*key).is_some_and(|r| r.source == source));
+        if let Some(key) = oldest.next().copied() {
+            self.forget(key);
+        } else {
+            self.by_source.remove(&source); // cannot be: counted and not there
         }
     }
 
@@ -245,11 +261,23 @@ mod tests {
         for n in 1..=1_000 {
             table.take(Instant::ZERO, key(n), source(2), &f, 1_000);
         }
-        assert_eq!(table.len(), 1 + usize::from(MAX_PER_SOURCE));
+        assert_eq!(table.len(), 1 + MAX_PER_SOURCE.0);
         let rest = Fragment { number: 2, last: true, ..f };
         assert_eq!(table.take(Instant::ZERO, key(0), source(1), &rest, 1_000), Taken::Whole(b"xx".to_vec()));
         let late = Instant::ZERO + timer::REASSEMBLY;
         assert_eq!(table.take(late, key(2_000), source(2), &f, 1_000), Taken::Waiting);
         assert_eq!((table.len(), table.by_source.len()), (1, 1));
+        // Nor does the first of an office shut its neighbours out: the newest is put together.
+        let rest = Fragment { number: 2, last: true, ..f };
+        for n in 0..1_000 {
+            table.take(late, key(n), source(2), &f, 1_000);
+        }
+        assert_eq!(table.take(late, key(999), source(2), &rest, 1_000), Taken::Whole(b"xx".to_vec()));
+        // Nor by size.
+        let large = vec![0; 60_000];
+        for n in 0..1_000 {
+            table.take(late, key(n), source(3), &Fragment { data: &large, ..f }, 1_000);
+        }
+        assert!(table.by_source.values().all(|(_, bytes)| *bytes <= MAX_PER_SOURCE.1));
     }
 }

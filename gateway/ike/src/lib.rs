@@ -28,7 +28,6 @@ mod embryonic;
 mod endpoint;
 pub mod error;
 mod fragment;
-mod gate;
 pub mod header;
 mod message;
 mod nat;

@@ -80,7 +80,11 @@ pub fn end_below(
     use sallyport_ike::DownReason as Ike;
     use sallyport_l2tp::DownReason as L2tp;
     match (l2tp, ike) {
-        (L2tp::PeerGone, Some(Ike::PeerSilent | Ike::Expired)) => {
+        (L2tp::PeerGone, Some(Ike::Expired)) => {
+            let text = "the IPsec SAs came to the end of their life, and the client did not agree on new ones";
+            (v1::EndReason::ProtocolError, text.into())
+        }
+        (L2tp::PeerGone, Some(Ike::PeerSilent)) => {
             (v1::EndReason::PeerSilent, "the client no longer answers (dead peer detection of IKE)".into())
         }
         (L2tp::PeerGone, Some(reason)) => (v1::EndReason::Client, format!("the IPsec connection ended: {reason}")),

@@ -8,10 +8,11 @@ use std::collections::VecDeque;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
+use sallyport_proto::failover::Failover;
 use sallyport_proto::v1;
 use sallyport_proto::v1::gateway_client::GatewayClient;
 use tokio::sync::{mpsc, oneshot, watch};
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
+use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
 use tonic::{Code, Status};
 use tracing::{debug, info, warn};
 
@@ -19,6 +20,8 @@ use crate::identity::Identity;
 
 /// A decision that takes longer counts as "the controllers are away".
 const DECISION_TIMEOUT: Duration = Duration::from_secs(10);
+/// What one of several controllers may take before the next is asked.
+const PER_CONTROLLER: Duration = Duration::from_secs(4);
 /// Any other call.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// First and longest pause between tries.
@@ -96,11 +99,12 @@ pub struct Registration {
 /// The handle: cheap to clone, never blocks.
 #[derive(Clone)]
 pub struct Controllers {
-    client: GatewayClient<Channel>,
+    client: GatewayClient<Failover>,
     member: Arc<RwLock<v1::Member>>,
     events: mpsc::Sender<FromController>,
     reports: mpsc::Sender<Queued>,
     vitals: watch::Sender<Vitals>,
+    registering: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// The client cannot be set up.
@@ -129,7 +133,9 @@ impl Controllers {
         registration: Registration,
         events: mpsc::Sender<FromController>,
     ) -> Result<(Self, v1::RegisterResponse), ControllerError> {
-        let channel = connect(addresses, identity)?;
+        // Gateways spread over the controllers.
+        let seed = registration.boot_id.first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes));
+        let channel = connect(addresses, identity, seed)?;
         let client = GatewayClient::new(channel)
             .max_decoding_message_size(sallyport_proto::MAX_MESSAGE_BYTES)
             .max_encoding_message_size(sallyport_proto::MAX_MESSAGE_BYTES);
@@ -137,7 +143,7 @@ impl Controllers {
         let member = Arc::new(RwLock::new(registered.member.unwrap_or_default()));
         let (reports, report_rx) = mpsc::channel(HELD_REPORTS);
         let (vitals, vitals_rx) = watch::channel(Vitals::default());
-        let this = Self { client, member, events, reports, vitals };
+        let this = Self { client, member, events, reports, vitals, registering: Arc::default() };
         tokio::spawn(this.clone().watch_policy(registration.clone()));
         let interval = Duration::from_millis(u64::from(registered.heartbeat_interval_ms.clamp(100, 60_000)));
         tokio::spawn(this.clone().heartbeat(registration, interval, vitals_rx));
@@ -209,25 +215,32 @@ impl Controllers {
     async fn retry<T, F>(
         &self,
         limit: Duration,
-        mut call: impl FnMut(GatewayClient<Channel>, v1::Member) -> F,
+        mut call: impl FnMut(GatewayClient<Failover>, v1::Member) -> F,
     ) -> Result<T, String>
     where
         F: Future<Output = Result<tonic::Response<T>, Status>>,
     {
+        let mut last = String::new();
         let tries = async {
             let mut pause = BACKOFF.0;
             loop {
                 let member = self.member();
                 match call(self.client.clone(), member).await {
                     Ok(response) => return Ok(response.into_inner()),
-                    Err(status) if passes(&status) => debug!(%status, "controller call failed, trying again"),
+                    Err(status) if passes(&status) => {
+                        debug!(%status, "controller call failed, trying again");
+                        last = format!(": {}", status.message());
+                    }
                     Err(status) => return Err(format!("the controller answered: {}", status.message())),
                 }
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(BACKOFF.1);
             }
         };
-        tokio::time::timeout(limit, tries).await.unwrap_or_else(|_| Err("no controller answered".into()))
+        match tokio::time::timeout(limit, tries).await {
+            Ok(answer) => answer,
+            Err(_) => Err(format!("no controller decided in time{last}")),
+        }
     }
 
     async fn watch_policy(mut self, registration: Registration) {
@@ -265,6 +278,9 @@ impl Controllers {
     }
 
     async fn register_again(&mut self, registration: &Registration) {
+        // The heartbeat and the policy stream may both have been told to.
+        let registering = self.registering.clone();
+        let _one = registering.lock().await;
         match self.client.register(register_request(registration)).await {
             Ok(response) => {
                 let response = response.into_inner();
@@ -366,7 +382,7 @@ impl Controllers {
     }
 
     /// Repeats `call` until a controller took it, refused it for good, or the gateway stops.
-    async fn persist<T, F>(&self, mut call: impl FnMut(GatewayClient<Channel>, v1::Member) -> F) -> Option<T>
+    async fn persist<T, F>(&self, mut call: impl FnMut(GatewayClient<Failover>, v1::Member) -> F) -> Option<T>
     where
         F: Future<Output = Result<tonic::Response<T>, Status>>,
     {
@@ -403,7 +419,7 @@ fn passes(status: &Status) -> bool {
     )
 }
 
-fn connect(addresses: &[String], identity: &Identity) -> Result<Channel, ControllerError> {
+fn connect(addresses: &[String], identity: &Identity, seed: u64) -> Result<Failover, ControllerError> {
     if addresses.is_empty() {
         return Err(ControllerError::NoAddress);
     }
@@ -424,10 +440,8 @@ fn connect(addresses: &[String], identity: &Identity) -> Result<Channel, Control
             .tcp_nodelay(true);
         endpoints.push(endpoint);
     }
-    Ok(match endpoints.as_slice() {
-        [one] => one.connect_lazy(),
-        _ => Channel::balance_list(endpoints.into_iter()),
-    })
+    let channels = endpoints.iter().map(Endpoint::connect_lazy).collect();
+    Ok(Failover::new(channels, seed).patience(PER_CONTROLLER))
 }
 
 fn register_request(registration: &Registration) -> v1::RegisterRequest {
@@ -441,7 +455,7 @@ fn register_request(registration: &Registration) -> v1::RegisterRequest {
 }
 
 async fn register(
-    client: &GatewayClient<Channel>,
+    client: &GatewayClient<Failover>,
     registration: &Registration,
     addresses: &[String],
 ) -> Result<v1::RegisterResponse, ControllerError> {

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use sallyport_base::{Bucket, Instant, PeerId};
+use sallyport_base::{Bucket, Instant, PeerId, Source};
 use sallyport_crypto::Rng;
 use sallyport_ike as ike;
 use sallyport_l2tp as l2tp;
@@ -34,12 +34,21 @@ const VERIFIED: usize = 8_192;
 /// Reports of sessions whose counters have changed, per second and gateway.
 const REPORTS_PER_SECOND: u64 = 200;
 
-/// Questions to the controllers that one peer may cause: so many at once, and another after each pause. A person mistypes a
+/// Questions to the controllers that one machine may cause: so many at once, and another after each pause. A person mistypes a
 /// few times; a client with a wrong saved password tries every few seconds and gives up.
 const QUESTIONS: (u32, Duration) = (20, Duration::from_secs(3));
 
-/// Refusals of L2TP and PPP that are recorded of one peer, in the same way. What is left out is counted in the next one.
+/// Refusals of L2TP and PPP that are recorded of one machine, in the same way. What is left out is counted in the next one.
 const REFUSALS: (u32, Duration) = (20, Duration::from_secs(10));
+
+/// Machines whose allowances are remembered; the one that came first is forgotten first.
+const MACHINES: usize = 65_536;
+
+/// Peers that one machine may be at a time: after a change of network its old ones have yet to be found dead.
+const PEERS_OF_MACHINE: usize = 32;
+
+/// Sessions of one peer whose user is not known yet: a client opens one.
+const UNKNOWN_USERS: usize = 2;
 
 /// What the runner has to do.
 #[derive(Debug)]
@@ -77,10 +86,26 @@ struct Peer {
     spis: BTreeSet<u32>,
     /// Whether the newest of them travels in UDP.
     encap: bool,
+    /// Whose allowance it draws on.
+    key: MachineKey,
+}
+
+/// What one machine is known by, over all the peers that it is: its certificate, or the place from which it has the pre-shared
+/// key.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum MachineKey {
+    Certificate(String),
+    Source(Source),
+}
+
+/// What one machine may still do.
+#[derive(Debug)]
+struct Allowance {
     questions: Bucket,
     refusals: Bucket,
     /// Refusals that were not recorded since the last one that was.
     left_out: u32,
+    peers: usize,
 }
 
 /// The control plane.
@@ -89,6 +114,9 @@ pub struct Machine {
     ike: ike::Endpoint,
     l2tp: l2tp::Endpoint,
     peers: BTreeMap<PeerId, Peer>,
+    allowances: BTreeMap<MachineKey, Allowance>,
+    allowance_order: BTreeMap<u64, MachineKey>,
+    next_allowance: u64,
     /// By our L2TP session id, which is unique over the endpoint.
     sessions: BTreeMap<u16, Session>,
     /// When each session's link wants to be called.
@@ -121,6 +149,9 @@ impl Machine {
             l2tp: l2tp::Endpoint::new(config.l2tp.clone(), rng.bytes(), now),
             config,
             peers: BTreeMap::new(),
+            allowances: BTreeMap::new(),
+            allowance_order: BTreeMap::new(),
+            next_allowance: 0,
             sessions: BTreeMap::new(),
             deadlines: BTreeSet::new(),
             scheduled: BTreeMap::new(),
@@ -360,15 +391,57 @@ impl Machine {
         self.out.push_back(Output::Data(message));
     }
 
+    fn allowance(&mut self, peer: PeerId) -> Option<&mut Allowance> {
+        let key = &self.peers.get(&peer)?.key;
+        self.allowances.get_mut(key)
+    }
+
+    /// One more peer of a machine; `false` if it is too many.
+    fn add_peer_of(&mut self, now: Instant, key: &MachineKey) -> bool {
+        if !self.allowances.contains_key(key) {
+            // Those that have peers are not forgotten: of these there are no more than IKE allows.
+            if self.allowances.len() >= MACHINES {
+                let idle = |key: &MachineKey| self.allowances.get(key).is_none_or(|a| a.peers == 0);
+                let first = self.allowance_order.iter().find(|(_, key)| idle(key)).map(|(number, _)| *number);
+                if let Some(key) = first.and_then(|number| self.allowance_order.remove(&number)) {
+                    self.allowances.remove(&key);
+                }
+            }
+            self.next_allowance += 1;
+            self.allowance_order.insert(self.next_allowance, key.clone());
+            let allowance = Allowance {
+                questions: Bucket::new(QUESTIONS.0, QUESTIONS.1, now),
+                refusals: Bucket::new(REFUSALS.0, REFUSALS.1, now),
+                left_out: 0,
+                peers: 0,
+            };
+            self.allowances.insert(key.clone(), allowance);
+        }
+        let Some(allowance) = self.allowances.get_mut(key) else { return true };
+        allowance.peers += 1;
+        // The pre-shared key is known to a whole office, and all of it may come from one address.
+        let limit = match key {
+            MachineKey::Certificate(_) => PEERS_OF_MACHINE,
+            MachineKey::Source(_) => usize::MAX,
+        };
+        allowance.peers <= limit
+    }
+
+    fn remove_peer_of(&mut self, key: &MachineKey) {
+        if let Some(allowance) = self.allowances.get_mut(key) {
+            allowance.peers = allowance.peers.saturating_sub(1);
+        }
+    }
+
     /// Whether a refusal above IKE is recorded: the peer is known, and could cause any number of them. Adds to `cause` how
     /// many were left out.
     pub(super) fn may_record(&mut self, now: Instant, peer: PeerId, cause: &mut String) -> bool {
-        let Some(peer) = self.peers.get_mut(&peer) else { return true };
-        if !peer.refusals.take(now) {
-            peer.left_out = peer.left_out.saturating_add(1);
+        let Some(allowance) = self.allowance(peer) else { return true };
+        if !allowance.refusals.take(now) {
+            allowance.left_out = allowance.left_out.saturating_add(1);
             return false;
         }
-        match std::mem::take(&mut peer.left_out) {
+        match std::mem::take(&mut allowance.left_out) {
             0 => {}
             n => cause.push_str(&format!(" ({n} more refusals of this machine before this one are not listed)")),
         }

@@ -41,11 +41,15 @@ pub(crate) struct Config {
 impl ConfigSource {
     /// Reads and checks the file. Without one, every key has its default.
     pub(crate) fn load(&self) -> Result<Config> {
-        match &self.config {
-            Some(path) => load(path),
-            None if Path::new(DEFAULT_PATH).exists() => load(Path::new(DEFAULT_PATH)),
+        match self.config.clone().or_else(Self::default_file) {
+            Some(path) => load(&path),
             None => Ok(Config::default()),
         }
+    }
+
+    /// The file that is read when none is named, if it is there.
+    pub(crate) fn default_file() -> Option<PathBuf> {
+        Some(PathBuf::from(DEFAULT_PATH)).filter(|path| path.exists())
     }
 }
 

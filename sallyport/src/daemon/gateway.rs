@@ -22,7 +22,7 @@ pub(crate) async fn run(arguments: Arguments, global: &Global) -> Result {
     let mut config = arguments.config.load()?;
     logging::start(&config.log, global.verbose)?;
     if let Some(address) = &global.controller {
-        config.gateway.controllers = vec![address.clone()];
+        config.gateway.controllers = address.split(',').map(|a| a.trim().to_owned()).collect();
     }
     if config.gateway.controllers.is_empty() {
         return Err(Error::new(Exit::Config, "[gateway] controllers is empty: there is nobody to ask")

@@ -7,7 +7,9 @@ mod reseal;
 mod signals;
 pub(crate) mod standalone;
 
-pub(crate) use parts::{controller_error, reachable, start_controller, start_gateway, start_local_gateway};
+pub(crate) use parts::{
+    controller_error, form_controller, reachable, start_controller, start_gateway, start_local_gateway,
+};
 pub(crate) use signals::wait as wait_for_signal;
 
 use std::future::Future;

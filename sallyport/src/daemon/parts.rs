@@ -5,25 +5,25 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 
 use sallyport_ca::{Certificate, check_dns_name};
-use sallyport_controller::{Config as ControllerConfig, Controller, Running as RunningController};
+use sallyport_controller::{Config as ControllerConfig, Controller, Formation, Running as RunningController};
 use sallyport_gateway::app::{Gateway, Running as RunningGateway, StartError};
 use sallyport_gateway::config::GatewayConfig;
 use sallyport_gateway::identity::Identity;
 
 use crate::error::{Error, Exit, Result};
 
-/// Starts a controller on `state` and notes its address where operator commands look for it.
+/// Starts a controller on `state`, making a cluster where there is none.
 pub(crate) async fn start_controller(config: ControllerConfig, state: &Path) -> Result<RunningController> {
-    let running = Controller::start(config, state).await.map_err(controller_error)?;
-    let path = running.operator_dir().join("controller");
-    let address = reachable(running.grpc_address());
-    match fs::write(&path, format!("{address}\n")) {
-        Ok(()) => Ok(running),
-        Err(e) => {
-            running.shutdown().await;
-            Err(Error::file("write", &path, &e))
-        }
-    }
+    form_controller(config, state, Formation::Found).await
+}
+
+/// Starts a controller on `state`; `formation` is for an empty one.
+pub(crate) async fn form_controller(
+    config: ControllerConfig,
+    state: &Path,
+    formation: Formation,
+) -> Result<RunningController> {
+    Controller::form(config, state, formation).await.map_err(controller_error)
 }
 
 /// Where a program on this machine reaches something that listens at `address`.

@@ -44,7 +44,7 @@ pub(crate) struct List {
     /// Only where the machine's name or the identity it claimed contains this.
     #[arg(long, value_name = "TEXT")]
     machine: Option<String>,
-    /// Only those that did not lead to a session.
+    /// Only those that did not lead to a session, and sessions that broke off.
     #[arg(long)]
     failed: bool,
     /// Only those of the last 90s, 15m, 2h or 7d.

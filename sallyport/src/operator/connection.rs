@@ -1,13 +1,18 @@
-//! The way to a controller: gRPC over TLS, both sides proven by certificates of our authority.
+//! The way to the controllers: gRPC over TLS, both sides proven by certificates of our authority.
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use sallyport_proto::failover::{Failover, REQUEST_ID};
 use sallyport_proto::v1::operator_client::OperatorClient;
 use sallyport_proto::{CONTROLLER_NAME, MAX_MESSAGE_BYTES};
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
-use tonic::{Code, Status};
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
+use tonic::{Code, Request, Status};
 use zeroize::Zeroizing;
 
 use crate::cli::Global;
@@ -23,9 +28,39 @@ const ANSWER: Duration = Duration::from_secs(60);
 /// A connection to a controller.
 pub(crate) struct Connection {
     /// The calls.
-    pub(crate) client: OperatorClient<Channel>,
-    /// HOST:PORT of the controller.
+    pub(crate) client: OperatorClient<Named>,
+    /// HOST:PORT of the controller that answered first.
     pub(crate) address: String,
+}
+
+/// Calls to any of the controllers, each under a name: one that is repeated because a controller went away is made once.
+pub(crate) type Named = InterceptedService<Failover, Name>;
+
+/// Gives each call of a command its name.
+#[derive(Clone)]
+pub(crate) struct Name {
+    command: [u8; 12],
+    next: Arc<AtomicU32>,
+}
+
+impl Name {
+    fn new() -> Result<Self> {
+        let mut command = [0; 12];
+        let random = ring::rand::SystemRandom::new();
+        ring::rand::SecureRandom::fill(&random, &mut command)
+            .map_err(|_| Error::failed("the system gives no random bytes"))?;
+        Ok(Self { command, next: Arc::default() })
+    }
+}
+
+impl Interceptor for Name {
+    fn call(&mut self, mut request: Request<()>) -> std::result::Result<Request<()>, Status> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let id = crate::hex::lower(&[self.command.as_slice(), &number.to_be_bytes()].concat());
+        let id = id.parse().map_err(|_| Status::internal("a name that is no text"))?;
+        request.metadata_mut().insert(REQUEST_ID, id);
+        Ok(request)
+    }
 }
 
 impl Connection {
@@ -35,36 +70,60 @@ impl Connection {
         Self::open_identity(&dir, global.controller.as_deref()).await
     }
 
-    /// Connects with the identity in a folder, to the controller that issued it unless another is named.
+    /// Connects with the identity in a folder, to the controllers that it names unless others are.
     pub(crate) async fn open_identity(dir: &Path, address: Option<&str>) -> Result<Self> {
-        let address = match address {
+        let text = match address {
             Some(address) => address.to_owned(),
-            None => read_text(&dir.join(ADDRESS_FILE), dir)?.trim().to_owned(),
+            None => read_text(&dir.join(ADDRESS_FILE), dir)?,
         };
+        let addresses: Vec<&str> = text.split([',', '\n']).map(str::trim).filter(|a| !a.is_empty()).collect();
         let certificate = read_text(&dir.join("cert.pem"), dir)?;
         let key = Zeroizing::new(read_text(&dir.join("key.pem"), dir)?);
         let ca = read_text(&dir.join("ca.pem"), dir)?;
-        Self::connect(&address, &certificate, &key, &ca).await
+        Self::connect(&addresses, &certificate, &key, &ca).await
     }
 
-    /// Connects with what was read.
-    async fn connect(address: &str, certificate: &str, key: &str, ca: &str) -> Result<Self> {
+    /// Connects with what was read: one controller must answer, the others are asked when it goes away.
+    async fn connect(addresses: &[&str], certificate: &str, key: &str, ca: &str) -> Result<Self> {
         let tls = ClientTlsConfig::new()
             .ca_certificate(Certificate::from_pem(ca))
             .identity(Identity::from_pem(certificate, key))
             .domain_name(CONTROLLER_NAME);
-        let endpoint = Endpoint::from_shared(format!("https://{address}"))
-            .map_err(|_| Error::usage(format!("`{address}` is no address of a controller")).remedy("write HOST:PORT"))?
-            .tls_config(tls)
-            .map_err(|e| Error::failed(format!("the operator's certificate cannot be used: {}", sources(&e))))?
-            .connect_timeout(CONNECT)
-            .timeout(ANSWER)
-            .tcp_nodelay(true);
-        let channel = endpoint.connect().await.map_err(|e| {
-            Error::new(Exit::Unreachable, format!("no controller answers at {address}: {}", sources(&e)))
-                .remedy("start it (`sallyport standalone`), or name another with --controller HOST:PORT")
-        })?;
-        let client = OperatorClient::new(channel)
+        let mut endpoints = Vec::with_capacity(addresses.len());
+        for address in addresses {
+            let wrong =
+                |_| Error::usage(format!("`{address}` is no address of a controller")).remedy("write HOST:PORT");
+            let endpoint = Endpoint::from_shared(format!("https://{address}"))
+                .map_err(wrong)?
+                .tls_config(tls.clone())
+                .map_err(|e| Error::failed(format!("the operator's certificate cannot be used: {}", sources(&e))))?
+                .connect_timeout(CONNECT)
+                .timeout(ANSWER)
+                .http2_keep_alive_interval(CONNECT)
+                .keep_alive_timeout(CONNECT)
+                .tcp_nodelay(true);
+            endpoints.push((*address, endpoint));
+        }
+        let (mut channels, mut silent) = (Vec::new(), Vec::new());
+        let mut answered = None;
+        for (address, endpoint) in endpoints {
+            if answered.is_some() {
+                channels.push(endpoint.connect_lazy());
+                continue;
+            }
+            match endpoint.connect().await {
+                Ok(channel) => {
+                    answered = Some(address);
+                    channels.push(channel);
+                }
+                Err(e) => silent.push(format!("{address}: {}", sources(&e))),
+            }
+        }
+        let Some(address) = answered else {
+            return Err(Error::new(Exit::Unreachable, format!("no controller answers at {}", silent.join("; ")))
+                .remedy("start it (`sallyport standalone`), or name others with --controller HOST:PORT,..."));
+        };
+        let client = OperatorClient::with_interceptor(Failover::new(channels, 0), Name::new()?)
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
         Ok(Self { client, address: address.to_owned() })

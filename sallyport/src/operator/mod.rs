@@ -3,6 +3,7 @@
 pub(crate) mod attempt;
 pub(crate) mod backup;
 pub(crate) mod cert;
+pub(crate) mod cluster;
 mod connection;
 pub(crate) mod gateway;
 pub(crate) mod identity_files;

@@ -2,7 +2,7 @@
 
 use sallyport_base::UnixTime;
 use sallyport_proto::v1::{
-    AuthMethod, CertificateProfile, EndReason, KeyAlgorithm, MachineAuth, Outcome, Phase, SessionState,
+    AuthMethod, CertificateProfile, EndReason, KeyAlgorithm, MachineAuth, MemberRole, Outcome, Phase, SessionState,
 };
 
 /// Milliseconds of the contract as whole seconds.
@@ -80,6 +80,17 @@ pub(super) fn session_state(state: SessionState) -> &'static str {
         SessionState::Authorized => "authorized",
         SessionState::Up => "up",
         SessionState::Down => "down",
+    }
+}
+
+/// What a controller is.
+pub(super) fn member_role(role: MemberRole) -> &'static str {
+    match role {
+        MemberRole::Unspecified => "",
+        MemberRole::Leader => "leader",
+        MemberRole::Voter => "voter",
+        MemberRole::Learner => "learner",
+        MemberRole::Changing => "changing",
     }
 }
 

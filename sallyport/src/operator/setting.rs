@@ -202,7 +202,12 @@ pub(crate) async fn run(command: Command, global: &Global) -> Result {
             let settings = client.update_settings(request).await.map_err(refused)?.into_inner().settings;
             let settings = settings.unwrap_or_default();
             let rows: Vec<Row> = changes.iter().map(|(key, _)| Row::new(*key, &settings)).collect();
-            let text: Vec<String> = rows.iter().map(|row| format!("{} is now {}", row.setting, row.value)).collect();
+            let text: Vec<String> = rows
+                .iter()
+                .map(|row| {
+                    format!("{} is now {}", row.setting, if row.value.is_empty() { "the default" } else { &row.value })
+                })
+                .collect();
             context.printer.one(&rows, &text.join("\n"))
         }
     }

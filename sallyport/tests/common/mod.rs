@@ -39,7 +39,7 @@ impl Controller {
         let _ = std::fs::remove_file(&notify); // of an earlier controller on this folder
         let manager = UnixDatagram::bind(&notify).unwrap();
         let mut controller = Self { child: None, dir };
-        let mut command = controller.command(&["controller", "--config", config.to_str().unwrap()]);
+        let mut command = controller.command(&["controller", "--bootstrap", "--config", config.to_str().unwrap()]);
         let child = command.env("NOTIFY_SOCKET", &notify).envs(variables.iter().copied()).spawn().unwrap();
         controller.child = Some(child);
         let mut buffer = [0; 256];

@@ -2,6 +2,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use super::*;
 use crate::raft::kv::{Op, Row, Table};
+use crate::raft::network::{Answer, Destination, LinkError};
 use crate::state::{Action, AddPool, ClearPsk, Outcome};
 
 const WORKS: u8 = 0;
@@ -52,6 +53,21 @@ impl Kv for Faulty {
     }
 }
 
+/// Reaches nobody.
+struct Alone;
+
+impl Transport for Alone {
+    fn append_entries<'a>(&'a self, _: &'a Destination, _: Vec<u8>) -> Answer<'a, Vec<u8>> {
+        Box::pin(async { Err(LinkError::Unreachable("a group of one".into())) })
+    }
+    fn vote<'a>(&'a self, _: &'a Destination, _: Vec<u8>) -> Answer<'a, Vec<u8>> {
+        Box::pin(async { Err(LinkError::Unreachable("a group of one".into())) })
+    }
+    fn snapshot<'a>(&'a self, _: &'a Destination, _: Head, _: Vec<u8>) -> Answer<'a, Vec<u8>> {
+        Box::pin(async { Err(LinkError::Unreachable("a group of one".into())) })
+    }
+}
+
 fn command(id: u8, action: Action) -> Command {
     Command { request_id: vec![id; 16], at_ms: 1, action: Some(action) }
 }
@@ -62,7 +78,15 @@ fn pool(i: u8) -> Action {
 }
 
 fn options(dir: &tempfile::TempDir) -> NodeOptions {
-    NodeOptions { id: 1, dir: dir.path().to_path_buf(), engine: Engine::default(), snapshot_every: 100 }
+    NodeOptions {
+        id: 1,
+        dir: dir.path().to_path_buf(),
+        engine: Engine::default(),
+        snapshot_every: 100,
+        heartbeat_ms: 200,
+        transport: Arc::new(Alone),
+        found: Some("here:1".into()),
+    }
 }
 
 #[tokio::test]
@@ -74,7 +98,7 @@ async fn any_failure_of_the_store_ends_all_answers_and_names_itself() {
         let kv = Arc::new(Faulty { inner, fault: AtomicU8::new(WORKS) });
         let node = Node::start_on(kv.clone(), store.clone(), &options(&dir)).await.expect("starts");
         node.propose(command(1, pool(1))).await.expect("works");
-        node.linearizable().await.expect("works");
+        node.read_index().await.expect("works");
 
         kv.fault.store(fault, Ordering::SeqCst);
         let refused = node.propose(command(2, pool(2))).await;
@@ -89,7 +113,7 @@ async fn any_failure_of_the_store_ends_all_answers_and_names_itself() {
         // Also when the disk works again: the process must be started anew.
         kv.fault.store(WORKS, Ordering::SeqCst);
         assert!(node.propose(command(3, pool(3))).await.is_err(), "{fault}");
-        assert!(node.linearizable().await.is_err(), "{fault}");
+        assert!(node.read_index().await.is_err(), "{fault}");
         node.shutdown().await;
         drop((node, kv));
 

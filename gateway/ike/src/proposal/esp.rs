@@ -142,8 +142,8 @@ pub(crate) fn choose_esp(
 /// The name of a suite in the settings.
 pub(crate) fn suite_name(suite: EspSuite) -> String {
     let cipher = match suite.cipher() {
-        EspCipher::Aes128Gcm16 => "aes128-gcm",
-        EspCipher::Aes256Gcm16 => "aes256-gcm",
+        EspCipher::Aes128Gcm16 => "aes128gcm16",
+        EspCipher::Aes256Gcm16 => "aes256gcm16",
         EspCipher::Aes128Cbc => "aes128",
         EspCipher::Aes192Cbc => "aes192",
         EspCipher::Aes256Cbc => "aes256",

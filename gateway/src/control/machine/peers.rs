@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
-use sallyport_base::{Bucket, Instant, PeerId};
+use sallyport_base::{Instant, PeerId, Source};
 use sallyport_crypto::suite::EspKeys;
 use sallyport_esp::{InboundSa, OutboundSa, SaConfig};
 use sallyport_ike as ike;
@@ -11,7 +11,7 @@ use sallyport_ppp as ppp;
 use sallyport_proto::v1;
 use tracing::{info, warn};
 
-use super::{Machine, Output, Peer, QUESTIONS, REFUSALS};
+use super::{Machine, MachineKey, Output, Peer};
 use crate::control::audit::Who;
 use crate::link::{InstallSa, OuterPath, ToData};
 
@@ -76,7 +76,9 @@ impl Machine {
                     self.handle_l2tp(now, output);
                 }
                 self.down_reasons.remove(&peer);
-                self.peers.remove(&peer);
+                if let Some(gone) = self.peers.remove(&peer) {
+                    self.remove_peer_of(&gone.key);
+                }
                 self.data(ToData::RemovePeer { peer });
             }
             ike::Event::Refused(r) => {
@@ -120,19 +122,20 @@ impl Machine {
             claimed_identity: up.id.to_string(),
             user: String::new(),
         };
-        let (suite, spis) = (String::new(), BTreeSet::new());
-        let peer = Peer {
-            who,
-            local: up.local,
-            suite,
-            certificate_serial,
-            spis,
-            encap: true,
-            questions: Bucket::new(QUESTIONS.0, QUESTIONS.1, now),
-            refusals: Bucket::new(REFUSALS.0, REFUSALS.1, now),
-            left_out: 0,
+        let key = match certificate_serial.as_str() {
+            "" => MachineKey::Source(Source::of(up.remote.ip())),
+            serial => MachineKey::Certificate(serial.to_owned()),
         };
-        self.peers.insert(up.peer, peer);
+        let (suite, spis) = (String::new(), BTreeSet::new());
+        let peer = Peer { who, local: up.local, suite, certificate_serial, spis, encap: true, key: key.clone() };
+        let id = up.peer;
+        if let Some(replaced) = self.peers.insert(id, peer) {
+            self.remove_peer_of(&replaced.key);
+        }
+        if !self.add_peer_of(now, &key) {
+            warn!(peer = %id, "too many peers with the same certificate: the newest goes");
+            self.ike.disconnect(now, id, "too many connections with this certificate");
+        }
     }
 
     pub(super) fn install(&mut self, child: &ike::ChildSa, activate: bool) {

@@ -9,7 +9,7 @@ use sallyport_ppp as ppp;
 use sallyport_proto::v1;
 use tracing::{debug, info};
 
-use super::{EARLY_FRAMES, Machine, Output, REPORTS_PER_SECOND};
+use super::{EARLY_FRAMES, Machine, Output, REPORTS_PER_SECOND, UNKNOWN_USERS};
 use crate::clock::Clock;
 use crate::control::audit;
 use crate::control::controller::Report;
@@ -164,6 +164,11 @@ impl Machine {
             let code = cdn();
             return self.l2tp.disconnect_session(now, id, code);
         };
+        let unknown = |s: &&Session| s.info.peer == info.peer && s.accepted.is_none();
+        if self.sessions.values().filter(unknown).count() >= UNKNOWN_USERS {
+            let code = l2tp::ResultCode::new(4, "the sessions before this one have no user yet");
+            return self.l2tp.disconnect_session(now, id, code);
+        }
         let who = peer.who.clone();
         self.data(ToData::InstallSession(Box::new(InstallSession {
             peer: info.peer,
@@ -225,10 +230,15 @@ impl Machine {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         session.who.user.clone_from(&request.user);
         // The controllers lock a user out; a machine that tries name after name ends here.
-        if self.peers.get_mut(&session.info.peer).is_some_and(|p| !p.questions.take(now)) {
-            session.last_request = None;
-            return session.link.handle_answer(now, question, session::too_many());
+        let peer = session.info.peer;
+        if self.allowance(peer).is_some_and(|a| !a.questions.take(now)) {
+            if let Some(session) = self.sessions.get_mut(&id) {
+                session.last_request = None;
+                session.link.handle_answer(now, question, session::too_many());
+            }
+            return;
         }
+        let Some(session) = self.sessions.get_mut(&id) else { return };
         session.last_request = Some(request_id);
         let number = self.next_question;
         self.next_question += 1;
@@ -268,7 +278,8 @@ impl Machine {
                     ppp::Phase::Lcp | ppp::Phase::Ipcp => None,
                 };
                 let peer = session.info.peer;
-                if self.may_record(now, peer, &mut r.cause) {
+                // What the controllers have decided they have recorded, under this id.
+                if id.is_some() || self.may_record(now, peer, &mut r.cause) {
                     self.refused(id, &who, audit::ppp_phase(r.phase), r.cause, r.remedy);
                 }
             }

@@ -22,10 +22,9 @@ fn machine() -> Machine {
         certificate_serial: String::new(),
         spis: BTreeSet::new(),
         encap: true,
-        questions: Bucket::new(QUESTIONS.0, QUESTIONS.1, now),
-        refusals: Bucket::new(REFUSALS.0, REFUSALS.1, now),
-        left_out: 0,
+        key: MachineKey::Certificate("01".into()),
     };
+    assert!(m.add_peer_of(now, &peer.key));
     m.peers.insert(PEER, peer);
     let info = l2tp::SessionInfo {
         peer: PEER,
@@ -86,4 +85,43 @@ fn a_machine_that_is_refused_without_end_fills_no_audit() {
     assert_eq!(refuse(&mut m, Instant::ZERO, 1_000), ["no"; 20]);
     let later = refuse(&mut m, Instant::from_secs(10), 5);
     assert_eq!(later, ["no (980 more refusals of this machine before this one are not listed)"]);
+}
+
+#[test]
+fn a_machine_that_comes_again_and_again_draws_on_the_same_allowance() {
+    let mut m = machine();
+    let key = MachineKey::Certificate("01".into());
+    for _ in 0..20 {
+        assert!(m.allowance(PEER).unwrap().questions.take(Instant::ZERO));
+    }
+    m.remove_peer_of(&key);
+    assert!(m.add_peer_of(Instant::ZERO, &key));
+    assert!(!m.allowance(PEER).unwrap().questions.take(Instant::ZERO));
+    for _ in 0..PEERS_OF_MACHINE - 1 {
+        assert!(m.add_peer_of(Instant::ZERO, &key));
+    }
+    assert!(!m.add_peer_of(Instant::ZERO, &key), "so many at a time");
+}
+
+#[test]
+fn the_table_of_machines_is_bounded_and_keeps_those_that_are_here() {
+    let mut m = machine();
+    for n in 0..MACHINES as u32 + 100 {
+        let key = MachineKey::Source(Source::of(std::net::Ipv4Addr::from_bits(n).into()));
+        m.add_peer_of(Instant::ZERO, &key);
+        m.remove_peer_of(&key);
+    }
+    assert!(m.allowances.len() <= MACHINES && m.allowance_order.len() == m.allowances.len());
+    assert!(m.allowance(PEER).is_some());
+}
+
+#[test]
+fn a_peer_has_few_sessions_without_a_user() {
+    let mut m = machine();
+    for id in 3..100 {
+        let mut info = m.sessions.values().next().unwrap().info.clone();
+        info.local_session = id;
+        m.session_up(Instant::ZERO, info);
+    }
+    assert_eq!(m.sessions.len(), UNKNOWN_USERS);
 }

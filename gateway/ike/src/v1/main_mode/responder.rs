@@ -2,12 +2,11 @@
 
 use std::net::SocketAddr;
 
-use sallyport_base::Instant;
+use sallyport_base::{Instant, Source};
 
 use crate::embryonic::{Bounds, Embryonic};
 use crate::endpoint::{Endpoint, Fate, Purpose, TimerKey, fingerprint};
 use crate::error::{Phase, RefusalKind};
-use crate::gate::Source;
 use crate::header::{ExchangeType, Header};
 use crate::message::{Message, assemble};
 use crate::nat::{detect, nat_d};

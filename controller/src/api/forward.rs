@@ -1,0 +1,75 @@
+//! Calls that only the leader can answer, passed on to it once.
+
+use std::time::Duration;
+
+use tonic::metadata::MetadataValue;
+use tonic::transport::Channel;
+use tonic::{Request, Status};
+
+use super::caller::ON_BEHALF;
+use crate::app::Core;
+
+/// Metadata of a call that was passed on: it is not passed on again.
+const FORWARDED: &str = "sallyport-forwarded";
+/// How long a call waits for the group to have a leader.
+const PATIENCE: Duration = Duration::from_millis(2_500);
+
+/// Where the leader is.
+pub(super) enum Leader {
+    /// This node leads.
+    Here,
+    /// Another does.
+    There(Channel),
+}
+
+/// Refuses calls while a new member receives the state.
+pub(super) fn ready(core: &Core) -> Result<(), Status> {
+    if core.is_ready() { Ok(()) } else { Err(Status::unavailable("this controller is starting; try again")) }
+}
+
+/// Whether another controller passed a call on.
+pub(super) fn is_forwarded<T>(request: &Request<T>) -> bool {
+    request.metadata().contains_key(FORWARDED)
+}
+
+/// Marks a call as passed on.
+pub(super) fn mark<T>(request: &mut Request<T>) {
+    request.metadata_mut().insert(FORWARDED, MetadataValue::from_static("1"));
+}
+
+/// Finds the leader, waiting a while for one.
+pub(super) async fn leader(core: &Core, forwarded: bool) -> Result<Leader, Status> {
+    let found = async {
+        loop {
+            match core.node.leader() {
+                Some((id, _)) if id == core.node.id() => return Ok(Leader::Here),
+                // Two nodes that each believe in the other would pass it back and forth.
+                Some(_) if forwarded => {
+                    return Err(Status::unavailable("this controller does not lead any more; try again"));
+                }
+                Some((_, address)) => {
+                    let channel = core.links.calls(&address).map_err(|e| Status::unavailable(e.to_string()))?;
+                    return Ok(Leader::There(channel));
+                }
+                None => core.node.leader_changes(None, PATIENCE).await,
+            }
+        }
+    };
+    let none = || Status::unavailable("the controllers have no leader right now; try again");
+    tokio::time::timeout(PATIENCE, found).await.unwrap_or_else(|_| Err(none()))
+}
+
+/// The call as it goes to the leader, in the name of its caller: the leader looks the certificate up, whose chain was verified
+/// here.
+pub(super) fn on_behalf<T>(request: Request<T>) -> Result<Request<T>, Status> {
+    let serial = super::caller::serial_of(&request)?;
+    let serial = serial.parse().map_err(|_| Status::internal("a serial number that is no text"))?;
+    let request_id = request.metadata().get(super::REQUEST_ID).cloned();
+    let mut passed = Request::new(request.into_inner());
+    mark(&mut passed);
+    passed.metadata_mut().insert(ON_BEHALF, serial);
+    if let Some(id) = request_id {
+        passed.metadata_mut().insert(super::REQUEST_ID, id);
+    }
+    Ok(passed)
+}

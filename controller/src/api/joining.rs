@@ -1,0 +1,48 @@
+//! The service for nodes that are not members yet. Whoever calls may be anybody.
+
+use std::sync::Arc;
+
+use sallyport_proto::v1;
+use sallyport_proto::v1::joining_client::JoiningClient;
+use sallyport_proto::v1::joining_server::Joining;
+use tonic::{Request, Response, Status};
+
+use super::forward::{self, Leader};
+use crate::app::Core;
+use crate::cluster::admit;
+
+/// The service.
+pub(super) struct JoiningService {
+    core: Arc<Core>,
+}
+
+impl JoiningService {
+    /// The service over `core`.
+    pub(super) const fn new(core: Arc<Core>) -> Self {
+        Self { core }
+    }
+}
+
+#[tonic::async_trait]
+impl Joining for JoiningService {
+    async fn show_root(
+        &self,
+        _request: Request<v1::ShowRootRequest>,
+    ) -> Result<Response<v1::ShowRootResponse>, Status> {
+        forward::ready(&self.core)?;
+        let root = self.core.authority().certificate().der().to_vec();
+        Ok(Response::new(v1::ShowRootResponse { root }))
+    }
+
+    async fn join(&self, request: Request<v1::JoinRequest>) -> Result<Response<v1::JoinResponse>, Status> {
+        forward::ready(&self.core)?;
+        match forward::leader(&self.core, forward::is_forwarded(&request)).await? {
+            Leader::Here => Ok(Response::new(admit::admit(&self.core, request.into_inner()).await?)),
+            Leader::There(channel) => {
+                let mut passed = Request::new(request.into_inner());
+                forward::mark(&mut passed);
+                JoiningClient::new(channel).join(passed).await
+            }
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! The controllers themselves: tokens, status, removal, promotion, the lead.
+
+use sallyport_proto::v1;
+use tonic::Status;
+use zeroize::Zeroizing;
+
+use super::super::caller::Caller;
+use super::OperatorService;
+use crate::cluster::token::Token;
+use crate::cluster::{admit, lead, status};
+use crate::state::{Action, CreateToken, PromoteMember, RemoveMember};
+
+/// How long a token is good when nothing is asked for, and at most, seconds.
+const TTL: (u32, u32) = (3_600, 86_400);
+
+impl OperatorService {
+    pub(super) async fn do_create_cluster_token(
+        &self,
+        caller: &Caller,
+        request: v1::CreateClusterTokenRequest,
+    ) -> Result<v1::CreateClusterTokenResponse, Status> {
+        let ttl_s = if request.ttl_s == 0 { TTL.0 } else { request.ttl_s };
+        if ttl_s > TTL.1 {
+            return Err(Status::invalid_argument("ttl_s: at most a day"));
+        }
+        let core = &self.core;
+        let addresses = admit::addresses(core);
+        if addresses.iter().all(|a| a.starts_with("0.0.0.0:") || a.starts_with("[::]:")) {
+            return Err(Status::failed_precondition(
+                "no other machine reaches this controller yet: say in controller.advertise at which HOST:PORT it is, and start it again",
+            ));
+        }
+        let token = Token {
+            id: core.sealer.random()?,
+            secret: Zeroizing::new(core.sealer.random()?),
+            root: core.authority().certificate().fingerprint.0,
+        };
+        let ttl_ms = u64::from(ttl_s) * 1_000;
+        let command = CreateToken {
+            id: token.id.to_vec(),
+            hash: Token::hash(token.secret.as_slice()),
+            ttl_ms,
+            made_by: caller.name.clone(),
+        };
+        self.change(caller, "create cluster token", Action::CreateToken(command)).await?;
+        let expires_unix_ms = core.node.shared().read().now_ms().saturating_add(ttl_ms);
+        let text = token.to_text();
+        Ok(v1::CreateClusterTokenResponse {
+            token: Some(v1::Secret::new(text.as_bytes().to_vec())),
+            expires_unix_ms,
+            addresses,
+        })
+    }
+
+    pub(super) async fn do_get_cluster(
+        &self,
+        _caller: &Caller,
+        _request: v1::GetClusterRequest,
+    ) -> Result<v1::GetClusterResponse, Status> {
+        Ok(status::cluster(&self.core).await)
+    }
+
+    pub(super) async fn do_remove_member(
+        &self,
+        caller: &Caller,
+        request: v1::RemoveMemberRequest,
+    ) -> Result<v1::RemoveMemberResponse, Status> {
+        self.change(caller, "remove controller", Action::RemoveMember(RemoveMember { id: request.id })).await?;
+        Ok(v1::RemoveMemberResponse {})
+    }
+
+    pub(super) async fn do_promote_member(
+        &self,
+        caller: &Caller,
+        request: v1::PromoteMemberRequest,
+    ) -> Result<v1::PromoteMemberResponse, Status> {
+        self.change(caller, "promote controller", Action::PromoteMember(PromoteMember { id: request.id })).await?;
+        Ok(v1::PromoteMemberResponse {})
+    }
+
+    pub(super) async fn do_transfer_leader(
+        &self,
+        caller: &Caller,
+        request: v1::TransferLeaderRequest,
+    ) -> Result<v1::TransferLeaderResponse, Status> {
+        let leader_id = lead::hand_over(&self.core, request.id).await?;
+        tracing::info!(operator = %caller.name, leader = leader_id, "the lead was handed over");
+        Ok(v1::TransferLeaderResponse { leader_id })
+    }
+}

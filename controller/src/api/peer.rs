@@ -1,0 +1,162 @@
+//! The service for other controllers.
+
+use std::sync::Arc;
+
+use prost::Message;
+use ring::digest;
+use sallyport_proto::v1;
+use sallyport_proto::v1::peer_server::Peer;
+use tokio_stream::StreamExt;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::caller::member_of;
+use crate::app::Core;
+use crate::cluster::{admit, status};
+use crate::raft::network::Head;
+use crate::state::Command;
+
+/// Largest state that is received as a snapshot, bytes.
+const MAX_STATE: u64 = 8 * 1024 * 1024 * 1024;
+/// Memory that is set aside before any byte has come.
+const RESERVE: usize = 16 * 1024 * 1024;
+
+/// The service.
+pub(super) struct PeerService {
+    core: Arc<Core>,
+}
+
+impl PeerService {
+    /// The service over `core`.
+    pub(super) const fn new(core: Arc<Core>) -> Self {
+        Self { core }
+    }
+
+    /// The caller is a member, and means this node.
+    fn meant<T>(&self, request: &Request<T>, target: u64) -> Result<u64, Status> {
+        let member = member_of(&self.core, request)?;
+        if target != self.core.node.id() {
+            return Err(Status::failed_precondition(format!(
+                "this is controller {}, not controller {target}",
+                self.core.node.id()
+            )));
+        }
+        Ok(member)
+    }
+
+    /// A message of Raft from the member that it says it is from.
+    fn raft(&self, request: Request<v1::RaftMessage>) -> Result<v1::RaftMessage, Status> {
+        let (target, source) = (request.get_ref().target, request.get_ref().source);
+        // A node that receives its first entries knows no members yet: the certificate is all there is.
+        let member = self.meant(&request, target)?;
+        if member != 0 && member != source {
+            return Err(Status::permission_denied(format!("controller {member} speaks as controller {source}")));
+        }
+        Ok(request.into_inner())
+    }
+
+    fn leading(&self) -> Result<(), Status> {
+        if self.core.node.leads() { Ok(()) } else { Err(Status::unavailable("this controller does not lead")) }
+    }
+}
+
+fn answer(body: Vec<u8>) -> Response<v1::RaftMessage> {
+    Response::new(v1::RaftMessage { target: 0, source: 0, body })
+}
+
+#[tonic::async_trait]
+impl Peer for PeerService {
+    async fn append_entries(&self, request: Request<v1::RaftMessage>) -> Result<Response<v1::RaftMessage>, Status> {
+        let message = self.raft(request)?;
+        Ok(answer(self.core.node.handle_append(&message.body).await?))
+    }
+
+    async fn vote(&self, request: Request<v1::RaftMessage>) -> Result<Response<v1::RaftMessage>, Status> {
+        let message = self.raft(request)?;
+        Ok(answer(self.core.node.handle_vote(&message.body).await?))
+    }
+
+    async fn install_snapshot(
+        &self,
+        request: Request<Streaming<v1::SnapshotPart>>,
+    ) -> Result<Response<v1::RaftMessage>, Status> {
+        use v1::snapshot_part::Part;
+        let member = member_of(&self.core, &request)?;
+        let mut parts = request.into_inner();
+        let head = match parts.next().await.transpose()?.and_then(|p| p.part) {
+            Some(Part::Head(head)) => head,
+            _ => return Err(Status::invalid_argument("a snapshot begins with its head")),
+        };
+        if head.target != self.core.node.id() || (member != 0 && member != head.source) {
+            return Err(Status::failed_precondition(
+                "this snapshot is not for this controller, or not from its sender",
+            ));
+        }
+        if head.length > MAX_STATE {
+            return Err(Status::invalid_argument(format!("a state of {} bytes is too large", head.length)));
+        }
+        let length = usize::try_from(head.length).map_err(|_| Status::invalid_argument("length"))?;
+        let mut state = Vec::with_capacity(length.min(RESERVE));
+        while let Some(part) = parts.next().await.transpose()? {
+            let Some(Part::Data(data)) = part.part else {
+                return Err(Status::invalid_argument("a second head"));
+            };
+            if state.len() + data.len() > length {
+                return Err(Status::invalid_argument("more bytes than the head says"));
+            }
+            state.extend_from_slice(&data);
+        }
+        if state.len() != length || digest::digest(&digest::SHA256, &state).as_ref() != head.sha256 {
+            return Err(Status::data_loss("the snapshot did not arrive whole"));
+        }
+        let head = Head { vote: head.vote, meta: head.meta };
+        Ok(answer(self.core.node.handle_snapshot(&head, state).await?))
+    }
+
+    async fn propose(&self, request: Request<v1::ProposeRequest>) -> Result<Response<v1::ProposeResponse>, Status> {
+        self.meant(&request, request.get_ref().target)?;
+        self.leading()?;
+        let command = Command::decode(request.into_inner().command.as_slice())
+            .map_err(|_| Status::invalid_argument("this is no command"))?;
+        // In the log it would stop every member that does not know it.
+        if command.action.is_none() {
+            return Err(Status::failed_precondition("a command of a newer version: update the leader first"));
+        }
+        let reply = self.core.propose_for_peer(command).await?;
+        Ok(Response::new(v1::ProposeResponse { reply: reply.encode_to_vec() }))
+    }
+
+    async fn read_index(
+        &self,
+        request: Request<v1::ReadIndexRequest>,
+    ) -> Result<Response<v1::ReadIndexResponse>, Status> {
+        self.meant(&request, request.get_ref().target)?;
+        let index = self.core.node.read_index().await?;
+        Ok(Response::new(v1::ReadIndexResponse { index, now_unix_ms: self.core.clock.unix_ms() }))
+    }
+
+    async fn stand_for_election(
+        &self,
+        request: Request<v1::StandForElectionRequest>,
+    ) -> Result<Response<v1::StandForElectionResponse>, Status> {
+        let member = self.meant(&request, request.get_ref().target)?;
+        if self.core.node.leads() {
+            return Ok(Response::new(v1::StandForElectionResponse {}));
+        }
+        if self.core.node.leader().is_some_and(|(leader, _)| leader != member) {
+            return Err(Status::permission_denied("only the leader hands the lead over"));
+        }
+        self.core.node.stand().await?;
+        Ok(Response::new(v1::StandForElectionResponse {}))
+    }
+
+    async fn describe(&self, request: Request<v1::DescribeRequest>) -> Result<Response<v1::DescribeResponse>, Status> {
+        self.meant(&request, request.get_ref().target)?;
+        Ok(Response::new(v1::DescribeResponse { vitals: Some(status::own(&self.core)) }))
+    }
+
+    async fn rejoin(&self, request: Request<v1::RejoinRequest>) -> Result<Response<v1::JoinResponse>, Status> {
+        let member = member_of(&self.core, &request)?;
+        self.leading()?;
+        Ok(Response::new(admit::readmit(&self.core, member, request.into_inner()).await?))
+    }
+}

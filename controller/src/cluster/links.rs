@@ -1,0 +1,200 @@
+//! Mutual TLS to other members: one connection for Raft, one for calls that may be large.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use ring::digest;
+use sallyport_proto::v1::peer_client::PeerClient;
+use sallyport_proto::{CONTROLLER_NAME, v1};
+use tokio::sync::watch;
+use tokio_stream::iter;
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use tonic::{Code, Status};
+
+use crate::error::Error;
+use crate::raft::network::{Answer, Destination, Head, LinkError, Transport};
+
+/// Largest message between members: an entry of the log with one large command, or many small ones.
+pub(crate) const MAX_PEER_MESSAGE: usize = 16 * 1024 * 1024;
+/// Bytes of a snapshot in one message.
+const PART: usize = 128 * 1024;
+/// How long connecting may take.
+const CONNECT: Duration = Duration::from_secs(2);
+/// Silence after which a connection is asked for a life sign, and how long that may take.
+const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(2));
+/// Metadata of a refusal that says: the caller was removed from the cluster.
+pub(crate) const REMOVED: &str = "sallyport-removed";
+
+/// What a connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Use {
+    Raft,
+    Calls,
+}
+
+/// What TLS needs, PEM.
+struct Material {
+    ca: Vec<u8>,
+    chain: Vec<u8>,
+    key: zeroize::Zeroizing<Vec<u8>>,
+}
+
+/// Connections to other members.
+pub(crate) struct Links {
+    material: Mutex<Material>,
+    channels: Mutex<BTreeMap<(Use, String), Channel>>,
+    removed: watch::Sender<bool>,
+}
+
+impl std::fmt::Debug for Links {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Links").finish_non_exhaustive()
+    }
+}
+
+impl Links {
+    /// Links without an identity: they reach nobody until [`Links::identify`].
+    pub(crate) fn new() -> Arc<Self> {
+        let material = Material { ca: Vec::new(), chain: Vec::new(), key: zeroize::Zeroizing::default() };
+        Arc::new(Self {
+            material: Mutex::new(material),
+            channels: Mutex::default(),
+            removed: watch::Sender::new(false),
+        })
+    }
+
+    /// Shows this certificate from now on; connections that are open are made anew.
+    pub(crate) fn identify(&self, ca: Vec<u8>, chain: Vec<u8>, key: zeroize::Zeroizing<Vec<u8>>) {
+        let mut material = self.material.lock().unwrap_or_else(PoisonError::into_inner);
+        if material.ca == ca && material.chain == chain && *material.key == *key {
+            return;
+        }
+        *material = Material { ca, chain, key };
+        drop(material);
+        self.channels.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// Turns true when the others say that this node was removed.
+    pub(crate) fn removed(&self) -> watch::Receiver<bool> {
+        self.removed.subscribe()
+    }
+
+    fn channel(&self, purpose: Use, address: &str) -> Result<Channel, Error> {
+        let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(channel) = channels.get(&(purpose, address.to_owned())) {
+            return Ok(channel.clone());
+        }
+        let tls = {
+            let m = self.material.lock().unwrap_or_else(PoisonError::into_inner);
+            if m.chain.is_empty() {
+                return Err(Error::Internal("this node has no certificate yet".into()));
+            }
+            ClientTlsConfig::new()
+                .ca_certificate(Certificate::from_pem(&m.ca))
+                .identity(Identity::from_pem(&m.chain, m.key.as_slice()))
+                .domain_name(CONTROLLER_NAME)
+        };
+        let channel = endpoint(address)?
+            .tls_config(tls)
+            .map_err(|e| Error::Internal(format!("TLS to {address}: {e}")))?
+            .connect_lazy();
+        channels.insert((purpose, address.to_owned()), channel.clone());
+        Ok(channel)
+    }
+
+    /// For calls of gateways and operators that are passed on.
+    pub(crate) fn calls(&self, address: &str) -> Result<Channel, Error> {
+        self.channel(Use::Calls, address)
+    }
+
+    /// For calls between members.
+    pub(crate) fn peer(&self, address: &str) -> Result<PeerClient<Channel>, Error> {
+        Ok(sized(PeerClient::new(self.channel(Use::Calls, address)?)))
+    }
+
+    fn raft(&self, to: &Destination) -> Result<PeerClient<Channel>, LinkError> {
+        let channel = self.channel(Use::Raft, &to.address).map_err(|e| LinkError::Unreachable(e.to_string()))?;
+        Ok(sized(PeerClient::new(channel)))
+    }
+
+    /// What an answer of another member means for us.
+    fn learn(&self, status: &Status) -> LinkError {
+        self.note_removal(status);
+        match status.code() {
+            Code::Cancelled | Code::DeadlineExceeded => LinkError::Broken(status.message().into()),
+            _ => LinkError::Unreachable(status.message().into()),
+        }
+    }
+
+    /// This node sees in its own state that it was removed.
+    pub(crate) fn was_removed(&self) {
+        self.removed.send_replace(true);
+    }
+
+    /// Notices that the others have removed this node.
+    pub(crate) fn note_removal(&self, status: &Status) {
+        if status.code() == Code::PermissionDenied && status.metadata().contains_key(REMOVED) {
+            self.removed.send_replace(true);
+        }
+    }
+}
+
+fn sized(client: PeerClient<Channel>) -> PeerClient<Channel> {
+    client.max_decoding_message_size(MAX_PEER_MESSAGE).max_encoding_message_size(MAX_PEER_MESSAGE)
+}
+
+/// An endpoint with the habits of members.
+pub(crate) fn endpoint(address: &str) -> Result<Endpoint, Error> {
+    let endpoint = Endpoint::from_shared(format!("https://{address}"))
+        .map_err(|_| Error::Refused(format!("{address:?} is not HOST:PORT")))?;
+    Ok(endpoint
+        .connect_timeout(CONNECT)
+        .http2_keep_alive_interval(KEEPALIVE.0)
+        .keep_alive_timeout(KEEPALIVE.1)
+        .keep_alive_while_idle(true)
+        .tcp_nodelay(true))
+}
+
+impl Transport for Links {
+    fn append_entries<'a>(&'a self, to: &'a Destination, body: Vec<u8>) -> Answer<'a, Vec<u8>> {
+        Box::pin(async move {
+            let message = v1::RaftMessage { target: to.target, source: to.source, body };
+            let answer = self.raft(to)?.append_entries(message).await;
+            Ok(answer.map_err(|status| self.learn(&status))?.into_inner().body)
+        })
+    }
+
+    fn vote<'a>(&'a self, to: &'a Destination, body: Vec<u8>) -> Answer<'a, Vec<u8>> {
+        Box::pin(async move {
+            let message = v1::RaftMessage { target: to.target, source: to.source, body };
+            let answer = self.raft(to)?.vote(message).await;
+            Ok(answer.map_err(|status| self.learn(&status))?.into_inner().body)
+        })
+    }
+
+    fn snapshot<'a>(&'a self, to: &'a Destination, head: Head, state: Vec<u8>) -> Answer<'a, Vec<u8>> {
+        use v1::snapshot_part::Part;
+        Box::pin(async move {
+            let head = v1::SnapshotHead {
+                target: to.target,
+                source: to.source,
+                vote: head.vote,
+                meta: head.meta,
+                length: state.len() as u64,
+                sha256: digest::digest(&digest::SHA256, &state).as_ref().to_vec(),
+            };
+            let mut client = self.peer(&to.address).map_err(|e| LinkError::Unreachable(e.to_string()))?;
+            // Cut as it is sent: the copies in memory are the state and one piece.
+            let mut at = 0;
+            let data = std::iter::from_fn(move || {
+                let piece = state.get(at..state.len().min(at + PART)).filter(|p| !p.is_empty())?;
+                at += piece.len();
+                Some(v1::SnapshotPart { part: Some(Part::Data(piece.to_vec())) })
+            });
+            let parts = std::iter::once(v1::SnapshotPart { part: Some(Part::Head(head)) }).chain(data);
+            let answer = client.install_snapshot(iter(parts)).await;
+            Ok(answer.map_err(|status| self.learn(&status))?.into_inner().body)
+        })
+    }
+}

@@ -1,0 +1,103 @@
+//! The way of commands into the log: many that wait together become one entry, and so one barrier on each disk.
+
+use openraft::Raft;
+use openraft::error::{ClientWriteError, RaftError};
+use prost::Message;
+use tokio::sync::{mpsc, oneshot};
+
+use super::TypeConfig;
+use crate::state::{Command, CommandBatch, Reply};
+
+/// Commands in one log entry, by count.
+const BATCH_COMMANDS: usize = 256;
+/// Commands in one log entry, by encoded size, bytes; a single larger command still goes. An entry must reach a follower over a
+/// slow line within a heartbeat.
+const BATCH_BYTES: usize = 64 * 1024;
+
+/// Why a command was not applied, or a read not allowed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProposeError {
+    /// This node does not lead, and knows no one who does.
+    #[error("no leader is known right now; try again")]
+    NoLeader,
+    /// Another node leads.
+    #[error("controller {id} at {address} leads; ask there")]
+    Elsewhere {
+        /// Its id.
+        id: u64,
+        /// HOST:PORT where it is.
+        address: String,
+    },
+    /// Too many commands wait.
+    #[error("too many changes wait for the log; try again")]
+    Overloaded,
+    /// The group refuses a change of its members.
+    #[error("the group cannot change its members now: {0}")]
+    Membership(String),
+    /// The node has stopped for good.
+    #[error("this controller has stopped: {0}")]
+    Stopped(String),
+}
+
+impl ProposeError {
+    /// Where to go instead.
+    pub(super) fn elsewhere(leader: Option<u64>, node: Option<openraft::BasicNode>) -> Self {
+        match (leader, node) {
+            (Some(id), Some(node)) => Self::Elsewhere { id, address: node.addr },
+            _ => Self::NoLeader,
+        }
+    }
+
+    /// Whether the same may succeed when the group has a leader again.
+    pub fn passes(&self) -> bool {
+        matches!(self, Self::NoLeader | Self::Elsewhere { .. } | Self::Overloaded)
+    }
+}
+
+/// A command, and who waits for its answer.
+pub(super) type Waiting = (Command, oneshot::Sender<Result<Reply, ProposeError>>);
+
+/// The only proposer: while one entry is on its way to the disks, the next ones gather in the queue and go as one entry.
+pub(super) async fn run(raft: Raft<TypeConfig>, mut queue: mpsc::Receiver<Waiting>) {
+    let mut received = Vec::with_capacity(BATCH_COMMANDS);
+    while queue.recv_many(&mut received, BATCH_COMMANDS).await > 0 {
+        let mut waiting = received.drain(..).peekable();
+        while waiting.peek().is_some() {
+            let (mut commands, mut answers, mut bytes) = (Vec::new(), Vec::new(), 0);
+            while let Some((command, answer)) = waiting.next_if(|_| bytes < BATCH_BYTES) {
+                bytes += command.encoded_len();
+                commands.push(command);
+                answers.push(answer);
+            }
+            propose(&raft, commands, answers).await;
+        }
+    }
+}
+
+async fn propose(
+    raft: &Raft<TypeConfig>,
+    commands: Vec<Command>,
+    answers: Vec<oneshot::Sender<Result<Reply, ProposeError>>>,
+) {
+    match raft.client_write(CommandBatch { commands }).await {
+        Ok(response) => {
+            for (answer, reply) in answers.into_iter().zip(response.data.replies) {
+                let _ = answer.send(Ok(reply)); // the caller may have gone
+            }
+        }
+        Err(e) => {
+            let error = match e {
+                RaftError::APIError(ClientWriteError::ForwardToLeader(to)) => {
+                    ProposeError::elsewhere(to.leader_id, to.leader_node)
+                }
+                RaftError::APIError(ClientWriteError::ChangeMembershipError(e)) => {
+                    ProposeError::Membership(e.to_string())
+                }
+                RaftError::Fatal(e) => ProposeError::Stopped(e.to_string()),
+            };
+            for answer in answers {
+                let _ = answer.send(Err(error.clone()));
+            }
+        }
+    }
+}

@@ -1,0 +1,263 @@
+//! Three controllers in one process, over real TLS on loopback: forming, forwarding, losing and taking back members.
+
+mod common;
+
+use std::path::Path;
+use std::time::Duration;
+
+use common::{add_user, operator};
+use sallyport_controller::{Config, Controller, Error, Formation, Running};
+use sallyport_proto::v1;
+use sallyport_proto::v1::operator_client::OperatorClient;
+use tonic::Code;
+use tonic::transport::Channel;
+use zeroize::Zeroizing;
+
+/// A member, and where it lives.
+struct Member {
+    dir: tempfile::TempDir,
+    config: Config,
+    running: Option<Running>,
+}
+
+/// Settings with a port that stays the same over restarts.
+fn config() -> Config {
+    let mut config = common::config();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("its address");
+    config.listen = free;
+    config.metrics_listen = None;
+    // Debug builds on a busy machine.
+    config.raft.heartbeat_ms = 300;
+    config
+}
+
+impl Member {
+    async fn start(formation: Formation) -> Self {
+        let (dir, config) = (tempfile::tempdir().expect("temporary folder"), config());
+        let running = Controller::form(config.clone(), dir.path(), formation).await.expect("starts");
+        Self { dir, config, running: Some(running) }
+    }
+
+    async fn join(at: &mut OperatorClient<Channel>, learner: bool) -> Self {
+        let (token, addresses) = token(at).await;
+        Self::start(Formation::Join { addresses, token, learner }).await
+    }
+
+    fn running(&self) -> &Running {
+        self.running.as_ref().expect("runs")
+    }
+
+    fn id(&self) -> u64 {
+        self.running().member_id()
+    }
+
+    async fn stop(&mut self) {
+        self.running.take().expect("runs").shutdown().await;
+    }
+
+    async fn again(&mut self) -> Result<(), Error> {
+        let started = Controller::form(self.config.clone(), self.dir.path(), Formation::Existing).await?;
+        self.running = Some(started);
+        Ok(())
+    }
+
+    /// The operator of this node's folder, at this node.
+    async fn operator(&self) -> OperatorClient<Channel> {
+        wait_for("the operator's folder", || async { self.dir.path().join("operator/ca.pem").exists().then_some(()) })
+            .await;
+        operator(self.dir.path(), self.running().grpc_address()).await
+    }
+}
+
+async fn token(at: &mut OperatorClient<Channel>) -> (Zeroizing<String>, Vec<String>) {
+    let made = at.create_cluster_token(v1::CreateClusterTokenRequest { ttl_s: 0 }).await.expect("a token").into_inner();
+    let text = String::from_utf8(made.token.expect("a token").into_inner().to_vec()).expect("text");
+    (Zeroizing::new(text), made.addresses)
+}
+
+/// Asks again until there is an answer; a minute is for machines that do much else.
+async fn wait_for<T, F>(what: &str, mut ask: impl FnMut() -> F) -> T
+where
+    F: Future<Output = Option<T>>,
+{
+    for _ in 0..1_200 {
+        if let Some(found) = ask().await {
+            return found;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("waited in vain for {what}");
+}
+
+async fn cluster(at: &OperatorClient<Channel>) -> Option<v1::GetClusterResponse> {
+    at.clone().get_cluster(v1::GetClusterRequest {}).await.ok().map(tonic::Response::into_inner)
+}
+
+/// Waits until exactly these members vote and one of them leads.
+async fn settled(at: &OperatorClient<Channel>, voters: &[u64]) -> v1::GetClusterResponse {
+    wait_for(&format!("voters {voters:?}"), || async {
+        let cluster = cluster(at).await?;
+        let votes = |m: &v1::ClusterMember| matches!(m.role(), v1::MemberRole::Leader | v1::MemberRole::Voter);
+        let now: Vec<u64> = cluster.members.iter().filter(|m| votes(m)).map(|m| m.id).collect();
+        (now == voters && voters.contains(&cluster.leader_id) && cluster.members.len() == voters.len())
+            .then_some(cluster)
+    })
+    .await
+}
+
+async fn users(at: &OperatorClient<Channel>) -> Option<Vec<String>> {
+    let request = v1::ListUsersRequest::default();
+    let users = at.clone().list_users(request).await.ok()?.into_inner().users;
+    Some(users.into_iter().map(|u| u.name).collect())
+}
+
+async fn three() -> (Vec<Member>, OperatorClient<Channel>) {
+    let first = Member::start(Formation::Found).await;
+    let mut operator = first.operator().await;
+    let mut members = vec![first];
+    for _ in 0..2 {
+        members.push(Member::join(&mut operator, false).await);
+    }
+    settled(&operator, &[1, 2, 3]).await;
+    (members, operator)
+}
+
+async fn stop_all(members: Vec<Member>) {
+    for mut member in members {
+        if member.running.is_some() {
+            member.stop().await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_member_answers_and_the_loss_of_the_leader_loses_nothing() {
+    let (mut members, mut operator) = three().await;
+    add_user(&mut operator, "ada", "open sesame").await;
+    // A follower passes the change on, and shows it at once.
+    let mut at_second = members[1].operator().await;
+    add_user(&mut at_second, "bob", "open sesame").await;
+    assert_eq!(users(&at_second).await, Some(vec!["ada".into(), "bob".into()]));
+    let at_third = members[2].operator().await;
+    assert_eq!(users(&at_third).await, Some(vec!["ada".into(), "bob".into()]));
+
+    let leader = cluster(&at_third).await.expect("answers").leader_id;
+    let position = members.iter().position(|m| m.id() == leader).expect("a member");
+    let mut gone = members.remove(position);
+    gone.stop().await;
+    let rest = members[0].operator().await;
+    wait_for("another leader", || async { cluster(&rest).await.filter(|c| c.leader_id != leader && c.leader_id != 0) })
+        .await;
+    let mut rest_mut = rest.clone();
+    add_user(&mut rest_mut, "eve", "open sesame").await;
+
+    gone.again().await.expect("comes back");
+    let back = gone.operator().await;
+    wait_for("the lost member knows all", || async { users(&back).await.filter(|u| *u == ["ada", "bob", "eve"]) })
+        .await;
+    settled(&back, &[1, 2, 3]).await;
+    members.push(gone);
+    stop_all(members).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_works_once_and_for_its_own_cluster_only() {
+    let first = Member::start(Formation::Found).await;
+    let mut operator = first.operator().await;
+    let (used, addresses) = token(&mut operator).await;
+    let join = |token: &Zeroizing<String>, addresses: &[String]| Formation::Join {
+        addresses: addresses.to_vec(),
+        token: token.clone(),
+        learner: false,
+    };
+    let second = Member::start(join(&used, &addresses)).await;
+    settled(&operator, &[1, 2]).await;
+    let refused = |formation| async move {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let error = Controller::form(config(), dir.path(), formation).await.expect_err("refused").to_string();
+        assert!(!dir.path().join("controller/member").exists() && !dir.path().join("raft/store").exists());
+        error
+    };
+    assert!(refused(join(&used, &addresses)).await.contains("used before"));
+    let nonsense = Zeroizing::new("sallyport1.AAAA".to_owned());
+    assert!(refused(join(&nonsense, &addresses)).await.contains("no token"));
+
+    let strange = Member::start(Formation::Found).await;
+    let (other, _) = token(&mut strange.operator().await).await;
+    assert!(refused(join(&other, &addresses)).await.contains("another cluster"));
+    assert!(refused(Formation::Existing).await.contains("--bootstrap"));
+    let nobody = vec!["127.0.0.1:1".to_owned()];
+    assert!(refused(join(&other, &nobody)).await.contains("127.0.0.1:1"));
+    stop_all(vec![first, second, strange]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_removed_member_stops_and_does_not_come_back() {
+    let (mut members, mut operator) = three().await;
+    let mut removed = members.pop().expect("three");
+    let id = removed.id();
+    operator.remove_member(v1::RemoveMemberRequest { id }).await.expect("removes");
+    settled(&operator, &[1, 2]).await;
+    let ended = tokio::time::timeout(Duration::from_secs(60), removed.running().wait()).await.expect("it notices");
+    assert!(matches!(ended, Error::Removed { id: named, .. } if named == id), "{ended}");
+    removed.stop().await;
+    // On its old data it is told the same.
+    removed.again().await.expect("starts");
+    let ended = tokio::time::timeout(Duration::from_secs(60), removed.running().wait()).await.expect("it is told");
+    assert!(ended.to_string().contains("was removed"), "{ended}");
+    removed.stop().await;
+    settled(&operator, &[1, 2]).await;
+    let again = operator.remove_member(v1::RemoveMemberRequest { id }).await.expect_err("it is gone");
+    assert_eq!(again.code(), Code::NotFound);
+    stop_all(members).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_without_its_store_comes_back_under_a_new_id() {
+    let (mut members, operator) = three().await;
+    let mut wiped = members.pop().expect("three");
+    assert_eq!(wiped.id(), 3);
+    let mut change = operator.clone();
+    add_user(&mut change, "ada", "open sesame").await;
+    wiped.stop().await;
+    remove(&wiped.dir.path().join("raft"));
+    wiped.again().await.expect("comes back");
+    assert_eq!(wiped.id(), 4);
+    settled(&operator, &[1, 2, 4]).await;
+    assert_eq!(users(&wiped.operator().await).await, Some(vec!["ada".into()]));
+    // And as that it starts again.
+    wiped.stop().await;
+    wiped.again().await.expect("starts");
+    assert_eq!(wiped.id(), 4);
+    members.push(wiped);
+    settled(&operator, &[1, 2, 4]).await;
+    stop_all(members).await;
+}
+
+fn remove(dir: &Path) {
+    std::fs::remove_dir_all(dir).expect("there");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_lead_is_handed_over_and_a_learner_votes_when_it_is_promoted() {
+    let (mut members, mut operator) = three().await;
+    let before = cluster(&operator).await.expect("answers").leader_id;
+    let to = if before == 2 { 3 } else { 2 };
+    let now = operator.transfer_leader(v1::TransferLeaderRequest { id: to }).await.expect("hands over").into_inner();
+    assert_eq!(now.leader_id, to);
+    add_user(&mut operator, "ada", "open sesame").await;
+
+    let learner = Member::join(&mut operator, true).await;
+    let id = learner.id();
+    wait_for("a learner", || async {
+        let role = cluster(&operator).await?.members.iter().find(|m| m.id == id)?.role();
+        (role == v1::MemberRole::Learner).then_some(())
+    })
+    .await;
+    let refused = operator.transfer_leader(v1::TransferLeaderRequest { id }).await.expect_err("it does not vote");
+    assert_eq!(refused.code(), Code::FailedPrecondition);
+    operator.promote_member(v1::PromoteMemberRequest { id }).await.expect("promotes");
+    settled(&operator, &[1, 2, 3, id]).await;
+    members.push(learner);
+    stop_all(members).await;
+}

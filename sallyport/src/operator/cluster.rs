@@ -1,0 +1,216 @@
+//! `sallyport cluster`: the controllers themselves.
+
+use std::time::Duration;
+
+use clap::Subcommand;
+use sallyport_proto::v1;
+use serde::Serialize;
+
+use super::{Context, names, refused, unix};
+use crate::cli::Global;
+use crate::clock::unix_now;
+use crate::duration::parse_duration;
+use crate::error::{Error, Result};
+use crate::output::{Column, Record, age, rfc3339};
+
+/// What to do with the controllers.
+#[derive(Debug, Subcommand)]
+#[command(after_help = "\
+Three controllers, each on a machine of its own that the others reach at the address which `controller.advertise` says:
+  sudo sallyport controller --bootstrap                        on the first
+  sallyport cluster token                                      there; prints the line for the others:
+  sudo sallyport controller --join A:7443 --token TOKEN        on the second, and with another token on the third
+  sallyport cluster status                                     on any")]
+pub(crate) enum Command {
+    /// Show the controllers: role, log, lag, disk.
+    #[command(alias = "list", alias = "ls")]
+    Status,
+    /// Make a token with which one controller can join.
+    #[command(after_help = "\
+The token is shown once. It names this cluster by the fingerprint of its root, works for one controller, and ends by itself.
+
+Examples:
+  sallyport cluster token
+  sallyport cluster token --ttl 15m -o json")]
+    Token {
+        /// How long it is good: 90s, 15m, 2h, at most 1d.
+        #[arg(long, default_value = "1h", value_name = "TIME", value_parser = parse_duration)]
+        ttl: Duration,
+    },
+    /// Take a controller out for good. Its certificate is revoked, and its old data are of no use to it.
+    #[command(alias = "rm")]
+    Remove {
+        /// Its id, as `cluster status` shows it.
+        id: u64,
+    },
+    /// Let a controller vote that joined with --learner.
+    Promote {
+        /// Its id, as `cluster status` shows it.
+        id: u64,
+    },
+    /// Hand the lead to another controller, for example before its machine is restarted.
+    TransferLeader {
+        /// Id of the new leader [default: the one whose log reaches furthest].
+        id: Option<u64>,
+    },
+}
+
+#[derive(Serialize)]
+struct Row {
+    id: u64,
+    name: String,
+    address: String,
+    role: &'static str,
+    answers: bool,
+    term: u64,
+    last_log_index: u64,
+    applied_index: u64,
+    snapshot_index: u64,
+    lag: u64,
+    disk_bytes: u64,
+    disk_free_bytes: u64,
+    engine: String,
+    unsealed: bool,
+    version: String,
+    joined: String,
+    started: String,
+    #[serde(skip)]
+    up: String,
+}
+
+impl From<v1::ClusterMember> for Row {
+    fn from(member: v1::ClusterMember) -> Self {
+        let role = names::member_role(member.role());
+        let answers = member.vitals.is_some();
+        let vitals = member.vitals.unwrap_or_default();
+        Self {
+            id: member.id,
+            name: member.name,
+            address: member.address,
+            role,
+            answers,
+            term: vitals.term,
+            last_log_index: vitals.last_log_index,
+            applied_index: vitals.applied_index,
+            snapshot_index: vitals.snapshot_index,
+            lag: member.lag,
+            disk_bytes: vitals.disk_bytes,
+            disk_free_bytes: vitals.disk_free_bytes,
+            engine: vitals.engine,
+            unsealed: vitals.unsealed,
+            version: vitals.version,
+            joined: rfc3339(unix(member.joined_unix_ms)),
+            started: rfc3339(unix(vitals.started_unix_ms)),
+            up: if answers { age(unix(vitals.started_unix_ms), unix_now()) } else { String::new() },
+        }
+    }
+}
+
+impl Record for Row {
+    const COLUMNS: &'static [Column] = &[
+        Column::right("ID"),
+        Column::left("NAME"),
+        Column::left("ADDRESS"),
+        Column::left("ROLE"),
+        Column::left("STATE"),
+        Column::right("TERM"),
+        Column::right("LOG"),
+        Column::right("APPLIED"),
+        Column::right("LAG"),
+        Column::right("DISK"),
+        Column::right("FREE"),
+        Column::left("ENGINE"),
+        Column::right("UP"),
+        Column::left("VERSION"),
+    ];
+
+    fn cells(&self) -> Vec<String> {
+        let state = match (self.answers, self.unsealed) {
+            (false, _) => "no answer",
+            (true, false) => "starting",
+            (true, true) => "unsealed",
+        };
+        let known = |text: String| if self.answers { text } else { String::new() };
+        vec![
+            self.id.to_string(),
+            self.name.clone(),
+            self.address.clone(),
+            self.role.into(),
+            state.into(),
+            known(self.term.to_string()),
+            known(self.last_log_index.to_string()),
+            known(self.applied_index.to_string()),
+            self.lag.to_string(),
+            known(names::bytes(self.disk_bytes)),
+            known(names::bytes(self.disk_free_bytes)),
+            self.engine.clone(),
+            self.up.clone(),
+            self.version.clone(),
+        ]
+    }
+}
+
+#[derive(Serialize)]
+struct Token {
+    token: String,
+    expires: String,
+    addresses: Vec<String>,
+    command: String,
+}
+
+#[derive(Serialize)]
+struct Changed {
+    id: u64,
+}
+
+#[derive(Serialize)]
+struct Lead {
+    leader: u64,
+}
+
+/// Runs the command.
+pub(crate) async fn run(command: Command, global: &Global) -> Result {
+    let mut context = Context::open(global).await?;
+    let client = &mut context.connection.client;
+    match command {
+        Command::Status => {
+            let cluster = client.get_cluster(v1::GetClusterRequest {}).await.map_err(refused)?.into_inner();
+            let rows: Vec<Row> = cluster.members.into_iter().map(Row::from).collect();
+            context.printer.list(&rows, "no controllers")
+        }
+        Command::Token { ttl } => {
+            let ttl_s = u32::try_from(ttl.as_secs()).unwrap_or(u32::MAX);
+            if ttl_s == 0 {
+                return Err(Error::usage("a token that ends at once").remedy("write a time such as 1h"));
+            }
+            let request = v1::CreateClusterTokenRequest { ttl_s };
+            let made = client.create_cluster_token(request).await.map_err(refused)?.into_inner();
+            let secret = made.token.map(v1::Secret::into_inner).unwrap_or_default();
+            let token = String::from_utf8_lossy(&secret).into_owned();
+            let address = made.addresses.first().cloned().unwrap_or_default();
+            let command = format!("sallyport controller --join {address} --token {token}");
+            let expires = rfc3339(unix(made.expires_unix_ms));
+            let loopback = made.addresses.iter().all(|a| a.starts_with("127.") || a.starts_with("localhost:"));
+            let hint = if loopback {
+                "\nOnly this machine reaches that address: set controller.listen and controller.advertise of this controller first."
+            } else {
+                ""
+            };
+            let text = format!("{command}\n\nGood for one controller until {expires}.{hint}");
+            context.printer.one(&Token { token, expires, addresses: made.addresses, command }, &text)
+        }
+        Command::Remove { id } => {
+            client.remove_member(v1::RemoveMemberRequest { id }).await.map_err(refused)?;
+            context.printer.one(&Changed { id }, &format!("removed controller {id}"))
+        }
+        Command::Promote { id } => {
+            client.promote_member(v1::PromoteMemberRequest { id }).await.map_err(refused)?;
+            context.printer.one(&Changed { id }, &format!("controller {id} votes as soon as it has caught up"))
+        }
+        Command::TransferLeader { id } => {
+            let request = v1::TransferLeaderRequest { id: id.unwrap_or(0) };
+            let leader = client.transfer_leader(request).await.map_err(refused)?.into_inner().leader_id;
+            context.printer.one(&Lead { leader }, &format!("controller {leader} leads"))
+        }
+    }
+}
