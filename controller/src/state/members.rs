@@ -27,6 +27,11 @@ impl State {
         self.members.get(&id).filter(|m| m.removed_ms == 0)
     }
 
+    /// Id of the controller that joined last.
+    pub fn last_member(&self) -> u64 {
+        self.core_row().map_or(0, |core| core.last_member)
+    }
+
     /// Members in force.
     pub fn live_members(&self) -> impl Iterator<Item = (u64, &MemberRow)> {
         self.members.iter().filter(|(_, m)| m.removed_ms == 0).map(|(id, m)| (*id, m))
@@ -69,7 +74,7 @@ impl State {
         if let Some(reply) = self.refuse_member(member) {
             return reply;
         }
-        let id = self.core_row().map_or(0, |core| core.last_member) + 1;
+        let id = self.last_member() + 1;
         let recorded = self.record_certificate(Some(&CertificateRow { member: id, ..record.clone() }));
         if matches!(recorded.outcome, Some(Outcome::Conflict(_))) {
             return recorded;
@@ -122,7 +127,7 @@ impl State {
         if let Some(reply) = self.refuse_member(&DescribeMember { id: command.old_id, ..member.clone() }) {
             return reply;
         }
-        let id = self.core_row().map_or(0, |core| core.last_member) + 1;
+        let id = self.last_member() + 1;
         let now_ms = self.now_ms();
         if let Some(row) = self.members.change(&command.old_id) {
             (row.removed_ms, row.successor) = (now_ms.max(1), id);

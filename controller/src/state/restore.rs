@@ -28,6 +28,15 @@ impl State {
                 gateway.lost = true;
             }
         }
+        // The new cluster is one node, which describes itself; the ids of the others are not used again.
+        let members: Vec<u64> = self.members.iter().map(|(id, _)| *id).collect();
+        for id in members {
+            self.members.remove(&id);
+        }
+        let tokens: Vec<Vec<u8>> = self.tokens.iter().map(|(id, _)| id.clone()).collect();
+        for id in tokens {
+            self.tokens.remove(&id);
+        }
         let controllers: Vec<String> = self
             .certificates
             .iter()

@@ -437,3 +437,37 @@ fn a_state_survives_its_bytes() {
 }
 
 mod properties;
+
+#[test]
+fn a_cluster_that_begins_anew_knows_none_of_the_old_controllers() {
+    let mut b = Bench::new();
+    let describe = |id, address: &str| DescribeMember { id, address: address.into(), ..DescribeMember::default() };
+    b.apply(Action::DescribeMember(describe(1, "a:1")));
+    let hash = vec![7; 32];
+    let token = CreateToken { id: vec![1; 8], hash: hash.clone(), ttl_ms: 1_000, made_by: "x".into() };
+    b.done(Action::CreateToken(token.clone()));
+    let record = CertificateRow {
+        serial: "c2".into(),
+        profile: v1::CertificateProfile::Controller.into(),
+        ..CertificateRow::default()
+    };
+    let admit = AdmitMember {
+        token: token.id.clone(),
+        hash,
+        member: Some(describe(0, "b:1")),
+        learner: false,
+        record: Some(record),
+    };
+    match b.apply(Action::AdmitMember(admit.clone())) {
+        Outcome::Admitted(admitted) => assert_eq!(admitted.member_id, 2),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(b.conflict(Action::AdmitMember(admit)).0, ConflictKind::NotFound, "a token works once");
+    b.done(Action::CreateToken(token));
+    b.state.begin_anew(9_000);
+    assert!(b.state.members.is_empty() && b.state.tokens.is_empty());
+    assert_ne!(b.state.certificates.get(&"c2".to_owned()).map(|c| c.revoked_ms), Some(0));
+    b.apply(Action::DescribeMember(describe(1, "a:1")));
+    assert_eq!(b.state.live_members().map(|(id, _)| id).collect::<Vec<_>>(), [1]);
+    assert_eq!(b.state.last_member(), 2, "ids are not used again");
+}
