@@ -58,7 +58,8 @@ pub enum Error {
     },
     /// The operator: this node was taken out of its cluster.
     #[error(
-        "controller {id} was removed from its cluster, and its data in {state} are of no use any more; to take this machine in again,          remove that folder and join with a new token"
+        "controller {id} was removed from its cluster, and its data in {state} are of no use any more; to take this machine \
+         in again, remove that folder and join with a new token"
     )]
     Removed {
         /// Its id.

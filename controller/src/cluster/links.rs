@@ -1,6 +1,6 @@
 //! Mutual TLS to other members: one connection for Raft, one for calls that may be large.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -45,6 +45,8 @@ pub(crate) struct Links {
     material: Mutex<Material>,
     channels: Mutex<BTreeMap<(Use, String), Channel>>,
     removed: watch::Sender<bool>,
+    /// Members that did not answer when they were last called.
+    away: Mutex<BTreeSet<u64>>,
 }
 
 impl std::fmt::Debug for Links {
@@ -61,6 +63,7 @@ impl Links {
             material: Mutex::new(material),
             channels: Mutex::default(),
             removed: watch::Sender::new(false),
+            away: Mutex::default(),
         })
     }
 
@@ -119,11 +122,27 @@ impl Links {
     }
 
     /// What an answer of another member means for us.
-    fn learn(&self, status: &Status) -> LinkError {
-        self.note_removal(status);
-        match status.code() {
-            Code::Cancelled | Code::DeadlineExceeded => LinkError::Broken(status.message().into()),
-            _ => LinkError::Unreachable(status.message().into()),
+    fn learn<T>(&self, to: &Destination, answer: Result<T, Status>) -> Result<T, LinkError> {
+        let mut away = self.away.lock().unwrap_or_else(PoisonError::into_inner);
+        match answer {
+            Ok(answer) => {
+                if away.remove(&to.target) {
+                    tracing::info!(id = to.target, address = to.address, "the controller answers again");
+                }
+                Ok(answer)
+            }
+            Err(status) => {
+                if away.insert(to.target) {
+                    let (id, address, reason) = (to.target, &to.address, status.message());
+                    tracing::warn!(id, address, reason, "a controller does not answer");
+                }
+                drop(away);
+                self.note_removal(&status);
+                Err(match status.code() {
+                    Code::Cancelled | Code::DeadlineExceeded => LinkError::Broken(status.message().into()),
+                    _ => LinkError::Unreachable(status.message().into()),
+                })
+            }
         }
     }
 
@@ -161,7 +180,7 @@ impl Transport for Links {
         Box::pin(async move {
             let message = v1::RaftMessage { target: to.target, source: to.source, body };
             let answer = self.raft(to)?.append_entries(message).await;
-            Ok(answer.map_err(|status| self.learn(&status))?.into_inner().body)
+            Ok(self.learn(to, answer)?.into_inner().body)
         })
     }
 
@@ -169,7 +188,7 @@ impl Transport for Links {
         Box::pin(async move {
             let message = v1::RaftMessage { target: to.target, source: to.source, body };
             let answer = self.raft(to)?.vote(message).await;
-            Ok(answer.map_err(|status| self.learn(&status))?.into_inner().body)
+            Ok(self.learn(to, answer)?.into_inner().body)
         })
     }
 
@@ -194,7 +213,7 @@ impl Transport for Links {
             });
             let parts = std::iter::once(v1::SnapshotPart { part: Some(Part::Head(head)) }).chain(data);
             let answer = client.install_snapshot(iter(parts)).await;
-            Ok(answer.map_err(|status| self.learn(&status))?.into_inner().body)
+            Ok(self.learn(to, answer)?.into_inner().body)
         })
     }
 }
