@@ -82,7 +82,7 @@ fn seal_key(state: &Path) -> SealKey {
 
 fn config(engine: Engine) -> Config {
     let mut config = common::config();
-    config.storage = StorageConfig { engine, snapshot_every: 100, ..config.storage };
+    config.storage = StorageConfig { engine, snapshot_every: 100 };
     config
 }
 
