@@ -5,14 +5,12 @@ mod common;
 use std::fs;
 use std::path::Path;
 
-use common::{Site, TestGateway, Way, add_pool, add_user, allow_all, issue, site};
-use sallyport_ca::seal::{RecipientKey, SealKey};
+use common::{Site, TestGateway, Way, add_pool, add_user, allow_all, create_backup, issue, site};
 use sallyport_ca::verify::{CertPayload, IkeId, PeerRole, TrustStore, verify_peer};
-use sallyport_ca::{Profile, SystemRandom, UnixTime};
-use sallyport_controller::backup::{self, Info, Lock, Secret, Writer, wrap_context};
+use sallyport_ca::{Profile, UnixTime};
+use sallyport_controller::backup::{self, Lock, Secret};
 use sallyport_controller::{Clock, Config, Controller, Engine, Issued, StorageConfig, UnsealConfig, UnsealMethod};
 use sallyport_proto::v1;
-use sallyport_proto::v1::create_backup_response::Part;
 use sallyport_proto::v1::gateway_client::GatewayClient;
 use sallyport_proto::v1::operator_client::OperatorClient;
 use tonic::Code;
@@ -30,32 +28,6 @@ fn secret() -> Secret {
 
 fn lock() -> Lock {
     Lock::passphrase(Zeroizing::new(PASSPHRASE.to_vec())).expect("long enough")
-}
-
-/// What the operator's tool does.
-async fn create(operator: &mut OperatorClient<Channel>, path: &Path, lock: &Lock) {
-    let rng = SystemRandom::new();
-    let key = RecipientKey::generate(&rng).expect("makes");
-    let request = v1::CreateBackupRequest { public_key: key.public().to_vec() };
-    let mut parts = operator.create_backup(request).await.expect("begins").into_inner();
-    let Some(Part::Head(head)) = parts.message().await.expect("a message").and_then(|m| m.part) else {
-        panic!("no head")
-    };
-    let seal_key = key.unwrap(&head.wrapped_seal_key, &wrap_context(&head.cluster_id)).expect("opens");
-    let info = Info {
-        cluster_id: head.cluster_id,
-        created_unix_ms: head.created_unix_ms,
-        log_time_unix_ms: head.log_time_unix_ms,
-        applied_index: head.applied_index,
-        version: head.version,
-        state_bytes: head.state_bytes,
-    };
-    let mut writer = Writer::create(path, info, lock, &SealKey::from_bytes(&seal_key), &rng).expect("begins");
-    while let Some(message) = parts.message().await.expect("a message") {
-        let Some(Part::State(piece)) = message.part else { panic!("no piece") };
-        writer.write(&piece).expect("writes");
-    }
-    writer.finish().expect("ends");
 }
 
 /// A site with a user, a pool, certificates (one of them revoked), a pre-shared key, and a session that is up.
@@ -109,7 +81,7 @@ async fn a_restored_cluster_goes_on(engine: Engine) {
     let mut operator = site.operator().await;
     let backups = tempfile::tempdir().expect("temporary folder");
     let file = backups.path().join("b");
-    create(&mut operator, &file, &lock()).await;
+    create_backup(&mut operator, &file, &lock()).await;
     let before = certificates(&mut operator).await;
     let root = site.running.root_certificate();
     // What happens now is not in it.
@@ -228,7 +200,7 @@ async fn a_restore_that_cannot_be_leaves_nothing_behind() {
     let mut operator = site.operator().await;
     let dir = tempfile::tempdir().expect("temporary folder");
     let file = dir.path().join("b");
-    create(&mut operator, &file, &lock()).await;
+    create_backup(&mut operator, &file, &lock()).await;
     let good = fs::read(&file).expect("reads");
     let state = dir.path().join("state");
     let clock = Clock::system();

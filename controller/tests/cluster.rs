@@ -5,8 +5,9 @@ mod common;
 use std::path::Path;
 use std::time::Duration;
 
-use common::{add_user, operator};
-use sallyport_controller::{Config, Controller, Error, Formation, Running};
+use common::{add_user, create_backup, operator};
+use sallyport_controller::backup::{self, Lock, Secret};
+use sallyport_controller::{Clock, Config, Controller, Error, Formation, Running};
 use sallyport_proto::v1;
 use sallyport_proto::v1::operator_client::OperatorClient;
 use tonic::Code;
@@ -260,4 +261,43 @@ async fn the_lead_is_handed_over_and_a_learner_votes_when_it_is_promoted() {
     settled(&operator, &[1, 2, 3, id]).await;
     members.push(learner);
     stop_all(members).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restored_controller_takes_new_members_and_hears_no_old_one() {
+    let mut first = Member::start(Formation::Found).await;
+    let mut operator = first.operator().await;
+    let old = Member::join(&mut operator, false).await;
+    settled(&operator, &[1, 2]).await;
+    add_user(&mut operator, "ada", "open sesame").await;
+    // Any controller gives the whole of it.
+    let file = first.dir.path().join("backup");
+    let passphrase = || Zeroizing::new(b"correct horse battery".to_vec());
+    let lock = Lock::passphrase(passphrase()).expect("long enough");
+    create_backup(&mut old.operator().await, &file, &lock).await;
+    first.stop().await;
+
+    // In the place of the one that is lost, while another of the old ones still runs and looks for it there.
+    let restored = tempfile::tempdir().expect("temporary folder");
+    let (config, clock) = (first.config.clone(), Clock::system());
+    let secret = Secret::Passphrase(passphrase());
+    backup::restore(&file, &secret, restored.path(), &config, &clock, &mut |_, _| {}).await.expect("restores");
+    let running = Controller::form(config.clone(), restored.path(), Formation::Existing).await.expect("starts");
+    let mut first = Member { dir: restored, config, running: Some(running) };
+    let mut operator = first.operator().await;
+    assert_eq!(users(&operator).await, Some(vec!["ada".into()]));
+    let joined = Member::join(&mut operator, false).await;
+    assert_eq!((first.id(), joined.id()), (1, 3), "no id is given twice");
+    settled(&operator, &[1, 3]).await;
+    add_user(&mut operator, "bob", "open sesame").await;
+    let both = Some(vec!["ada".to_owned(), "bob".to_owned()]);
+    let at_joined = joined.operator().await;
+    wait_for("the new user at the new controller", || async { (users(&at_joined).await == both).then_some(()) }).await;
+    // The restored one starts again as what it is now.
+    first.stop().await;
+    first.again().await.expect("starts again");
+    let operator = first.operator().await;
+    settled(&operator, &[1, 3]).await;
+    assert_eq!(users(&operator).await, both);
+    stop_all(vec![first, joined, old]).await;
 }

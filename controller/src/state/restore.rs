@@ -10,8 +10,8 @@ const LEAP: u64 = 1 << 32;
 
 impl State {
     /// Begins anew: the log's time is at least `now_ms`, the sessions are over, and every gateway must register again.
-    /// What was issued and revoked stays, and is numbered on. The certificates of the controllers that were are revoked, so
-    /// that none of them is heard that still runs, with what it knows of the lost end of the log.
+    /// What was issued and revoked stays, and is numbered on. The controllers that were are no members any more, and their
+    /// certificates are revoked: none of them is heard that still runs, with what it knows of the lost end of the log.
     pub(crate) fn begin_anew(&mut self, now_ms: u64) {
         self.change_core(|core| {
             core.now_ms = core.now_ms.max(now_ms);

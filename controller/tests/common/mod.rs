@@ -5,9 +5,12 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
-use sallyport_ca::{KeyAlgorithm, Profile, pem};
+use sallyport_ca::seal::{RecipientKey, SealKey};
+use sallyport_ca::{KeyAlgorithm, Profile, SystemRandom, pem};
+use sallyport_controller::backup::{Info, Lock, Writer, wrap_context};
 use sallyport_controller::{Config, Controller, IssueRequest, Issued, PasswordsConfig, Running};
 use sallyport_crypto::mschap;
+use sallyport_proto::v1::create_backup_response::Part;
 use sallyport_proto::v1::gateway_client::GatewayClient;
 use sallyport_proto::v1::operator_client::OperatorClient;
 use sallyport_proto::{CONTROLLER_NAME, v1};
@@ -247,4 +250,30 @@ pub(crate) async fn allow_all(operator: &mut OperatorClient<Channel>) {
 
 pub(crate) async fn attempts(operator: &mut OperatorClient<Channel>) -> Vec<v1::Attempt> {
     operator.list_attempts(v1::ListAttemptsRequest::default()).await.expect("attempts").into_inner().attempts
+}
+
+/// Makes a backup, as the operator's tool does.
+pub(crate) async fn create_backup(operator: &mut OperatorClient<Channel>, path: &Path, lock: &Lock) {
+    let rng = SystemRandom::new();
+    let key = RecipientKey::generate(&rng).expect("makes");
+    let request = v1::CreateBackupRequest { public_key: key.public().to_vec() };
+    let mut parts = operator.create_backup(request).await.expect("begins").into_inner();
+    let Some(Part::Head(head)) = parts.message().await.expect("a message").and_then(|m| m.part) else {
+        panic!("no head")
+    };
+    let seal_key = key.unwrap(&head.wrapped_seal_key, &wrap_context(&head.cluster_id)).expect("opens");
+    let info = Info {
+        cluster_id: head.cluster_id,
+        created_unix_ms: head.created_unix_ms,
+        log_time_unix_ms: head.log_time_unix_ms,
+        applied_index: head.applied_index,
+        version: head.version,
+        state_bytes: head.state_bytes,
+    };
+    let mut writer = Writer::create(path, info, lock, &SealKey::from_bytes(&seal_key), &rng).expect("begins");
+    while let Some(message) = parts.message().await.expect("a message") {
+        let Some(Part::State(piece)) = message.part else { panic!("no piece") };
+        writer.write(&piece).expect("writes");
+    }
+    writer.finish().expect("ends");
 }
