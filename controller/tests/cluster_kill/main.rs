@@ -174,7 +174,7 @@ impl World {
         self.history.note(Event::Opened { request: number, session: accept.session_id.clone(), address });
         self.acknowledged.fetch_add(1, Ordering::Relaxed);
         // The same question again has the same answer.
-        if random(seed) % 8 == 0
+        if random(seed).is_multiple_of(8)
             && let Ok(again) = client.authenticate(request).await
         {
             match again.into_inner().decision {
@@ -183,7 +183,7 @@ impl World {
             }
         }
         // Whichever member is asked, it knows.
-        if random(seed) % 4 == 0 {
+        if random(seed).is_multiple_of(4) {
             let at = usize::try_from(random(seed)).unwrap_or(0) % self.readers.len();
             let request = v1::ListSessionsRequest { page_size: 1_000, ..Default::default() };
             if let Ok(answer) = self.readers[at].clone().list_sessions(request).await {
@@ -194,7 +194,7 @@ impl World {
             }
         }
         // Some stay, to be found at the end.
-        if random(seed) % 16 == 0 {
+        if random(seed).is_multiple_of(16) {
             return;
         }
         self.history.note(Event::Ending { session: accept.session_id.clone() });
