@@ -112,7 +112,8 @@ impl Secrets<'_> {
             return if value.len() > LONGEST { Err(too_long(names)) } else { Ok(value) };
         }
         let failed = |e: io::Error| Error::Config(format!("unseal: cannot read from the terminal: {e}"));
-        match (self.ask)(&capital(names.what)) {
+        let prompt = format!("{}{}", capital(names.what), if twice { " (a new one)" } else { "" });
+        match (self.ask)(&prompt) {
             Some(first) => {
                 let first = first.map_err(failed)?;
                 if twice {
