@@ -5,8 +5,13 @@
 //!    `sync` syncs new ones all the same.
 //! 3. A crash while sled writes its start-up snapshot leaves `snap.*.generating`, at which every later open fails: it is
 //!    deleted before opening. Nothing is lost, the log it was made from is still there.
-//! 4. `conf` is written once and never synced: we do.
-//! 5. A store that fails to open, read or write is not repaired here. The error goes up and the process stops.
+//! 4. `conf` is written once, in two pieces, and never synced; one that is torn is never forgiven. It is made in another
+//!    folder, synced, and renamed into its place before sled opens the database for the first time.
+//! 5. sled takes what it has flushed for durable, writes so into the header of the next segment of its log, and believes that
+//!    header at the next start: a page that the disk had not written by then is skipped, and batches are torn. So sled
+//!    flushes only when we do (no thread of its own), nothing is written between a flush and the barrier behind it, and a
+//!    barrier comes before the log has grown by a segment. What an earlier process wrote is synced before sled looks at it.
+//! 6. A store that fails to open, read or write is not repaired here. The error goes up and the process stops.
 //!
 //! Everything is in one sled tree, the table's number first in the key: a batch over one tree is atomic, and needs no
 //! transaction closures that may run twice.
@@ -21,8 +26,17 @@ use super::kv::{Kv, KvError, Op, Result, Row, Table};
 
 /// Longest value that is stored in one piece. A leaf holds up to 16 values and moves to a file of its own above 128 KiB.
 const INLINE_MAX: usize = 4_000;
+/// Length of a segment of sled's log in a new database, bytes; a power of two. An old one keeps its own.
+const SEGMENT: usize = 2 * 1024 * 1024;
+/// What one change adds to the log beyond its own bytes, on average at most: now and then a leaf is written anew, and one of
+/// another segment with it.
+const CHANGE_BYTES: u64 = 8 * 1024;
 /// Memory for sled's page cache, bytes. The state itself is in memory anyway; the log is read only by lagging peers.
 const CACHE_BYTES: u64 = 64 * 1024 * 1024;
+/// sled's configuration in its folder.
+const CONF: &str = "conf";
+/// A database that is made for the sake of its configuration.
+const MAKING: &str = "making";
 /// First byte of a stored value: the value follows.
 const INLINE: u8 = 0;
 /// First byte of a stored value: the number of chunks follows, 4 bytes big-endian.
@@ -38,6 +52,10 @@ pub struct SledKv {
     db_file: File,
     /// Chunks and their head are read and written together.
     gate: RwLock<()>,
+    /// Bytes that the log may have grown by since the last barrier; held while writing and by the barrier.
+    unsynced: Mutex<u64>,
+    /// A barrier comes before it is more.
+    unsynced_max: u64,
     /// Number above those of all files in `blobs` that are synced.
     synced_blobs: Mutex<u64>,
 }
@@ -47,23 +65,34 @@ impl SledKv {
     pub fn open(path: &Path) -> Result<Self> {
         fs::create_dir_all(path).map_err(io_at(path))?;
         remove_unfinished_snapshots(path)?;
-        let db =
-            sled::Config::new().path(path).cache_capacity(CACHE_BYTES).open().map_err(|e| engine_error(path, e))?;
+        make_conf(path)?;
+        let segment = segment_of(path)?;
+        sync_leftovers(path)?;
+        let config = config().path(path).segment_size(segment).cache_capacity(CACHE_BYTES);
+        let db = config.open().map_err(|e| engine_error(path, e))?;
         let file = path.join("db");
         let db_file = File::open(&file).map_err(io_at(&file))?;
-        let this = Self { path: path.into(), db, db_file, gate: RwLock::new(()), synced_blobs: Mutex::new(0) };
+        let this = Self {
+            path: path.into(),
+            db,
+            db_file,
+            gate: RwLock::new(()),
+            unsynced: Mutex::new(0),
+            unsynced_max: segment as u64 / 2,
+            synced_blobs: Mutex::new(0),
+        };
         this.sync_creation()?;
         Ok(this)
     }
 
     /// Whether a folder holds a database of this engine.
     pub(super) fn is_in(path: &Path) -> bool {
-        path.join("db").exists() || path.join("conf").exists()
+        path.join("db").exists() || path.join(CONF).exists()
     }
 
-    /// Guard 4. Cheap enough to do at each start.
+    /// Names and first contents. Cheap enough to do at each start.
     fn sync_creation(&self) -> Result<()> {
-        let conf = self.path.join("conf");
+        let conf = self.path.join(CONF);
         File::open(&conf).and_then(|f| f.sync_all()).map_err(io_at(&conf))?;
         self.db_file.sync_all().map_err(io_at(&self.path.join("db")))?;
         let blobs = self.blobs();
@@ -107,6 +136,15 @@ impl SledKv {
             File::open(&dir).and_then(|f| f.sync_all()).map_err(io_at(&dir))?;
             *synced = top;
         }
+        Ok(())
+    }
+
+    /// Everything that was written is on stable storage when it returns.
+    fn barrier(&self, unsynced: &mut u64) -> Result<()> {
+        self.db.flush().map_err(|e| self.engine(e))?; // sled's buffers to the page cache
+        self.sync_blobs()?;
+        self.db_file.sync_data().map_err(io_at(&self.path.join("db")))?; // guard 1
+        *unsynced = 0;
         Ok(())
     }
 
@@ -210,9 +248,12 @@ impl Kv for SledKv {
     }
 
     fn write(&self, ops: Vec<Op>) -> Result<()> {
-        let _gate = self.gate.write().unwrap_or_else(PoisonError::into_inner);
+        let mut unsynced = self.unsynced.lock().unwrap_or_else(PoisonError::into_inner);
+        let gate = self.gate.write().unwrap_or_else(PoisonError::into_inner);
         let mut batch = sled::Batch::default();
+        let mut growth = 0;
         for (key, word) in self.resolve(ops)? {
+            growth += CHANGE_BYTES + word.as_ref().map_or(0, |value| (key.len() + value.len()) as u64);
             let old_chunks = self.chunks_of(&key)?;
             let mut new_chunks = 0;
             match word {
@@ -237,14 +278,80 @@ impl Kv for SledKv {
                 batch.remove(chunk_key(&key, index));
             }
         }
-        self.db.apply_batch(batch).map_err(|e| self.engine(e))
+        if *unsynced > 0 && *unsynced + growth > self.unsynced_max {
+            self.barrier(&mut unsynced)?;
+        }
+        self.db.apply_batch(batch).map_err(|e| self.engine(e))?;
+        drop(gate);
+        *unsynced += growth;
+        if *unsynced > self.unsynced_max {
+            self.barrier(&mut unsynced)?;
+        }
+        Ok(())
     }
 
     fn sync(&self) -> Result<()> {
-        self.db.flush().map_err(|e| self.engine(e))?; // sled's buffers to the page cache
-        self.sync_blobs()?;
-        self.db_file.sync_data().map_err(io_at(&self.path.join("db"))) // guard 1: the real barrier
+        self.barrier(&mut self.unsynced.lock().unwrap_or_else(PoisonError::into_inner))
     }
+}
+
+/// Settings that are no part of `conf`.
+fn config() -> sled::Config {
+    sled::Config::new().flush_every_ms(None) // guard 5
+}
+
+/// Length of a segment, from `conf`: text lines, then a checksum.
+fn segment_of(path: &Path) -> Result<usize> {
+    let conf = path.join(CONF);
+    let text = fs::read(&conf).map_err(io_at(&conf))?;
+    let line = text.split(|b| *b == b'\n').find_map(|line| line.strip_prefix(b"segment_size: "));
+    let segment = line.and_then(|n| std::str::from_utf8(n).ok()?.parse().ok());
+    // sled panics on other numbers.
+    segment
+        .filter(|n: &usize| n.is_power_of_two() && (256..=1 << 24).contains(n))
+        .ok_or_else(|| KvError::Corrupt { path: path.into(), what: format!("{CONF} names no length of a segment") })
+}
+
+/// Guard 5: what a process wrote that was killed or never synced.
+fn sync_leftovers(path: &Path) -> Result<()> {
+    let mut files = vec![path.join("db"), path.to_path_buf()];
+    let blobs = path.join("blobs");
+    match fs::read_dir(&blobs) {
+        Ok(entries) => {
+            for entry in entries {
+                files.push(entry.map_err(io_at(&blobs))?.path());
+            }
+            files.push(blobs);
+        }
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        Err(e) => return Err(io_at(&blobs)(e)),
+    }
+    for file in files {
+        match File::open(&file).and_then(|f| f.sync_all()) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(io_at(&file)(e)),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Guard 4: sled's own configuration, whole or not at all.
+fn make_conf(path: &Path) -> Result<()> {
+    let (conf, making) = (path.join(CONF), path.join(MAKING));
+    match fs::remove_dir_all(&making) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(io_at(&making)(e)),
+        _ => {}
+    }
+    if conf.try_exists().map_err(io_at(&conf))? {
+        return Ok(());
+    }
+    let empty = config().path(&making).segment_size(SEGMENT).open().map_err(|e| engine_error(path, e))?;
+    let made = making.join(CONF);
+    File::open(&made).and_then(|f| f.sync_all()).map_err(io_at(&made))?;
+    fs::rename(&made, &conf).map_err(io_at(&conf))?;
+    File::open(path).and_then(|f| f.sync_all()).map_err(io_at(path))?;
+    drop(empty);
+    fs::remove_dir_all(&making).map_err(io_at(&making))
 }
 
 /// Guard 3.

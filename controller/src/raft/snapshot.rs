@@ -52,6 +52,9 @@ impl SnapshotDir {
 
     fn open_with(path: &Path, migrations: &[Migration]) -> io::Result<Self> {
         fs::create_dir_all(path)?;
+        if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
+            File::open(parent)?.sync_all()?; // a snapshot is no safer than the name of its folder
+        }
         for entry in fs::read_dir(path)? {
             let entry = entry?;
             if entry.file_name().to_string_lossy().ends_with(UNFINISHED) {
