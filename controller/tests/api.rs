@@ -4,7 +4,9 @@ mod common;
 
 use std::os::unix::fs::PermissionsExt;
 
+use base64ct::{Base64UrlUnpadded, Encoding};
 use common::{Way, add_pool, add_user, allow_all, attempts, change_settings, issue, settings, site, tls};
+use ring::digest;
 use sallyport_ca::seal::SealKey;
 use sallyport_ca::{Authority, KeyAlgorithm, KeyPair, Profile, RootConfig, Serial, Subject, SystemRandom, UnixTime};
 use sallyport_proto::v1;
@@ -232,6 +234,13 @@ async fn guessing_is_slowed_down_and_a_repeated_question_does_not_count() {
         assert!(reject.cause.contains("wrong password"));
     }
     assert_eq!(attempts(&mut operator).await.len(), 1);
+    // Under the id of a refused question no other password is looked at, not even the right one.
+    let other_proof = |id: &[u8], mut question: v1::AuthenticateRequest| {
+        question.request_id = id.to_vec();
+        question
+    };
+    let right = other_proof(&question.request_id, gateway.question(Way::MsChapV2, "ada", "open sesame"));
+    assert!(gateway.ask(right).await.is_err());
     for _ in 0..2 {
         assert!(gateway.login(Way::MsChapV2, "ada", "wrong").await.is_err());
     }
@@ -240,7 +249,15 @@ async fn guessing_is_slowed_down_and_a_repeated_question_does_not_count() {
     // From elsewhere the user gets in.
     let mut elsewhere = gateway.question(Way::MsChapV2, "ada", "open sesame");
     elsewhere.remote = "203.0.113.1:500".into();
-    assert!(gateway.ask(elsewhere).await.is_ok());
+    let accepted = gateway.ask(elsewhere.clone()).await.expect("accepted");
+    assert_eq!(gateway.ask(elsewhere.clone()).await.expect("again").session_id, accepted.session_id);
+    // Nor is the id of an accepted one good for guessing: at others not at all, at the same user it counts.
+    add_user(&mut operator, "bob", "close sesame").await;
+    let others = other_proof(&elsewhere.request_id, gateway.question(Way::MsChapV2, "bob", "close sesame"));
+    assert_eq!(gateway.client.authenticate(others).await.expect_err("refused").code(), Code::InvalidArgument);
+    let mut wrong = other_proof(&elsewhere.request_id, gateway.question(Way::MsChapV2, "ada", "wrong"));
+    wrong.remote.clone_from(&elsewhere.remote);
+    assert!(gateway.ask(wrong).await.is_err());
     site.running.shutdown().await;
 }
 
@@ -542,5 +559,66 @@ async fn a_gateways_folder_is_made_once_and_kept() {
     assert_ne!(read()[3], first[3], "another public name");
     assert_eq!(read()[1], first[1], "the same gateway");
     assert!(site.running.issue_gateway("gw1", &[], &dir).await.is_err());
+    site.running.shutdown().await;
+}
+
+/// A wish to join, signed as `raft.proto` says.
+fn wish_to_join(token: &[u8], secret: &[u8], key: &KeyPair) -> v1::JoinRequest {
+    let (public, wrap_key, name, address) = (key.public_key().spki_der().to_vec(), [9; 32], "n2", "127.0.0.1:9");
+    let mut context = digest::Context::new(&digest::SHA256);
+    for part in
+        [b"sallyport join".as_slice(), token, &public, &wrap_key, name.as_bytes(), address.as_bytes(), b"n2.example"]
+    {
+        context.update(&(part.len() as u64).to_be_bytes());
+        context.update(part);
+    }
+    v1::JoinRequest {
+        token_id: token.to_vec(),
+        token: Some(v1::Secret::new(secret)),
+        public_key: public,
+        proof: key.sign(context.finish().as_ref(), &SystemRandom::new()).expect("signs"),
+        wrap_key: wrap_key.to_vec(),
+        name: name.into(),
+        address: address.into(),
+        names: vec!["n2.example".into()],
+        ..Default::default()
+    }
+}
+
+#[tokio::test]
+async fn a_token_that_was_used_gives_nothing_to_whoever_lacks_its_secret() {
+    let site = site().await;
+    let mut operator = site.operator().await;
+    // Made twice under one request id, as by a client whose first answer was lost: the second is good.
+    let mut tokens = Vec::new();
+    for _ in 0..2 {
+        let mut request = tonic::Request::new(v1::CreateClusterTokenRequest { ttl_s: 60 });
+        request
+            .metadata_mut()
+            .insert("sallyport-request-id", "0123456789abcdef0123456789abcdef".parse().expect("text"));
+        let made = operator.create_cluster_token(request).await.expect("a token").into_inner();
+        let text = made.token.expect("a token").into_inner();
+        let text = std::str::from_utf8(&text).expect("text").strip_prefix("sallyport1.").expect("a token").to_owned();
+        tokens.push(Base64UrlUnpadded::decode_vec(&text).expect("base64"));
+    }
+    let (id, secret) = (&tokens[1][..8], &tokens[1][8..24]);
+    assert_ne!(id, &tokens[0][..8]);
+
+    let nobody = common::connect(site.running.grpc_address(), tls(&site.running.root_certificate(), None)).await;
+    let mut joining = JoiningClient::new(nobody.expect("TLS"));
+    let key = KeyPair::generate(KeyAlgorithm::EcdsaP256, &SystemRandom::new()).expect("a key");
+    let joined = joining.join(wish_to_join(id, secret, &key)).await.expect("joins").into_inner();
+    assert!(!joined.wrapped_seal_key.is_empty());
+    // The token's id is in the log and the key in the state folder of the new member: a thief of both lacks the secret.
+    for guess in [&b""[..], &[0; 16]] {
+        let refused = joining.join(wish_to_join(id, guess, &key)).await.expect_err("no secret");
+        assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
+    }
+    // The new member itself, whose answer was lost, gets it again; not when it was removed since.
+    let again = joining.join(wish_to_join(id, secret, &key)).await.expect("the same").into_inner();
+    assert_eq!(again.member_id, joined.member_id);
+    operator.remove_member(v1::RemoveMemberRequest { id: joined.member_id }).await.expect("removes");
+    let refused = joining.join(wish_to_join(id, secret, &key)).await.expect_err("removed");
+    assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
     site.running.shutdown().await;
 }

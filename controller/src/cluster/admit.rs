@@ -83,7 +83,7 @@ pub(crate) async fn admit(core: &Arc<Core>, request: v1::JoinRequest) -> Result<
         let state = core.node.shared().read();
         state.tokens.get(&request.token_id).is_some_and(|token| token.hash == hash)
     };
-    let command_id = command_id(&request);
+    let command_id = command_id(&request, &hash);
     if !plausible && core.node.shared().read().answered(&command_id).is_none() {
         let message = "this token is not known, or was used before: make another with sallyport cluster token";
         return Err(Status::permission_denied(message));
@@ -98,6 +98,11 @@ pub(crate) async fn admit(core: &Arc<Core>, request: v1::JoinRequest) -> Result<
         record: Some(record.clone()),
     };
     let member_id = admitted(core.propose_as(command_id, Action::AdmitMember(command)).await?)?;
+    // The answer may be one of a while ago.
+    if core.node.shared().read().member(member_id).is_none() {
+        let message = format!("controller {member_id} was removed from the cluster; join with a new token");
+        return Err(Status::permission_denied(message));
+    }
     // The same question again: its first answer was lost, and with it the certificate.
     if !core.node.shared().read().certificates.contains(&record.serial) {
         let record = crate::state::CertificateRow { member: member_id, ..record };
@@ -120,12 +125,14 @@ pub(crate) fn wrap_context(cluster: &[u8], member: u64) -> Vec<u8> {
     [b"sallyport member".as_slice(), cluster, &member.to_be_bytes()].concat()
 }
 
-/// The same candidate with the same token is the same question.
-fn command_id(request: &v1::JoinRequest) -> [u8; 16] {
+/// The same candidate with the same token is the same question. Whoever lacks the token's secret asks another one, even if
+/// he knows the rest: the token's id stands in the log, the key in the certificate.
+fn command_id(request: &v1::JoinRequest, token_hash: &[u8]) -> [u8; 16] {
     let mut context = digest::Context::new(&digest::SHA256);
-    context.update(b"sallyport join");
-    context.update(&request.token_id);
-    context.update(&request.public_key);
+    for part in [b"sallyport join".as_slice(), &request.token_id, token_hash, &request.public_key] {
+        context.update(&(part.len() as u64).to_be_bytes());
+        context.update(part);
+    }
     let mut id = [0; 16];
     for (to, from) in id.iter_mut().zip(context.finish().as_ref()) {
         *to = *from;
@@ -153,4 +160,18 @@ pub(crate) async fn readmit(core: &Core, caller: u64, request: v1::RejoinRequest
         wrapped_seal_key: Vec::new(),
         members: addresses(core),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_the_secret_of_a_used_token_nobody_gets_the_answer_that_it_gave() {
+        let request = v1::JoinRequest { token_id: vec![1; 8], public_key: vec![2; 91], ..Default::default() };
+        let id = |secret: &[u8]| command_id(&request, &Token::hash(secret));
+        assert_eq!(id(&[3; 16]), id(&[3; 16]), "asked again");
+        assert_ne!(id(&[3; 16]), id(&[4; 16]));
+        assert_ne!(id(&[3; 16]), id(&[]));
+    }
 }

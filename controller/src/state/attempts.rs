@@ -8,7 +8,8 @@ use super::State;
 impl State {
     /// Stores a record, unless one of the same gateway and id is there.
     pub(super) fn record_attempt(&mut self, attempt: v1::Attempt) {
-        if !self.index.attempt_ids.insert((attempt.gateway.clone(), attempt.id.clone())) {
+        let name = (attempt.gateway.clone(), attempt.id.clone());
+        if self.index.attempt_ids.contains_key(&name) {
             return;
         }
         let mut number = 0;
@@ -16,11 +17,17 @@ impl State {
             number = core.next_attempt;
             core.next_attempt += 1;
         });
+        self.index.attempt_ids.insert(name, number);
         if is_quiet(&attempt) {
             self.index.quiet_attempts.insert(number);
         }
         self.attempts.insert(number, attempt);
         self.trim_attempts();
+    }
+
+    /// What a gateway's attempt with this id came to, while the audit still has it.
+    pub fn attempt(&self, gateway: &str, id: &[u8]) -> Option<&v1::Attempt> {
+        self.attempts.get(self.index.attempt_ids.get(&(gateway.to_owned(), id.to_vec()))?)
     }
 
     pub(super) fn trim_attempts(&mut self) {

@@ -112,8 +112,8 @@ struct Index {
     slot_of_gateway: BTreeMap<String, u32>,
     /// Serial numbers of the controllers' certificates, by member.
     certificates_of_member: BTreeMap<u64, BTreeSet<String>>,
-    /// Attempts by gateway and id, to know a repeated report.
-    attempt_ids: BTreeSet<(String, Vec<u8>)>,
+    /// Numbers of attempts by gateway and id, to know a repeated report.
+    attempt_ids: BTreeMap<(String, Vec<u8>), u64>,
     /// Those of them that say that all went well.
     quiet_attempts: BTreeSet<u64>,
     /// Answers by request id.
@@ -193,7 +193,7 @@ impl State {
             if attempts::is_quiet(attempt) {
                 index.quiet_attempts.insert(*number);
             }
-            index.attempt_ids.insert((attempt.gateway.clone(), attempt.id.clone()));
+            index.attempt_ids.insert((attempt.gateway.clone(), attempt.id.clone()), *number);
         }
         for (number, answer) in self.answers.iter() {
             index.answer_of.insert(answer.request_id.clone(), *number);

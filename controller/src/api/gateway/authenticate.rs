@@ -15,7 +15,7 @@ use crate::auth::lockout::{Rule, Wait};
 use crate::auth::{Proof, Verdict, method_name, user_key};
 use crate::metrics::AuthOutcome;
 use crate::state::{
-    Action, ConflictKind, DenialKind, Denied, OpenSession, Opened, Outcome, RecordAttempts, SettingsRow, UserRow,
+    Action, ConflictKind, DenialKind, Denied, OpenSession, Opened, Outcome, RecordAttempts, SettingsRow, State, UserRow,
 };
 
 /// Longest user name, bytes.
@@ -50,6 +50,53 @@ struct Question<'a> {
     session_key: u64,
     machine: Option<v1::MachineIdentity>,
     tunnel: Option<v1::TunnelInfo>,
+}
+
+/// What a question with the same id came to before.
+enum Before {
+    /// There was none, or its answer is forgotten.
+    Nothing,
+    /// The same user was let in.
+    Opened,
+    /// It was refused, for good: whatever proof comes with it now is not looked at. Otherwise a gateway could try password
+    /// after password under one id, and none would count.
+    Refused(v1::Reject),
+}
+
+impl Question<'_> {
+    fn reject_id(&self) -> [u8; 16] {
+        dedup_id(&self.caller.name, "reject", &self.id)
+    }
+
+    fn answered_before(&self, state: &State, open_id: &[u8; 16]) -> Result<Before, Status> {
+        if state.answered(&self.reject_id()).is_some() {
+            let record = state.attempt(&self.caller.name, &self.id);
+            let (cause, remedy) = record.map_or_else(
+                || ("refused before, when it was asked under the same id".into(), "see the audit of then".into()),
+                |record| (record.cause.clone(), record.remedy.clone()),
+            );
+            return Ok(Before::Refused(rejection(false, cause, remedy)));
+        }
+        match state.answered(open_id).and_then(|reply| reply.outcome.as_ref()) {
+            Some(Outcome::Opened(opened)) if user_key(&opened.user).1 == self.key => Ok(Before::Opened),
+            Some(Outcome::Opened(_)) => Err(Status::invalid_argument(
+                "request_id: it was used for another user before; each question has its own",
+            )),
+            _ => Ok(Before::Nothing),
+        }
+    }
+}
+
+/// A refusal of the authentication step.
+fn rejection(retry: bool, cause: String, remedy: String) -> v1::Reject {
+    v1::Reject {
+        error_code: WRONG,
+        retry,
+        message: client_message(WRONG).to_owned(),
+        cause,
+        remedy,
+        phase: v1::Phase::Authentication.into(),
+    }
 }
 
 impl GatewayService {
@@ -101,9 +148,11 @@ impl GatewayService {
         let open_id = dedup_id(&question.caller.name, "open session", &question.id);
         let (settings, user, repeated) = {
             let state = core.node.shared().read();
-            let reject_id = dedup_id(&question.caller.name, "reject", &question.id);
-            let repeated = state.answered(&open_id).is_some() || state.answered(&reject_id).is_some();
-            (state.settings(), state.users.get(&question.key).cloned(), repeated)
+            match question.answered_before(&state, &open_id)? {
+                Before::Refused(reject) => return Ok(Some(Decision::Reject(reject))),
+                Before::Opened => (state.settings(), state.users.get(&question.key).cloned(), true),
+                Before::Nothing => (state.settings(), state.users.get(&question.key).cloned(), false),
+            }
         };
         let verdict = self.authenticate_user(question, proof, &settings, user.as_ref(), repeated).await?;
         let authenticator_response = match verdict {
@@ -155,10 +204,10 @@ impl GatewayService {
         }
         let rule = Rule { failures: settings.lockout_failures, wait_s: settings.lockout_s };
         let now = core.clock.monotonic_ms();
-        // A question that was answered before is answered again, without counting again.
+        // A question that was accepted before is answered again even if the user is locked out by now.
         let guess = match core.lockout.begin(&question.key, question.source, rule, now) {
-            _ if repeated => None,
             Ok(guess) => Some(guess),
+            Err(_) if repeated => None,
             Err(Wait::Busy) => {
                 return Err(Status::aborted("other passwords of this user are being checked; try again"));
             }
@@ -272,18 +321,11 @@ impl GatewayService {
             controller_time: true,
             ..v1::Attempt::default()
         };
-        let id = dedup_id(&question.caller.name, "reject", &question.id);
         let command = Action::RecordAttempts(RecordAttempts { attempts: vec![attempt] });
-        done(self.core.propose_as(id, command).await?)?;
-        Ok(Decision::Reject(v1::Reject {
-            error_code: WRONG,
-            // Only MS-CHAPv2 has a way to ask again (RFC 2759 §6).
-            retry: refusal.retry && question.method == v1::AuthMethod::Mschapv2,
-            message: client_message(WRONG).to_owned(),
-            cause: refusal.cause,
-            remedy: refusal.remedy,
-            phase: v1::Phase::Authentication.into(),
-        }))
+        done(self.core.propose_as(question.reject_id(), command).await?)?;
+        // Only MS-CHAPv2 has a way to ask again (RFC 2759 §6).
+        let retry = refusal.retry && question.method == v1::AuthMethod::Mschapv2;
+        Ok(Decision::Reject(rejection(retry, refusal.cause, refusal.remedy)))
     }
 }
 
