@@ -201,6 +201,12 @@ fn plan(engine: Engine, size: Size, what: What) -> Plan {
 fn sled_keeps_what_it_acknowledged() {
     if strace() {
         run(plan(Engine::Sled, Size::Small, What::Writes));
+    }
+}
+
+#[test]
+fn sled_keeps_large_values_too() {
+    if strace() {
         run(plan(Engine::Sled, Size::Large, What::Writes));
     }
 }
@@ -209,6 +215,12 @@ fn sled_keeps_what_it_acknowledged() {
 fn redb_keeps_what_it_acknowledged() {
     if strace() {
         run(plan(Engine::Redb, Size::Small, What::Writes));
+    }
+}
+
+#[test]
+fn redb_keeps_large_values_too() {
+    if strace() {
         run(plan(Engine::Redb, Size::Large, What::Writes));
     }
 }

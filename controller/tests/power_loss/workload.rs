@@ -84,7 +84,7 @@ impl Plan {
             Size::Small => 40 + (index * 37) % 1_800,
             Size::Large => 19 * 1_024,
         };
-        let mut value = vec![index as u8 ^ 0x5a; length as usize];
+        let mut value = [index as u8 ^ 0x5a].repeat(length as usize); // unlike vec!, fast in a test's build
         value[..8].copy_from_slice(&index.to_be_bytes());
         value
     }
@@ -94,7 +94,7 @@ impl Plan {
         (0..4)
             .map(|row| {
                 let length = if self.size == Size::Large && row == 0 { 19 * 1_024 } else { 200 };
-                let value = [index.to_be_bytes().as_slice(), &vec![row as u8; length]].concat();
+                let value = [index.to_be_bytes().as_slice(), &[row as u8].repeat(length)].concat();
                 (((index * 7 + row) % ROWS).to_be_bytes().to_vec(), value)
             })
             .collect()
@@ -162,7 +162,7 @@ fn snapshot_meta(index: u64) -> openraft::SnapshotMeta<u64, openraft::BasicNode>
 }
 
 fn snapshot_state(index: u64) -> Vec<u8> {
-    vec![index as u8; 30_000 + index as usize]
+    [index as u8].repeat(30_000 + index as usize)
 }
 
 /// One line to the parent in one write.
