@@ -622,3 +622,25 @@ async fn a_token_that_was_used_gives_nothing_to_whoever_lacks_its_secret() {
     assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
     site.running.shutdown().await;
 }
+
+#[tokio::test]
+async fn a_strangers_message_is_not_waited_for() {
+    let site = site().await;
+    let machine = issue(&site.running, Profile::Machine, "laptop.example.com").await;
+    let root = site.running.root_certificate();
+    let nobody = common::connect(site.running.grpc_address(), tls(&root, None)).await.expect("TLS");
+    let laptop = site.channel(&machine).await.expect("TLS");
+    for (channel, expected) in [(nobody, Code::Unauthenticated), (laptop, Code::PermissionDenied)] {
+        for method in ["Operator/AddUser", "Gateway/Authenticate", "Peer/AppendEntries", "Peer/Propose"] {
+            // A message that never comes to its end; its type does not matter.
+            let endless = tonic::Request::new(tokio_stream::pending::<v1::AddUserRequest>());
+            let codec = tonic_prost::ProstCodec::<v1::AddUserRequest, v1::AddUserResponse>::default();
+            let path = format!("/sallyport.v1.{method}").parse().expect("a path");
+            let mut client = tonic::client::Grpc::new(channel.clone());
+            client.ready().await.expect("open");
+            let refused = client.client_streaming(endless, path, codec).await.expect_err("refused");
+            assert_eq!(refused.code(), expected, "{method}: {refused}");
+        }
+    }
+    site.running.shutdown().await;
+}

@@ -127,6 +127,22 @@ pub(super) fn member_of<T>(core: &Core, request: &Request<T>) -> Result<u64, Sta
     Caller::member(&state, core.clock.unix_ms(), serial, fingerprint)
 }
 
+/// Whether the certificate of a connection is good for a call of callers of this kind. Controllers make calls of every kind, in
+/// the name of others.
+pub(super) fn may_call(core: &Core, peer: &Peer, profile: v1::CertificateProfile) -> Result<(), Status> {
+    let (serial, fingerprint) =
+        peer.certificate.as_ref().ok_or_else(|| Status::unauthenticated("no client certificate on this connection"))?;
+    if peer.is_controller {
+        return Ok(());
+    }
+    if profile == v1::CertificateProfile::Controller {
+        return Err(Status::permission_denied("this call is for controllers"));
+    }
+    super::forward::ready(core)?;
+    let state = core.node.shared().read();
+    Caller::check(&state, core.clock.unix_ms(), serial, Some(fingerprint), profile).map(drop)
+}
+
 /// Whether the certificate of a connection is good for any call at all.
 pub(super) fn opens_a_service(core: &Core, peer: &Peer) -> bool {
     let Some((serial, fingerprint)) = &peer.certificate else { return false };

@@ -33,6 +33,7 @@ const MAX_ADDRESSES: usize = 16;
 pub(super) struct GatewayService {
     core: Arc<Core>,
     stopped: watch::Receiver<bool>,
+    streams: policy::Streams,
 }
 
 /// The gateway in this slot and epoch is the caller.
@@ -87,8 +88,8 @@ fn request_id(bytes: &[u8]) -> Result<(), Status> {
 
 impl GatewayService {
     /// The service over `core`.
-    pub(super) const fn new(core: Arc<Core>, stopped: watch::Receiver<bool>) -> Self {
-        Self { core, stopped }
+    pub(super) fn new(core: Arc<Core>, stopped: watch::Receiver<bool>) -> Self {
+        Self { core, stopped, streams: policy::Streams::default() }
     }
 
     fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
@@ -154,7 +155,8 @@ impl GatewayService {
         let caller = self.caller(&request)?;
         let member = self.member(&caller, request.into_inner().member).await?;
         let (tx, rx) = mpsc::channel(policy::QUEUE);
-        tokio::spawn(policy::follow(self.core.clone(), caller, member, tx, self.stopped.clone()));
+        let evicted = self.streams.open(&caller.name);
+        tokio::spawn(policy::follow(self.core.clone(), caller, member, tx, self.stopped.clone(), evicted));
         Ok(ReceiverStream::new(rx))
     }
 

@@ -4,6 +4,7 @@ mod caller;
 mod convert;
 mod error;
 mod forward;
+mod gate;
 mod gateway;
 mod joining;
 mod operator;

@@ -1,12 +1,13 @@
 //! The service for other controllers.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use prost::Message;
 use ring::digest;
 use sallyport_proto::v1;
 use sallyport_proto::v1::peer_server::Peer;
-use tokio_stream::StreamExt;
+use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::caller::member_of;
@@ -17,18 +18,22 @@ use crate::state::Command;
 
 /// Largest state that is received as a snapshot, bytes.
 const MAX_STATE: u64 = 8 * 1024 * 1024 * 1024;
+/// How long the next piece of a snapshot may take.
+const STALL: Duration = Duration::from_secs(30);
 /// Memory that is set aside before any byte has come.
 const RESERVE: usize = 16 * 1024 * 1024;
 
 /// The service.
 pub(super) struct PeerService {
     core: Arc<Core>,
+    /// A place for the one snapshot that is received at a time: each is in memory as a whole.
+    snapshots: Semaphore,
 }
 
 impl PeerService {
     /// The service over `core`.
     pub(super) const fn new(core: Arc<Core>) -> Self {
-        Self { core }
+        Self { core, snapshots: Semaphore::const_new(1) }
     }
 
     /// The caller is a member, and means this node.
@@ -59,6 +64,13 @@ impl PeerService {
     }
 }
 
+/// The next piece of a snapshot.
+async fn next(parts: &mut Streaming<v1::SnapshotPart>) -> Result<Option<v1::SnapshotPart>, Status> {
+    tokio::time::timeout(STALL, parts.message()).await.unwrap_or_else(|_| {
+        Err(Status::unavailable("the next piece of the snapshot did not come in time; send it again"))
+    })
+}
+
 fn answer(body: Vec<u8>) -> Response<v1::RaftMessage> {
     Response::new(v1::RaftMessage { target: 0, source: 0, body })
 }
@@ -81,8 +93,10 @@ impl Peer for PeerService {
     ) -> Result<Response<v1::RaftMessage>, Status> {
         use v1::snapshot_part::Part;
         let member = member_of(&self.core, &request)?;
+        let _turn = (self.snapshots.try_acquire())
+            .map_err(|_| Status::unavailable("another snapshot is being received; try again when it is done"))?;
         let mut parts = request.into_inner();
-        let head = match parts.next().await.transpose()?.and_then(|p| p.part) {
+        let head = match next(&mut parts).await?.and_then(|p| p.part) {
             Some(Part::Head(head)) => head,
             _ => return Err(Status::invalid_argument("a snapshot begins with its head")),
         };
@@ -96,7 +110,7 @@ impl Peer for PeerService {
         }
         let length = usize::try_from(head.length).map_err(|_| Status::invalid_argument("length"))?;
         let mut state = Vec::with_capacity(length.min(RESERVE));
-        while let Some(part) = parts.next().await.transpose()? {
+        while let Some(part) = next(&mut parts).await? {
             let Some(Part::Data(data)) = part.part else {
                 return Err(Status::invalid_argument("a second head"));
             };

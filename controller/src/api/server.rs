@@ -15,13 +15,14 @@ use sallyport_proto::v1::peer_server::PeerServer;
 use sallyport_proto::{CONTROLLER_NAME, MAX_MESSAGE_BYTES};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::Sleep;
 use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
 use tonic::transport::server::Connected;
 
+use super::gate::GateLayer;
 use super::gateway::GatewayService;
 use super::joining::JoiningService;
 use super::operator::OperatorService;
@@ -40,6 +41,8 @@ const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(20), Duration::from
 const VISIT: Duration = Duration::from_secs(60);
 /// Largest message of somebody who wants to join, bytes.
 const MAX_JOIN: usize = 64 * 1024;
+/// Calls at a time of such a one.
+const VISITS: usize = 8;
 /// How long running calls may take once we stop.
 const DRAIN: Duration = Duration::from_secs(5);
 /// Pause after an accept that failed, for example for want of file descriptors.
@@ -54,6 +57,8 @@ pub(crate) struct Peer {
     pub(crate) certificate: Option<(String, [u8; 32])>,
     /// Whether it names a controller: only this authority's certificates for controllers do.
     pub(crate) is_controller: bool,
+    /// Calls that may run at a time, for whoever is only on a visit.
+    pub(crate) visit: Option<Arc<Semaphore>>,
 }
 
 /// A connection with its place among those allowed.
@@ -136,7 +141,7 @@ pub(crate) async fn serve(listener: TcpListener, core: Arc<Core>, tls: Arc<Tls>,
     let joining = JoiningServer::new(JoiningService::new(core.clone())).max_decoding_message_size(MAX_JOIN);
     let mut drained = stopped.clone();
     let served = Server::builder()
-        .timeout(Duration::from_millis(limits.call_ms))
+        .layer(GateLayer::new(core.clone()))
         .concurrency_limit_per_connection(limits.calls_per_connection)
         .max_concurrent_streams(u32::try_from(limits.calls_per_connection).ok())
         .http2_keepalive_interval(Some(KEEPALIVE.0))
@@ -188,7 +193,7 @@ async fn accept(listener: TcpListener, core: Arc<Core>, tls: Arc<Tls>, ready: mp
             };
             match shaken {
                 Ok(Ok(stream)) => {
-                    let peer = peer_of(&stream, remote);
+                    let mut peer = peer_of(&stream, remote);
                     let serial = peer.certificate.as_ref().map_or("", |(serial, _)| serial);
                     let welcome = caller::opens_a_service(&core, &peer);
                     let (place, evicted) = match place.settle(serial, welcome) {
@@ -204,6 +209,10 @@ async fn accept(listener: TcpListener, core: Arc<Core>, tls: Arc<Tls>, ready: mp
                             return;
                         }
                     };
+                    // Another controller whose record is still to come is none.
+                    if !welcome && !peer.is_controller {
+                        peer.visit = Some(Arc::new(Semaphore::new(VISITS)));
+                    }
                     core.metrics.connection(Connection::Accepted);
                     // Nobody is waited for longer than for a handshake before he has said the first word.
                     let until = Box::pin(tokio::time::sleep(if welcome { patience } else { VISIT }));
@@ -228,7 +237,8 @@ fn peer_of(stream: &TlsStream<TcpStream>, remote: SocketAddr) -> Peer {
             remote,
             is_controller: certificate.names_host(CONTROLLER_NAME),
             certificate: Some((certificate.serial.to_string(), certificate.fingerprint.0)),
+            visit: None,
         },
-        None => Peer { remote, certificate: None, is_controller: false },
+        None => Peer { remote, certificate: None, is_controller: false, visit: None },
     }
 }

@@ -1,12 +1,12 @@
 //! The policy stream to one gateway.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use sallyport_proto::v1;
 use sallyport_proto::v1::watch_policy_response::Update;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tonic::Status;
 
 use super::caller::Caller;
@@ -55,6 +55,31 @@ struct Said {
     revocation: u64,
 }
 
+/// Policy streams that one gateway may have. It needs one; others may be left of connections that broke.
+const STREAMS: usize = 4;
+
+/// The policy streams, by name of the gateway: the oldest of one that has too many is told to end.
+#[derive(Debug, Default)]
+pub(super) struct Streams(Mutex<BTreeMap<String, VecDeque<oneshot::Sender<()>>>>);
+
+impl Streams {
+    /// Room for another stream. It shall end when the receiver resolves.
+    pub(super) fn open(&self, gateway: &str) -> oneshot::Receiver<()> {
+        let mut streams = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        streams.retain(|_, of_one| {
+            of_one.retain(|end| !end.is_closed());
+            !of_one.is_empty()
+        });
+        let (end, ended) = oneshot::channel();
+        let of_one = streams.entry(gateway.to_owned()).or_default();
+        of_one.push_back(end);
+        while of_one.len() > STREAMS {
+            drop(of_one.pop_front()); // resolves its receiver
+        }
+        ended
+    }
+}
+
 /// Follows the state until the gateway hangs up, is replaced, or loses its certificate.
 pub(super) async fn follow(
     core: Arc<Core>,
@@ -62,6 +87,7 @@ pub(super) async fn follow(
     member: v1::Member,
     out: Sender,
     mut stopped: watch::Receiver<bool>,
+    mut evicted: oneshot::Receiver<()>,
 ) {
     let mut changes = core.node.shared().changes();
     let mut ticks = tokio::time::interval(Duration::from_millis(u64::from(core.config.gateways.heartbeat_ms)));
@@ -73,6 +99,7 @@ pub(super) async fn follow(
             changed = changes.changed() => { if changed.is_err() { return } false }
             _ = stopped.wait_for(|stop| *stop) => return,
             () = out.closed() => return,
+            _ = &mut evicted => return,
         };
         changes.borrow_and_update();
         if let Err(end) = say(&core, &caller, &member, &mut said, tick, &out).await {
@@ -149,4 +176,23 @@ fn commands(state: &State, slot: u32, said: &mut Said, now: u64) -> Vec<Update> 
         }
     }
     updates
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_streams_of_a_gateway_stay_and_others_are_not_touched() {
+        let streams = Streams::default();
+        let mut other = streams.open("gw2");
+        let mut held: Vec<_> = (0..STREAMS + 3).map(|_| streams.open("gw1")).collect();
+        let open: Vec<bool> =
+            held.iter_mut().map(|s| s.try_recv() == Err(oneshot::error::TryRecvError::Empty)).collect();
+        assert_eq!(open, [[false; 3].as_slice(), &[true; STREAMS]].concat());
+        assert_eq!(other.try_recv(), Err(oneshot::error::TryRecvError::Empty));
+        drop((held, other));
+        let _last = streams.open("gw3");
+        assert_eq!(streams.0.lock().expect("whole").keys().collect::<Vec<_>>(), ["gw3"], "nothing is kept of the rest");
+    }
 }
