@@ -351,7 +351,7 @@ async fn take_place(
     match (stored, member, formation) {
         (true, Some(member), _) => {
             let sealer = Sealer::open(paths.root(), &config.unseal, false)?;
-            bootstrap::show_identity(paths, links)?;
+            bootstrap::show_identity(paths, &sealer, links)?;
             // A group of one need not be reached by others.
             let address = address().or_else(|e| match member.members.as_slice() {
                 [own] => Ok(own.clone()),
@@ -373,12 +373,12 @@ async fn take_place(
         (false, None, Formation::Join { addresses, token, learner }) => {
             let (token, address) = (Token::parse(&token)?, address()?);
             let (member, sealer) = candidate(address.clone(), learner).join(&addresses, &token).await?;
-            bootstrap::show_identity(paths, links)?;
+            bootstrap::show_identity(paths, &sealer, links)?;
             Ok(Place { id: member.id, address, founds: false, sealer })
         }
         (false, Some(member), _) => {
             let sealer = Sealer::open(paths.root(), &config.unseal, false)?;
-            bootstrap::show_identity(paths, links)?;
+            bootstrap::show_identity(paths, &sealer, links)?;
             let address = address()?;
             let member = candidate(address.clone(), false).rejoin(&member, links).await?;
             Ok(Place { id: member.id, address, founds: false, sealer })

@@ -177,6 +177,11 @@ pub(crate) async fn controller_certificate(
 
 /// Makes a key pair and a certificate, and records it. What is returned is in the log.
 pub(crate) async fn issue(core: &Arc<Core>, request: IssueRequest) -> Result<Issued, Error> {
+    issue_to(core, request, 0).await
+}
+
+/// The same for what is kept in the state folder of a controller: it is revoked when that member is removed.
+pub(crate) async fn issue_to(core: &Arc<Core>, request: IssueRequest, member: u64) -> Result<Issued, Error> {
     let subject = subject(&request)?;
     let sans: Vec<String> = subject.alt_names().iter().map(ToString::to_string).collect();
     let validity = match request.days {
@@ -198,10 +203,8 @@ pub(crate) async fn issue(core: &Arc<Core>, request: IssueRequest) -> Result<Iss
     .await
     .map_err(|_| Error::Internal("making a certificate panicked".into()))?;
     let (key, certificate) = made.map_err(|e| Error::Refused(e.to_string()))?;
-    let mut record = record_of(&certificate, profile_to_proto(profile), &request.name, sans, algorithm);
-    if profile == Profile::Controller {
-        record.member = core.node.id(); // controllers make these for themselves only
-    }
+    let record = record_of(&certificate, profile_to_proto(profile), &request.name, sans, algorithm);
+    let record = CertificateRow { member, ..record };
     let reply = core.propose(Action::RecordCertificate(RecordCertificate { record: Some(record.clone()) })).await?;
     match reply.outcome {
         Some(Outcome::Done(_)) => {}

@@ -15,7 +15,9 @@ use crate::authority::{self, IssueRequest};
 use crate::cluster::admit;
 use crate::cluster::links::Links;
 use crate::cluster::member::MemberFile;
+use crate::cluster::pass::Pass;
 use crate::error::Error;
+use crate::seal::Sealer;
 use crate::state::{Action, Bootstrap, DescribeMember, Outcome};
 use crate::{files, identity};
 
@@ -50,7 +52,7 @@ pub(crate) async fn identify(core: &Arc<Core>) -> Result<Tls, Error> {
     {
         write_addresses(core, &file)?;
     }
-    show_identity(&core.paths, &core.links)?;
+    show_identity(&core.paths, &core.sealer, &core.links)?;
     Tls::new(core)
 }
 
@@ -163,11 +165,11 @@ pub(crate) async fn own_certificate(core: &Arc<Core>) -> Result<(), Error> {
         key: KeyAlgorithm::EcdsaP256,
         days: 0,
     };
-    identity::pair(core, request, &dir.join("cert.pem"), &dir.join("key.pem")).await
+    identity::pair(core, request, core.node.id(), &dir.join("cert.pem"), &dir.join("key.pem")).await
 }
 
-/// Shows other members the certificate in the state folder from now on.
-pub(crate) fn show_identity(paths: &Paths, links: &Links) -> Result<(), Error> {
+/// Shows other members the certificate in the state folder from now on, and whose member this node is.
+pub(crate) fn show_identity(paths: &Paths, sealer: &Sealer, links: &Links) -> Result<(), Error> {
     let dir = paths.controller();
     let missing = |path: std::path::PathBuf| Error::File {
         path,
@@ -177,13 +179,21 @@ pub(crate) fn show_identity(paths: &Paths, links: &Links) -> Result<(), Error> {
     let read = |name: &str| files::read_public(&dir.join(name))?.ok_or_else(|| missing(dir.join(name)));
     let key: Zeroizing<Vec<u8>> =
         files::read_private(&dir.join("key.pem"))?.ok_or_else(|| missing(dir.join("key.pem")))?;
+    if let Some(member) = MemberFile::read(&paths.member())? {
+        links.belong(Pass::new(sealer, &member));
+    }
     links.identify(read("ca.pem")?, read("cert.pem")?, key);
     Ok(())
 }
 
 /// Notes who this node is and where the others are, for a start after the loss of the store.
 fn write_member(core: &Core) -> Result<(), Error> {
-    let file = MemberFile { cluster: core.cluster_id(), id: core.node.id(), members: admit::addresses(core) };
+    let file = MemberFile {
+        cluster: core.cluster_id(),
+        begun_ms: core.node.shared().read().begun_ms(),
+        id: core.node.id(),
+        members: admit::addresses(core),
+    };
     file.write(&core.paths.member())?;
     write_addresses(core, &file)
 }
@@ -220,7 +230,7 @@ pub(crate) async fn keep_fresh(core: Arc<Core>, tls: Arc<Tls>) {
             own_certificate(&core).await?;
             identity::operator(&core, &core.paths.operator()).await?;
             write_member(&core)?;
-            show_identity(&core.paths, &core.links)?;
+            show_identity(&core.paths, &core.sealer, &core.links)?;
             tls.reload(&core)?;
             Ok::<_, Error>(true)
         };

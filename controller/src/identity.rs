@@ -10,17 +10,21 @@ use crate::authority::{self, IssueRequest, Issued};
 use crate::error::Error;
 use crate::files;
 
-/// The operator's folder: `cert.pem`, `key.pem`, `ca.pem`.
+/// Name in the certificate of a controller's own operator's folder.
+pub(crate) const OPERATOR: &str = "operator";
+
+/// The operator's folder: `cert.pem`, `key.pem`, `ca.pem`. It is this controller's: whoever takes away the machine has it, too,
+/// and so it loses its use when the member is removed.
 pub(crate) async fn operator(core: &Arc<Core>, dir: &Path) -> Result<(), Error> {
     files::private_dir(dir)?;
     let request = IssueRequest {
         profile: Profile::Operator,
-        name: "operator".into(),
+        name: OPERATOR.into(),
         sans: Vec::new(),
         key: KeyAlgorithm::EcdsaP256,
         days: 0,
     };
-    pair(core, request, &dir.join("cert.pem"), &dir.join("key.pem")).await?;
+    pair(core, request, core.node.id(), &dir.join("cert.pem"), &dir.join("key.pem")).await?;
     write_if_other(&dir.join("ca.pem"), core.authority().certificate().pem().as_bytes())
 }
 
@@ -37,21 +41,28 @@ pub(crate) async fn gateway(core: &Arc<Core>, name: &str, public_names: &[String
         key: KeyAlgorithm::EcdsaP256,
         days: 0,
     };
-    pair(core, link, &dir.join("grpc.pem"), &dir.join("grpc.key")).await?;
+    pair(core, link, 0, &dir.join("grpc.pem"), &dir.join("grpc.key")).await?;
     for (key, file) in [(KeyAlgorithm::Rsa2048, "ike-rsa"), (KeyAlgorithm::EcdsaP256, "ike-ecdsa")] {
         let sans = others.to_vec();
         let request = IssueRequest { profile: Profile::Gateway, name: first.clone(), sans, key, days: 0 };
-        pair(core, request, &dir.join(format!("{file}.pem")), &dir.join(format!("{file}.key"))).await?;
+        pair(core, request, 0, &dir.join(format!("{file}.pem")), &dir.join(format!("{file}.key"))).await?;
     }
     write_if_other(&dir.join("ca.pem"), core.authority().certificate().pem().as_bytes())
 }
 
-/// Sees that two files hold a certificate as asked for and its key; makes both anew where they do not.
-pub(crate) async fn pair(core: &Arc<Core>, request: IssueRequest, cert: &Path, key: &Path) -> Result<(), Error> {
+/// Sees that two files hold a certificate as asked for and its key; makes both anew where they do not. They go with the
+/// controller `member`, or with none if that is 0.
+pub(crate) async fn pair(
+    core: &Arc<Core>,
+    request: IssueRequest,
+    member: u64,
+    cert: &Path,
+    key: &Path,
+) -> Result<(), Error> {
     if is_good(core, &request, cert, key)? {
         return Ok(());
     }
-    let Issued { private_key, certificate, .. } = authority::issue(core, request).await?;
+    let Issued { private_key, certificate, .. } = authority::issue_to(core, request, member).await?;
     // The key first: a crash between leaves a certificate of another key, which the next start notices.
     files::write_private(key, pem::encode("PRIVATE KEY", &private_key).as_bytes())?;
     files::write_private(cert, pem::encode("CERTIFICATE", &certificate).as_bytes())

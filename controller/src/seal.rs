@@ -32,6 +32,9 @@ use crate::files;
 /// Argon2id verifiers are no passwords, but let their owner guess offline.
 const VERIFIER: Purpose = Purpose::new("password verifier");
 
+/// Controllers prove to each other that they are of one cluster.
+const AMONG_MEMBERS: Purpose = Purpose::new("proof among controllers");
+
 /// A secret of a user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum UserSecret {
@@ -173,6 +176,11 @@ impl Sealer {
     /// The file with this node's copy, which errors name.
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// A key that all members have, to know each other by.
+    pub(crate) fn key_among_members(&self) -> Zeroizing<[u8; 32]> {
+        self.key.derive_key(AMONG_MEMBERS)
     }
 
     /// The key itself, for the authority.

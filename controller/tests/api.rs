@@ -56,7 +56,7 @@ async fn only_an_operator_may_operate_and_only_a_gateway_may_be_one() {
     let nobody = common::connect(address, tls(&root, None)).await.expect("TLS");
     assert_eq!(status_call(nobody.clone()).await, Code::Unauthenticated);
     assert_eq!(heartbeat_call(nobody.clone()).await, Code::Unauthenticated);
-    let raft = v1::RaftMessage { target: 1, source: 1, body: Vec::new() };
+    let raft = v1::RaftMessage { target: 1, source: 1, ..Default::default() };
     let mut peer = PeerClient::new(nobody.clone());
     assert_eq!(peer.vote(raft.clone()).await.expect_err("no member").code(), Code::Unauthenticated);
     let mut peer = PeerClient::new(site.channel(&operator).await.expect("TLS"));

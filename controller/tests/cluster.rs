@@ -8,10 +8,11 @@ use std::time::Duration;
 use common::{add_user, create_backup, operator};
 use sallyport_controller::backup::{self, Lock, Secret};
 use sallyport_controller::{Clock, Config, Controller, Error, Formation, Running};
-use sallyport_proto::v1;
 use sallyport_proto::v1::operator_client::OperatorClient;
+use sallyport_proto::v1::peer_client::PeerClient;
+use sallyport_proto::{CONTROLLER_NAME, v1};
 use tonic::Code;
-use tonic::transport::Channel;
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Identity};
 use zeroize::Zeroizing;
 
 /// A member, and where it lives.
@@ -50,6 +51,18 @@ impl Member {
 
     fn id(&self) -> u64 {
         self.running().member_id()
+    }
+
+    /// What another node answers to a message of Raft with this one's certificate.
+    async fn speaks_to(&self, other: &Self) -> tonic::Status {
+        let read = |name: &str| std::fs::read(self.dir.path().join("controller").join(name)).expect("its identity");
+        let tls = ClientTlsConfig::new()
+            .ca_certificate(Certificate::from_pem(read("ca.pem")))
+            .identity(Identity::from_pem(read("cert.pem"), read("key.pem")))
+            .domain_name(CONTROLLER_NAME);
+        let channel = common::connect(other.running().grpc_address(), tls).await.expect("connects");
+        let message = v1::RaftMessage { target: other.id(), source: self.id(), ..Default::default() };
+        PeerClient::new(channel).vote(message).await.expect_err("no vote")
     }
 
     async fn stop(&mut self) {
@@ -104,6 +117,12 @@ async fn settled(at: &OperatorClient<Channel>, voters: &[u64]) -> v1::GetCluster
             .then_some(cluster)
     })
     .await
+}
+
+/// Makes a member lead, as often as it takes on a machine that does much else.
+async fn hand_over(at: &OperatorClient<Channel>, to: &Member) {
+    let request = v1::TransferLeaderRequest { id: to.id() };
+    wait_for("another leader", || async { at.clone().transfer_leader(request).await.ok() }).await;
 }
 
 async fn users(at: &OperatorClient<Channel>) -> Option<Vec<String>> {
@@ -210,6 +229,10 @@ async fn a_removed_member_stops_and_does_not_come_back() {
     settled(&operator, &[1, 2]).await;
     let again = operator.remove_member(v1::RemoveMemberRequest { id }).await.expect_err("it is gone");
     assert_eq!(again.code(), Code::NotFound);
+    // Nor does the operator's folder beside its data let anybody in: he could make a token with it, or a backup.
+    let mut thief = common::operator(removed.dir.path(), members[0].running().grpc_address()).await;
+    let refused = thief.create_cluster_token(v1::CreateClusterTokenRequest { ttl_s: 0 }).await.expect_err("revoked");
+    assert_eq!(refused.code(), Code::Unauthenticated, "{refused}");
     stop_all(members).await;
 }
 
@@ -275,6 +298,10 @@ async fn a_restored_controller_takes_new_members_and_hears_no_old_one() {
     let passphrase = || Zeroizing::new(b"correct horse battery".to_vec());
     let lock = Lock::passphrase(passphrase()).expect("long enough");
     create_backup(&mut old.operator().await, &file, &lock).await;
+    // One that the backup knows nothing of, and that leads the rest of the old ones: it gets the id of the next that joins.
+    let late = Member::join(&mut operator, false).await;
+    settled(&operator, &[1, 2, 3]).await;
+    hand_over(&operator, &late).await;
     first.stop().await;
 
     // In the place of the one that is lost, while another of the old ones still runs and looks for it there.
@@ -289,6 +316,12 @@ async fn a_restored_controller_takes_new_members_and_hears_no_old_one() {
     let joined = Member::join(&mut operator, false).await;
     assert_eq!((first.id(), joined.id()), (1, 3), "no id is given twice");
     settled(&operator, &[1, 3]).await;
+    // Where the restored one follows, it would have to believe a certificate that it does not know; but this one's owner cannot
+    // prove that it is of the cluster that began with the restore.
+    hand_over(&operator, &joined).await;
+    let refused = late.speaks_to(&first).await;
+    assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
+    assert!(refused.message().contains("before it was restored"), "{refused}");
     add_user(&mut operator, "bob", "open sesame").await;
     let both = Some(vec!["ada".to_owned(), "bob".to_owned()]);
     let at_joined = joined.operator().await;
@@ -299,5 +332,5 @@ async fn a_restored_controller_takes_new_members_and_hears_no_old_one() {
     let operator = first.operator().await;
     settled(&operator, &[1, 3]).await;
     assert_eq!(users(&operator).await, both);
-    stop_all(vec![first, joined, old]).await;
+    stop_all(vec![first, joined, old, late]).await;
 }

@@ -56,7 +56,19 @@ impl PeerService {
         if member != 0 && member != source {
             return Err(Status::permission_denied(format!("controller {member} speaks as controller {source}")));
         }
+        self.of_this_cluster(source, target, &request.get_ref().proof)?;
         Ok(request.into_inner())
+    }
+
+    /// A certificate that the state does not know may be a new member's, but also that of a controller from before a restore, or
+    /// one that was made with a stolen key of the authority.
+    fn of_this_cluster(&self, source: u64, target: u64, proof: &[u8]) -> Result<(), Status> {
+        if self.core.links.proves(source, target, proof) {
+            return Ok(());
+        }
+        Err(Status::permission_denied(format!(
+            "controller {source} is of another cluster, or of this one before it was restored: it must join with a new token"
+        )))
     }
 
     fn leading(&self) -> Result<(), Status> {
@@ -72,7 +84,7 @@ async fn next(parts: &mut Streaming<v1::SnapshotPart>) -> Result<Option<v1::Snap
 }
 
 fn answer(body: Vec<u8>) -> Response<v1::RaftMessage> {
-    Response::new(v1::RaftMessage { target: 0, source: 0, body })
+    Response::new(v1::RaftMessage { body, ..Default::default() })
 }
 
 #[tonic::async_trait]
@@ -105,6 +117,7 @@ impl Peer for PeerService {
                 "this snapshot is not for this controller, or not from its sender",
             ));
         }
+        self.of_this_cluster(head.source, head.target, &head.proof)?;
         if head.length > MAX_STATE {
             return Err(Status::invalid_argument(format!("a state of {} bytes is too large", head.length)));
         }
@@ -153,6 +166,9 @@ impl Peer for PeerService {
         request: Request<v1::StandForElectionRequest>,
     ) -> Result<Response<v1::StandForElectionResponse>, Status> {
         let member = self.meant(&request, request.get_ref().target)?;
+        if member == 0 {
+            return Err(Status::unavailable("this controller does not know the caller yet; try again"));
+        }
         if self.core.node.leads() {
             return Ok(Response::new(v1::StandForElectionResponse {}));
         }

@@ -117,6 +117,7 @@ pub(crate) async fn admit(core: &Arc<Core>, request: v1::JoinRequest) -> Result<
         root: core.authority().certificate().der().to_vec(),
         wrapped_seal_key: core.sealer.wrap_for(&wrap_key, &context)?,
         members: addresses(core),
+        restored_unix_ms: core.node.shared().read().begun_ms(),
     })
 }
 
@@ -159,6 +160,7 @@ pub(crate) async fn readmit(core: &Core, caller: u64, request: v1::RejoinRequest
         root: core.authority().certificate().der().to_vec(),
         wrapped_seal_key: Vec::new(),
         members: addresses(core),
+        restored_unix_ms: core.node.shared().read().begun_ms(),
     })
 }
 

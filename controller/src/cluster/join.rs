@@ -147,7 +147,7 @@ impl Candidate<'_> {
         let sealer = Sealer::adopt(self.paths.root(), &self.config.unseal, seal_key)?;
         files::write_private(&files.ca, pem::encode("CERTIFICATE", &answer.root).as_bytes())?;
         files::write_private(&files.cert, pem::encode("CERTIFICATE", &answer.certificate).as_bytes())?;
-        let member = MemberFile { cluster: answer.cluster_id, id: answer.member_id, members: answer.members };
+        let member = member_file(answer);
         member.write(&self.paths.member())?;
         tracing::info!(id = member.id, "joined the cluster");
         Ok((member, sealer))
@@ -177,9 +177,7 @@ impl Candidate<'_> {
                 let mut client = links.peer(address)?;
                 match tokio::time::timeout(PATIENCE, client.rejoin(request)).await {
                     Ok(Ok(answer)) => {
-                        let answer = answer.into_inner();
-                        let member =
-                            MemberFile { cluster: answer.cluster_id, id: answer.member_id, members: answer.members };
+                        let member = member_file(answer.into_inner());
                         member.write(&self.paths.member())?;
                         return Ok(member);
                     }
@@ -195,6 +193,15 @@ impl Candidate<'_> {
             }
         }
         Err(Error::Refused(format!("the store is gone, and no controller takes this one back:{said}")))
+    }
+}
+
+fn member_file(answer: v1::JoinResponse) -> MemberFile {
+    MemberFile {
+        cluster: answer.cluster_id,
+        begun_ms: answer.restored_unix_ms,
+        id: answer.member_id,
+        members: answer.members,
     }
 }
 

@@ -12,6 +12,7 @@ use tokio_stream::iter;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Code, Status};
 
+use super::pass::Pass;
 use crate::error::Error;
 use crate::raft::network::{Answer, Destination, Head, LinkError, Transport};
 
@@ -44,6 +45,7 @@ struct Material {
 pub(crate) struct Links {
     material: Mutex<Material>,
     channels: Mutex<BTreeMap<(Use, String), Channel>>,
+    pass: Mutex<Option<Pass>>,
     removed: watch::Sender<bool>,
     /// Members that did not answer when they were last called.
     away: Mutex<BTreeSet<u64>>,
@@ -62,6 +64,7 @@ impl Links {
         Arc::new(Self {
             material: Mutex::new(material),
             channels: Mutex::default(),
+            pass: Mutex::default(),
             removed: watch::Sender::new(false),
             away: Mutex::default(),
         })
@@ -76,6 +79,22 @@ impl Links {
         *material = Material { ca, chain, key };
         drop(material);
         self.channels.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// Proves with this pass from now on that this node is of the cluster, and asks the same of others.
+    pub(crate) fn belong(&self, pass: Pass) {
+        *self.pass.lock().unwrap_or_else(PoisonError::into_inner) = Some(pass);
+    }
+
+    fn proof(&self, to: &Destination) -> Vec<u8> {
+        let pass = self.pass.lock().unwrap_or_else(PoisonError::into_inner);
+        pass.as_ref().map(|pass| pass.proof(to.source, to.target)).unwrap_or_default()
+    }
+
+    /// Whether another member has proven that it is of the cluster.
+    pub(crate) fn proves(&self, source: u64, target: u64, proof: &[u8]) -> bool {
+        let pass = self.pass.lock().unwrap_or_else(PoisonError::into_inner);
+        pass.as_ref().is_some_and(|pass| pass.proves(source, target, proof))
     }
 
     /// Turns true when the others say that this node was removed.
@@ -178,7 +197,7 @@ pub(crate) fn endpoint(address: &str) -> Result<Endpoint, Error> {
 impl Transport for Links {
     fn append_entries<'a>(&'a self, to: &'a Destination, body: Vec<u8>) -> Answer<'a, Vec<u8>> {
         Box::pin(async move {
-            let message = v1::RaftMessage { target: to.target, source: to.source, body };
+            let message = v1::RaftMessage { target: to.target, source: to.source, body, proof: self.proof(to) };
             let answer = self.raft(to)?.append_entries(message).await;
             Ok(self.learn(to, answer)?.into_inner().body)
         })
@@ -186,7 +205,7 @@ impl Transport for Links {
 
     fn vote<'a>(&'a self, to: &'a Destination, body: Vec<u8>) -> Answer<'a, Vec<u8>> {
         Box::pin(async move {
-            let message = v1::RaftMessage { target: to.target, source: to.source, body };
+            let message = v1::RaftMessage { target: to.target, source: to.source, body, proof: self.proof(to) };
             let answer = self.raft(to)?.vote(message).await;
             Ok(self.learn(to, answer)?.into_inner().body)
         })
@@ -202,6 +221,7 @@ impl Transport for Links {
                 meta: head.meta,
                 length: state.len() as u64,
                 sha256: digest::digest(&digest::SHA256, &state).as_ref().to_vec(),
+                proof: self.proof(to),
             };
             let mut client = self.peer(&to.address).map_err(|e| LinkError::Unreachable(e.to_string()))?;
             // Cut as it is sent: the copies in memory are the state and one piece.

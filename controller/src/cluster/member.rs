@@ -11,6 +11,8 @@ use crate::files;
 pub(crate) struct MemberFile {
     /// Names the cluster.
     pub(crate) cluster: Vec<u8>,
+    /// When the cluster was restored from a backup, milliseconds since 1970; 0 if it never was.
+    pub(crate) begun_ms: u64,
     /// Its id.
     pub(crate) id: u64,
     /// HOST:PORT of the members when they were last seen: where to ask after the loss of the store.
@@ -40,11 +42,12 @@ impl MemberFile {
     }
 
     fn parse(text: &str) -> Option<Self> {
-        let mut file = Self { cluster: Vec::new(), id: 0, members: Vec::new() };
+        let mut file = Self { cluster: Vec::new(), begun_ms: 0, id: 0, members: Vec::new() };
         for line in text.lines().filter(|l| !l.trim().is_empty()) {
             let (key, value) = line.split_once('=')?;
             match key.trim() {
                 "cluster" => file.cluster = unhex(value.trim())?,
+                "restored" => file.begun_ms = value.trim().parse().ok()?,
                 "id" => file.id = value.trim().parse().ok()?,
                 "member" => file.members.push(value.trim().to_owned()),
                 _ => return None,
@@ -55,6 +58,9 @@ impl MemberFile {
 
     fn text(&self) -> String {
         let mut text = format!("cluster = {}\nid = {}\n", hex(&self.cluster), self.id);
+        if self.begun_ms != 0 {
+            text.push_str(&format!("restored = {}\n", self.begun_ms));
+        }
         for member in &self.members {
             text.push_str(&format!("member = {member}\n"));
         }
@@ -82,6 +88,7 @@ mod tests {
         assert_eq!(MemberFile::read(&path).expect("reads"), None);
         let file = MemberFile {
             cluster: vec![0xab; 16],
+            begun_ms: 1_800_000_000_000,
             id: 3,
             members: vec!["10.0.0.1:7443".into(), "[2001:db8::1]:7443".into()],
         };

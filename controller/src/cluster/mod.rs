@@ -7,6 +7,7 @@
 //! | `join` | the side of the node that joins, or comes back without its store |
 //! | `admit` | the side of the leader that takes it in |
 //! | `links` | mutual TLS to other members |
+//! | `pass` | how members know each other where a certificate does not tell |
 //! | `keeper` | the leader's duty: Raft's membership follows the rows of the state |
 //! | `status` | what the members say of themselves |
 //! | `lead` | handing the lead over |
@@ -17,6 +18,7 @@ pub(crate) mod keeper;
 pub(crate) mod lead;
 pub(crate) mod links;
 pub(crate) mod member;
+pub(crate) mod pass;
 pub(crate) mod status;
 pub(crate) mod token;
 

@@ -17,6 +17,11 @@ impl Index {
     }
 }
 
+/// Whether a certificate is what the first controller made for the operator's folder beside it.
+fn of_operators_folder(row: &CertificateRow) -> bool {
+    row.profile() == v1::CertificateProfile::Operator && row.name == crate::identity::OPERATOR
+}
+
 fn not_found(id: u64) -> Reply {
     Reply::conflict(ConflictKind::NotFound, format!("there is no controller {id}; see sallyport cluster status"))
 }
@@ -148,7 +153,9 @@ impl State {
             let orphans: Vec<String> = self
                 .certificates
                 .iter()
-                .filter(|(_, c)| c.profile() == v1::CertificateProfile::Controller && c.member == 0)
+                .filter(|(_, c)| {
+                    c.member == 0 && (c.profile() == v1::CertificateProfile::Controller || of_operators_folder(c))
+                })
                 .map(|(serial, _)| serial.clone())
                 .collect();
             for serial in orphans {

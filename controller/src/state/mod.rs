@@ -318,6 +318,11 @@ impl State {
         self.core_row().map_or(&[], |c| &c.cluster_id)
     }
 
+    /// When the cluster was restored from a backup; 0 if it never was.
+    pub fn begun_ms(&self) -> u64 {
+        self.core_row().map_or(0, |c| c.begun_ms)
+    }
+
     /// The log's time, milliseconds since 1970.
     pub fn now_ms(&self) -> u64 {
         self.core_row().map_or(0, |c| c.now_ms)

@@ -15,6 +15,7 @@ impl State {
     pub(crate) fn begin_anew(&mut self, now_ms: u64) {
         self.change_core(|core| {
             core.now_ms = core.now_ms.max(now_ms);
+            core.begun_ms = now_ms.max(core.begun_ms + 1);
             core.last_epoch += LEAP;
             core.policy_version += LEAP;
         });

@@ -45,6 +45,9 @@ pub struct CoreRow {
     /// Id of the controller that joined last: never used again.
     #[prost(uint64, tag = "12")]
     pub last_member: u64,
+    /// When the cluster was restored from a backup, milliseconds since 1970; 0 if it never was. Two restores have two times.
+    #[prost(uint64, tag = "20")]
+    pub begun_ms: u64,
 }
 
 /// Settings of the cluster.
@@ -257,7 +260,7 @@ pub struct CertificateRow {
     /// Place in the order of revocations; 0 for not revoked.
     #[prost(uint64, tag = "13")]
     pub revocation_number: u64,
-    /// Of a controller: the member it belongs to.
+    /// The controller in whose state folder it is, if it is for itself or for the operator's folder there.
     #[prost(uint64, tag = "14")]
     pub member: u64,
 }

@@ -54,7 +54,8 @@ settings, certificates and the CA are as they were when the backup was made. Ses
 by themselves. What was issued after the backup is not on record and is refused.
 
 First end the old controllers and remove their state folders: their certificates are revoked. Then restore, start the \
-controller, and let the others join it anew.
+controller, and let the others join it anew. The certificates of their operator folders are still good: where such a folder \
+may be in other hands, revoke them (`sallyport cert list`, `sallyport cert revoke`).
 
 Examples:
   sudo sallyport backup restore vpn.backup --state /var/lib/sallyport

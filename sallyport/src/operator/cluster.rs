@@ -38,7 +38,12 @@ Examples:
         ttl: Duration,
     },
     /// Take a controller out for good. Its certificate is revoked, and its old data are of no use to it.
-    #[command(alias = "rm")]
+    #[command(
+        alias = "rm",
+        after_help = "\
+The certificate in its operator folder is revoked, too. Where that is the one you use, use another controller's, or one that
+`sallyport cert issue --operator NAME` made."
+    )]
     Remove {
         /// Its id, as `cluster status` shows it.
         id: u64,
