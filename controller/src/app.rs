@@ -25,7 +25,7 @@ use crate::cluster::{self, Formation, keeper};
 use crate::config::Config;
 use crate::error::Error;
 use crate::metrics::Metrics;
-use crate::raft::{Health, Node, NodeOptions, ProposeError};
+use crate::raft::{Health, LogTime, Node, NodeOptions, ProposeError};
 use crate::seal::Sealer;
 use crate::soft::Soft;
 use crate::state::{Action, Command, Reply};
@@ -95,7 +95,8 @@ pub(crate) struct Core {
     pub(crate) authenticator: OnceLock<Authenticator>,
     pub(crate) authority: OnceLock<Authority>,
     pub(crate) metrics: Metrics,
-    pub(crate) started_ms: u64,
+    /// When it started, monotonic milliseconds.
+    started_ms: u64,
 }
 
 impl Core {
@@ -109,6 +110,16 @@ impl Core {
     /// The check of passwords; set like the authority.
     pub(crate) fn authenticator(&self) -> &Authenticator {
         self.authenticator.get().expect("bootstrap makes the authenticator")
+    }
+
+    /// The log's time, milliseconds since 1970: what decides on everything that ends.
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.node.time().now_ms()
+    }
+
+    /// When this process started, in the log's time.
+    pub(crate) fn started_ms(&self) -> u64 {
+        self.now_ms().saturating_sub(self.clock.monotonic_ms().saturating_sub(self.started_ms))
     }
 
     /// Names the cluster.
@@ -135,7 +146,7 @@ impl Core {
     /// Puts a change into the log, through the leader wherever it is; with an id that was applied before, the answer of then.
     /// While the group has no leader, it is tried again: the id makes that harmless.
     pub(crate) async fn propose_as(&self, request_id: [u8; 16], action: Action) -> Result<Reply, ProposeError> {
-        let command = Command { request_id: request_id.to_vec(), at_ms: self.clock.unix_ms(), action: Some(action) };
+        let command = command(request_id, action);
         self.at_leader(|leader| {
             let command = command.clone();
             async move {
@@ -148,9 +159,14 @@ impl Core {
         .await
     }
 
-    /// The same for a command of another member, at the leader only.
-    pub(crate) async fn propose_for_peer(&self, mut command: Command) -> Result<Reply, ProposeError> {
-        command.at_ms = self.clock.unix_ms();
+    /// The same if this node leads, and not at all if another does: for what this node alone has seen.
+    pub(crate) async fn propose_here(&self, action: Action) -> Result<Reply, ProposeError> {
+        let id: [u8; 16] = self.sealer.random().map_err(|e| ProposeError::Stopped(e.to_string()))?;
+        self.node.propose(command(id, action)).await
+    }
+
+    /// The same for a command of another member.
+    pub(crate) async fn propose_for_peer(&self, command: Command) -> Result<Reply, ProposeError> {
         self.node.propose(command).await
     }
 
@@ -164,7 +180,7 @@ impl Core {
     /// The same while this node hears of no leader: others may look for it at an address where it no longer is.
     pub(crate) async fn propose_anywhere(&self, action: Action) -> Result<(), ProposeError> {
         let id: [u8; 16] = self.sealer.random().map_err(|e| ProposeError::Stopped(e.to_string()))?;
-        let command = Command { request_id: id.to_vec(), at_ms: self.clock.unix_ms(), action: Some(action) };
+        let command = command(id, action);
         let others: Vec<(u64, String)> = {
             let state = self.node.shared().read();
             state
@@ -246,6 +262,11 @@ impl Core {
     }
 }
 
+/// A command that has no time yet: whoever proposes it to the group fills that in.
+fn command(request_id: [u8; 16], action: Action) -> Command {
+    Command { request_id: request_id.to_vec(), at_ms: 0, action: Some(action) }
+}
+
 /// Starts controllers.
 #[derive(Debug)]
 pub struct Controller;
@@ -267,6 +288,16 @@ impl Controller {
         Self::start_as(config, state_dir, Formation::Found, clock).await
     }
 
+    /// As [`Controller::form`], with another clock.
+    pub async fn form_with(
+        config: Config,
+        state_dir: &Path,
+        formation: Formation,
+        clock: Clock,
+    ) -> Result<Running, Error> {
+        Self::start_as(config, state_dir, formation, clock).await
+    }
+
     async fn start_as(config: Config, state_dir: &Path, formation: Formation, clock: Clock) -> Result<Running, Error> {
         config.check()?;
         let paths = Paths { root: state_dir.to_path_buf() };
@@ -274,7 +305,8 @@ impl Controller {
         files::private_dir(&paths.raft())?;
         let grpc = listen(config.listen, "gRPC").await?;
         let listening = grpc.local_addr().map_err(|e| Error::Internal(e.to_string()))?;
-        let links = Links::new();
+        let time = LogTime::new(clock.clone());
+        let links = Links::new(time.clone());
         let place = take_place(&config, &paths, listening, formation, &links).await?;
         let metrics_listener = match config.metrics_listen {
             Some(address) => Some(listen(address, "metrics").await?),
@@ -288,11 +320,12 @@ impl Controller {
             heartbeat_ms: config.raft.heartbeat_ms,
             transport: links.clone(),
             found: place.founds.then(|| place.address.clone()),
+            time,
         };
         let node = Node::start(&options).await?;
         let workers = Workers::new(config.passwords);
         let core = Arc::new(Core {
-            started_ms: clock.unix_ms(),
+            started_ms: clock.monotonic_ms(),
             metrics: Metrics::new().map_err(|e| Error::Internal(e.to_string()))?,
             config,
             clock,

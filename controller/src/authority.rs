@@ -158,7 +158,7 @@ pub(crate) async fn controller_certificate(
     };
     let subject = subject(&request)?;
     let sans: Vec<String> = subject.alt_names().iter().map(ToString::to_string).collect();
-    let now = UnixTime(i64::try_from(core.clock.unix_ms() / 1_000).unwrap_or(i64::MAX));
+    let now = UnixTime(i64::try_from(core.now_ms() / 1_000).unwrap_or(i64::MAX));
     let (worker, public) = (core.clone(), public.clone());
     let made = tokio::task::spawn_blocking(move || -> Result<Certificate, sallyport_ca::Error> {
         let (rng, profile) = (worker.sealer.rng(), Profile::Controller);
@@ -188,7 +188,7 @@ pub(crate) async fn issue_to(core: &Arc<Core>, request: IssueRequest, member: u6
         0 => request.profile.default_validity(),
         days => Duration::from_secs(u64::from(days) * 86_400),
     };
-    let now = UnixTime(i64::try_from(core.clock.unix_ms() / 1_000).unwrap_or(i64::MAX));
+    let now = UnixTime(i64::try_from(core.now_ms() / 1_000).unwrap_or(i64::MAX));
     let (profile, algorithm) = (request.profile, request.key);
     let worker = core.clone();
     // Making an RSA key takes a tenth of a second and more.

@@ -99,7 +99,7 @@ async fn make_cluster(core: &Arc<Core>) -> Result<(), Error> {
         key: config.key,
         validity: core.config.root_validity(),
     };
-    let now = UnixTime(i64::try_from(core.clock.unix_ms() / 1_000).unwrap_or(i64::MAX));
+    let now = UnixTime(i64::try_from(core.now_ms() / 1_000).unwrap_or(i64::MAX));
     let worker = core.clone();
     let made = tokio::task::spawn_blocking(move || {
         let rng = worker.sealer.rng();

@@ -76,7 +76,7 @@ fn is_good(core: &Core, request: &IssueRequest, cert: &Path, key: &Path) -> Resu
     if certificate.spki_der() != key.public_key().spki_der() {
         return Ok(false);
     }
-    let now_ms = core.clock.unix_ms();
+    let now_ms = core.now_ms();
     let state = core.node.shared().read();
     let Some(record) = state.certificates.get(&certificate.serial.to_string()) else { return Ok(false) };
     let life = record.not_after_ms.saturating_sub(record.not_before_ms);

@@ -16,18 +16,42 @@ use crate::state::{Action, EndSessions, EndedSession, LoseGateway};
 const INTERVAL: Duration = Duration::from_secs(1);
 /// Sessions are looked after at every so many looks.
 const SESSIONS_EVERY: u32 = 10;
+/// Between two looks further apart, this process was stopped: it heard nobody, and so nobody was silent.
+const STOPPED_MS: u64 = 5_000;
 /// Sessions ended by one command.
 const BATCH: usize = 500;
+
+/// Since when this process hears everybody: silence before that is not theirs.
+struct Listening {
+    /// The term it leads in, if any.
+    led: Option<u64>,
+    looked_ms: u64,
+}
+
+impl Listening {
+    /// Another look, at this monotonic time. Returns whether it has not listened all the time since the last one.
+    fn begins_anew(&mut self, leads: Option<u64>, now_ms: u64) -> bool {
+        let pause_ms = now_ms.saturating_sub(std::mem::replace(&mut self.looked_ms, now_ms));
+        std::mem::replace(&mut self.led, leads) != leads || pause_ms > STOPPED_MS
+    }
+}
 
 /// Looks after everything until the process ends.
 pub(crate) async fn run(core: Arc<Core>) {
     let mut ticks = tokio::time::interval(INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut count = 0_u32;
+    let mut listening = Listening { led: None, looked_ms: core.clock.monotonic_ms() };
     loop {
         ticks.tick().await;
-        if !core.node.leads() {
+        let now_ms = core.clock.monotonic_ms();
+        let leads = core.node.leads().then(|| core.node.figures().term);
+        let anew = listening.begins_anew(leads, now_ms);
+        if leads.is_none() {
             continue;
+        }
+        if anew {
+            core.soft.give_all_the_full_time(now_ms);
         }
         let swept = async {
             sweep_gateways(&core).await?;
@@ -68,7 +92,7 @@ pub(crate) async fn sweep_gateways(core: &Core) -> Result<(), ProposeError> {
     };
     for (slot, epoch, name) in silent {
         tracing::warn!(gateway = %name, "gave up a gateway that has been silent too long, and its sessions with it");
-        core.propose_plain(Action::LoseGateway(LoseGateway { slot, epoch })).await?;
+        core.propose_here(Action::LoseGateway(LoseGateway { slot, epoch })).await?;
     }
     Ok(())
 }
@@ -101,8 +125,25 @@ pub(crate) async fn sweep_sessions(core: &Core) -> Result<(), ProposeError> {
         for batch in sessions.chunks(BATCH) {
             tracing::info!(slot, count = batch.len(), "ending sessions that are no more");
             let sessions = batch.to_vec();
-            core.propose_plain(Action::EndSessions(EndSessions { slot, epoch, sessions })).await?;
+            core.propose_here(Action::EndSessions(EndSessions { slot, epoch, sessions })).await?;
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_did_not_listen_blames_nobody_for_silence() {
+        let mut listening = Listening { led: None, looked_ms: 0 };
+        assert!(!listening.begins_anew(None, 1_000));
+        assert!(listening.begins_anew(Some(3), 2_000), "it leads");
+        assert!(!listening.begins_anew(Some(3), 3_000));
+        assert!(!listening.begins_anew(Some(3), 3_000 + STOPPED_MS), "a busy machine");
+        assert!(listening.begins_anew(Some(3), 4_000 + 2 * STOPPED_MS), "it was stopped");
+        assert!(listening.begins_anew(Some(5), 15_000), "another led between two looks");
+        assert!(!listening.begins_anew(Some(5), 16_000));
+    }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use prometheus::{
-    Encoder, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    Encoder, Gauge, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 use sallyport_proto::v1;
 
@@ -175,6 +175,7 @@ pub(crate) struct Metrics {
     pools: IntGaugeVec,
     raft: IntGaugeVec,
     healthy: IntGauge,
+    clock_offset: Gauge,
 }
 
 const PREFIX: &str = "sallyport_controller";
@@ -199,6 +200,9 @@ impl Metrics {
         registry.register(Box::new(rpc_seconds.clone()))?;
         let healthy = IntGauge::new("healthy", "1 while storage works and a leader is known")?;
         registry.register(Box::new(healthy.clone()))?;
+        let ahead = "By how much this machine's clock is ahead of the cluster's time; 0 while that is not known";
+        let clock_offset = Gauge::new("clock_offset_seconds", ahead)?;
+        registry.register(Box::new(clock_offset.clone()))?;
         Ok(Self {
             rpcs: counters("rpcs_total", "Calls answered, by gRPC status", &["rpc", "code"])?,
             rpc_seconds,
@@ -209,6 +213,7 @@ impl Metrics {
             pools: gauges("pool_addresses", "Addresses of a pool", &["pool", "kind"])?,
             raft: gauges("raft", "Figures of the Raft group", &["figure"])?,
             healthy,
+            clock_offset,
             registry,
         })
     }
@@ -255,6 +260,7 @@ impl Metrics {
         let figures = core.node.figures();
         let running = *core.node.health().borrow() == Health::Running;
         self.healthy.set(i64::from(running && figures.leader != 0));
+        self.clock_offset.set(core.node.time().offset_ms().unwrap_or(0) as f64 / 1_000.0);
         for (name, value) in [
             ("term", figures.term),
             ("leader_id", figures.leader),

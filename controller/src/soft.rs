@@ -55,6 +55,13 @@ impl Soft {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Everybody counts as heard of now: this node has not listened until now, as another led or the process was stopped.
+    pub(crate) fn give_all_the_full_time(&self, now_ms: u64) {
+        let mut signs = self.lock();
+        signs.gateways.values_mut().for_each(|gateway| gateway.seen_ms = now_ms);
+        signs.sessions.values_mut().for_each(|session| session.seen_ms = now_ms);
+    }
+
     /// A gateway has shown that it lives.
     pub(crate) fn heard(&self, slot: u32, epoch: u64, seen_ms: u64, seen_unix_ms: u64) {
         let mut signs = self.lock();

@@ -1,6 +1,8 @@
 //! Three controllers in one process, over real TLS on loopback: forming, forwarding, losing and taking back members.
 
 mod common;
+#[path = "cluster/time.rs"]
+mod time;
 
 use std::path::Path;
 use std::time::Duration;
@@ -19,6 +21,7 @@ use zeroize::Zeroizing;
 struct Member {
     dir: tempfile::TempDir,
     config: Config,
+    clock: Clock,
     running: Option<Running>,
 }
 
@@ -35,9 +38,10 @@ fn config() -> Config {
 
 impl Member {
     async fn start(formation: Formation) -> Self {
-        let (dir, config) = (tempfile::tempdir().expect("temporary folder"), config());
-        let running = Controller::form(config.clone(), dir.path(), formation).await.expect("starts");
-        Self { dir, config, running: Some(running) }
+        let (dir, config, clock) = (tempfile::tempdir().expect("temporary folder"), config(), Clock::system());
+        let formed = Controller::form_with(config.clone(), dir.path(), formation, clock.clone());
+        let running = Some(formed.await.expect("starts"));
+        Self { dir, config, clock, running }
     }
 
     async fn join(at: &mut OperatorClient<Channel>, learner: bool) -> Self {
@@ -70,7 +74,8 @@ impl Member {
     }
 
     async fn again(&mut self) -> Result<(), Error> {
-        let started = Controller::form(self.config.clone(), self.dir.path(), Formation::Existing).await?;
+        let (config, clock) = (self.config.clone(), self.clock.clone());
+        let started = Controller::form_with(config, self.dir.path(), Formation::Existing, clock).await?;
         self.running = Some(started);
         Ok(())
     }
@@ -310,7 +315,7 @@ async fn a_restored_controller_takes_new_members_and_hears_no_old_one() {
     let secret = Secret::Passphrase(passphrase());
     backup::restore(&file, &secret, restored.path(), &config, &clock, &mut |_, _| {}).await.expect("restores");
     let running = Controller::form(config.clone(), restored.path(), Formation::Existing).await.expect("starts");
-    let mut first = Member { dir: restored, config, running: Some(running) };
+    let mut first = Member { dir: restored, config, clock, running: Some(running) };
     let mut operator = first.operator().await;
     assert_eq!(users(&operator).await, Some(vec!["ada".into()]));
     let joined = Member::join(&mut operator, false).await;

@@ -35,10 +35,10 @@ impl Caller {
         super::forward::ready(core)?;
         let state = core.node.shared().read();
         let caller = match request.metadata().get(ON_BEHALF).map(|v| v.to_str()) {
-            None => Self::check(&state, core.clock.unix_ms(), serial, Some(fingerprint), profile),
-            Some(for_whom) => Self::member(&state, core.clock.unix_ms(), serial, fingerprint).and_then(|_| {
+            None => Self::check(&state, core.now_ms(), serial, Some(fingerprint), profile),
+            Some(for_whom) => Self::member(&state, core.now_ms(), serial, fingerprint).and_then(|_| {
                 let serial = for_whom.map_err(|_| Status::invalid_argument("a serial number that is no text"))?;
-                Self::check(&state, core.clock.unix_ms(), serial, None, profile)
+                Self::check(&state, core.now_ms(), serial, None, profile)
             }),
         };
         if let (Err(status), Some(peer)) = (&caller, peer) {
@@ -124,7 +124,7 @@ pub(super) fn member_of<T>(core: &Core, request: &Request<T>) -> Result<u64, Sta
     if state.certificates.get(serial).is_none() && !core.node.leads() && peer.is_some_and(|p| p.is_controller) {
         return Ok(0);
     }
-    Caller::member(&state, core.clock.unix_ms(), serial, fingerprint)
+    Caller::member(&state, core.now_ms(), serial, fingerprint)
 }
 
 /// Whether the certificate of a connection is good for a call of callers of this kind. Controllers make calls of every kind, in
@@ -140,13 +140,13 @@ pub(super) fn may_call(core: &Core, peer: &Peer, profile: v1::CertificateProfile
     }
     super::forward::ready(core)?;
     let state = core.node.shared().read();
-    Caller::check(&state, core.clock.unix_ms(), serial, Some(fingerprint), profile).map(drop)
+    Caller::check(&state, core.now_ms(), serial, Some(fingerprint), profile).map(drop)
 }
 
 /// Whether the certificate of a connection is good for any call at all.
 pub(super) fn opens_a_service(core: &Core, peer: &Peer) -> bool {
     let Some((serial, fingerprint)) = &peer.certificate else { return false };
-    let (state, now_ms) = (core.node.shared().read(), core.clock.unix_ms());
+    let (state, now_ms) = (core.node.shared().read(), core.now_ms());
     if state.members.is_empty() {
         return peer.is_controller;
     }

@@ -100,7 +100,7 @@ impl GatewayService {
     async fn member(&self, caller: &Caller, member: Option<v1::Member>) -> Result<v1::Member, Status> {
         self.core.linearizable().await?;
         let member = check_member(&self.core.node.shared().read(), caller, member)?;
-        self.core.soft.heard(member.slot, member.epoch, self.core.clock.monotonic_ms(), self.core.clock.unix_ms());
+        self.core.soft.heard(member.slot, member.epoch, self.core.clock.monotonic_ms(), self.core.now_ms());
         Ok(member)
     }
 
@@ -132,8 +132,8 @@ impl GatewayService {
             Some(Outcome::Conflict(c)) => return Err(conflict(c)),
             other => return Err(Status::internal(format!("unexpected answer {other:?}"))),
         };
-        let clock = &self.core.clock;
-        self.core.soft.heard(registered.slot, registered.epoch, clock.monotonic_ms(), clock.unix_ms());
+        let now_unix_ms = self.core.now_ms();
+        self.core.soft.heard(registered.slot, registered.epoch, self.core.clock.monotonic_ms(), now_unix_ms);
         tracing::info!(gateway = %caller.name, slot = registered.slot, epoch = registered.epoch, "a gateway registered");
         let config = self.core.config.gateways;
         Ok(v1::RegisterResponse {
@@ -142,7 +142,7 @@ impl GatewayService {
             gateway_timeout_ms: config.timeout_ms,
             report_interval_ms: config.report_ms,
             policy: Some(policy::policy(&self.core)?),
-            now_unix_ms: clock.unix_ms(),
+            now_unix_ms,
         })
     }
 
@@ -168,7 +168,7 @@ impl GatewayService {
         self.member(&caller, request.member).await?;
         let decision = {
             let state = self.core.node.shared().read();
-            let now_ms = self.core.clock.unix_ms().max(state.now_ms());
+            let now_ms = self.core.now_ms();
             state.machine_certificate(&request.certificate_serial, now_ms).and_then(|record| {
                 if bool::from(record.fingerprint.ct_eq(&request.fingerprint)) {
                     return Ok(record.name.clone());
@@ -188,7 +188,7 @@ impl GatewayService {
             Err((cause, remedy)) => {
                 let attempt = v1::Attempt {
                     id: request.request_id,
-                    time_unix_ms: self.core.clock.unix_ms(),
+                    time_unix_ms: self.core.now_ms(),
                     gateway: caller.name.clone(),
                     remote: cut(request.remote),
                     machine: Some(v1::MachineIdentity {
@@ -212,7 +212,7 @@ impl GatewayService {
     }
 
     async fn record(&self, attempts: Vec<v1::Attempt>) -> Result<(), Status> {
-        done(self.core.propose(Action::RecordAttempts(RecordAttempts { attempts })).await?).map(drop)
+        done(self.core.propose(Action::RecordAttempts(RecordAttempts { attempts, guesser: None })).await?).map(drop)
     }
 
     async fn do_report_sessions(
@@ -229,7 +229,7 @@ impl GatewayService {
         {
             let state = self.core.node.shared().read();
             let mut signs = self.core.soft.lock();
-            let (now, unix) = (self.core.clock.monotonic_ms(), self.core.clock.unix_ms());
+            let (now, unix) = (self.core.clock.monotonic_ms(), self.core.now_ms());
             for report in request.reports {
                 let id = session_id(&report.session_id)
                     .ok_or_else(|| Status::invalid_argument(format!("{:?} is no session id", report.session_id)))?;
@@ -319,7 +319,7 @@ impl GatewayService {
         }
         Ok(v1::HeartbeatResponse {
             policy_version: self.core.node.shared().read().policy_version(),
-            now_unix_ms: self.core.clock.unix_ms(),
+            now_unix_ms: self.core.now_ms(),
         })
     }
 }

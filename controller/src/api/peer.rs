@@ -91,7 +91,12 @@ fn answer(body: Vec<u8>) -> Response<v1::RaftMessage> {
 impl Peer for PeerService {
     async fn append_entries(&self, request: Request<v1::RaftMessage>) -> Result<Response<v1::RaftMessage>, Status> {
         let message = self.raft(request)?;
-        Ok(answer(self.core.node.handle_append(&message.body).await?))
+        let body = self.core.node.handle_append(&message.body).await?;
+        let time = self.core.node.time();
+        if self.core.node.leader().is_some_and(|(leader, _)| leader == message.source) {
+            time.heard_leader(message.log_unix_ms);
+        }
+        Ok(Response::new(v1::RaftMessage { body, wall_unix_ms: time.wall_ms(), ..v1::RaftMessage::default() }))
     }
 
     async fn vote(&self, request: Request<v1::RaftMessage>) -> Result<Response<v1::RaftMessage>, Status> {
@@ -158,7 +163,7 @@ impl Peer for PeerService {
     ) -> Result<Response<v1::ReadIndexResponse>, Status> {
         self.meant(&request, request.get_ref().target)?;
         let index = self.core.node.read_index().await?;
-        Ok(Response::new(v1::ReadIndexResponse { index, now_unix_ms: self.core.clock.unix_ms() }))
+        Ok(Response::new(v1::ReadIndexResponse { index, now_unix_ms: self.core.now_ms() }))
     }
 
     async fn stand_for_election(

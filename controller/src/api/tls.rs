@@ -50,7 +50,7 @@ impl Tls {
             .allow_unauthenticated()
             .build()
             .map_err(|e| internal(&e))?;
-        let mut config = ServerConfig::builder_with_provider(provider.clone())
+        let mut config = ServerConfig::builder_with_details(provider.clone(), core.node.time().clone())
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(|e| internal(&e))?
             .with_client_cert_verifier(verifier)

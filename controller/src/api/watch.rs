@@ -126,7 +126,7 @@ async fn say(
     let now = core.clock.monotonic_ms();
     let (version, updates) = {
         let state = core.node.shared().read();
-        caller.still_good(&state, core.clock.unix_ms(), v1::CertificateProfile::GatewayLink).map_err(Some)?;
+        caller.still_good(&state, core.now_ms(), v1::CertificateProfile::GatewayLink).map_err(Some)?;
         super::gateway::check_member(&state, caller, Some(*member)).map_err(Some)?;
         (state.policy_version(), commands(&state, member.slot, said, now))
     };

@@ -97,7 +97,7 @@ pub struct Info {
     /// Names the cluster.
     #[prost(bytes = "vec", tag = "1")]
     pub cluster_id: Vec<u8>,
-    /// When it was made, by the clock of the controller, milliseconds since 1970.
+    /// When it was made, by the cluster's time, milliseconds since 1970.
     #[prost(uint64, tag = "2")]
     pub created_unix_ms: u64,
     /// The log's time in it, milliseconds since 1970.

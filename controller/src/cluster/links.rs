@@ -5,15 +5,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ring::digest;
+use sallyport_proto::v1;
 use sallyport_proto::v1::peer_client::PeerClient;
-use sallyport_proto::{CONTROLLER_NAME, v1};
 use tokio::sync::watch;
 use tokio_stream::iter;
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
+use super::dial;
 use super::pass::Pass;
 use crate::error::Error;
+use crate::raft::LogTime;
 use crate::raft::network::{Answer, Destination, Head, LinkError, Transport};
 
 /// Largest message between members: an entry of the log with one large command, or many small ones.
@@ -47,6 +49,8 @@ pub(crate) struct Links {
     channels: Mutex<BTreeMap<(Use, String), Channel>>,
     pass: Mutex<Option<Pass>>,
     removed: watch::Sender<bool>,
+    /// Told to the others, and learned from them.
+    time: Arc<LogTime>,
     /// Members that did not answer when they were last called.
     away: Mutex<BTreeSet<u64>>,
 }
@@ -59,13 +63,14 @@ impl std::fmt::Debug for Links {
 
 impl Links {
     /// Links without an identity: they reach nobody until [`Links::identify`].
-    pub(crate) fn new() -> Arc<Self> {
+    pub(crate) fn new(time: Arc<LogTime>) -> Arc<Self> {
         let material = Material { ca: Vec::new(), chain: Vec::new(), key: zeroize::Zeroizing::default() };
         Arc::new(Self {
             material: Mutex::new(material),
             channels: Mutex::default(),
             pass: Mutex::default(),
             removed: watch::Sender::new(false),
+            time,
             away: Mutex::default(),
         })
     }
@@ -84,6 +89,11 @@ impl Links {
     /// Proves with this pass from now on that this node is of the cluster, and asks the same of others.
     pub(crate) fn belong(&self, pass: Pass) {
         *self.pass.lock().unwrap_or_else(PoisonError::into_inner) = Some(pass);
+    }
+
+    fn message(&self, to: &Destination, body: Vec<u8>) -> v1::RaftMessage {
+        let (target, source, proof) = (to.target, to.source, self.proof(to));
+        v1::RaftMessage { target, source, body, proof, ..v1::RaftMessage::default() }
     }
 
     fn proof(&self, to: &Destination) -> Vec<u8> {
@@ -112,15 +122,9 @@ impl Links {
             if m.chain.is_empty() {
                 return Err(Error::Internal("this node has no certificate yet".into()));
             }
-            ClientTlsConfig::new()
-                .ca_certificate(Certificate::from_pem(&m.ca))
-                .identity(Identity::from_pem(&m.chain, m.key.as_slice()))
-                .domain_name(CONTROLLER_NAME)
+            dial::tls(&m.ca, &m.chain, &m.key, self.time.clone())?
         };
-        let channel = endpoint(address)?
-            .tls_config(tls)
-            .map_err(|e| Error::Internal(format!("TLS to {address}: {e}")))?
-            .connect_lazy();
+        let channel = dial::channel(&plain_endpoint(address)?, address, tls);
         channels.insert((purpose, address.to_owned()), channel.clone());
         Ok(channel)
     }
@@ -184,7 +188,16 @@ fn sized(client: PeerClient<Channel>) -> PeerClient<Channel> {
 
 /// An endpoint with the habits of members.
 pub(crate) fn endpoint(address: &str) -> Result<Endpoint, Error> {
-    let endpoint = Endpoint::from_shared(format!("https://{address}"))
+    with_habits("https", address)
+}
+
+/// The same for a connector that speaks TLS by itself.
+fn plain_endpoint(address: &str) -> Result<Endpoint, Error> {
+    with_habits("http", address)
+}
+
+fn with_habits(scheme: &str, address: &str) -> Result<Endpoint, Error> {
+    let endpoint = Endpoint::from_shared(format!("{scheme}://{address}"))
         .map_err(|_| Error::Refused(format!("{address:?} is not HOST:PORT")))?;
     Ok(endpoint
         .connect_timeout(CONNECT)
@@ -197,15 +210,17 @@ pub(crate) fn endpoint(address: &str) -> Result<Endpoint, Error> {
 impl Transport for Links {
     fn append_entries<'a>(&'a self, to: &'a Destination, body: Vec<u8>) -> Answer<'a, Vec<u8>> {
         Box::pin(async move {
-            let message = v1::RaftMessage { target: to.target, source: to.source, body, proof: self.proof(to) };
+            let message = v1::RaftMessage { log_unix_ms: self.time.announced_ms(), ..self.message(to, body) };
             let answer = self.raft(to)?.append_entries(message).await;
-            Ok(self.learn(to, answer)?.into_inner().body)
+            let answer = self.learn(to, answer)?.into_inner();
+            self.time.heard_wall(to.target, answer.wall_unix_ms);
+            Ok(answer.body)
         })
     }
 
     fn vote<'a>(&'a self, to: &'a Destination, body: Vec<u8>) -> Answer<'a, Vec<u8>> {
         Box::pin(async move {
-            let message = v1::RaftMessage { target: to.target, source: to.source, body, proof: self.proof(to) };
+            let message = self.message(to, body);
             let answer = self.raft(to)?.vote(message).await;
             Ok(self.learn(to, answer)?.into_inner().body)
         })

@@ -13,6 +13,7 @@
 //! | `lead` | handing the lead over |
 
 pub(crate) mod admit;
+mod dial;
 pub(crate) mod join;
 pub(crate) mod keeper;
 pub(crate) mod lead;

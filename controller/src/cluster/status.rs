@@ -28,8 +28,9 @@ pub(crate) fn own(core: &Core) -> v1::MemberVitals {
         disk_free_bytes: free_at(&raft),
         engine: core.config.storage.engine.name().into(),
         unsealed: core.is_ready(),
-        started_unix_ms: core.started_ms,
+        started_unix_ms: core.started_ms(),
         wall_unix_ms: core.clock.unix_ms(),
+        clock_offset_ms: core.node.time().offset_ms(),
     }
 }
 

@@ -15,7 +15,7 @@ use super::kv::{CatchPanics, Kv, KvError};
 use super::membership::{self, Change, Membership};
 use super::network::{Head, Network, Transport};
 use super::propose::{self, ProposeError, Waiting};
-use super::{LogStore, Shared, StateMachine, TypeConfig, codec, store};
+use super::{LogStore, LogTime, Shared, StateMachine, TypeConfig, codec, log_time, store};
 use crate::config::Engine;
 use crate::error::Error;
 use crate::state::{Command, Reply};
@@ -46,6 +46,8 @@ pub struct NodeOptions {
     pub transport: Arc<dyn Transport>,
     /// HOST:PORT where others reach this node, if it shall make the group should the store be new.
     pub found: Option<String>,
+    /// The log's time, which this node makes while it leads.
+    pub time: Arc<LogTime>,
 }
 
 /// How the node is.
@@ -88,6 +90,7 @@ pub struct Node {
     id: u64,
     raft: Raft<TypeConfig>,
     shared: Arc<Shared>,
+    time: Arc<LogTime>,
     queue: mpsc::Sender<Waiting>,
     health: watch::Receiver<Health>,
     heard: Heard,
@@ -109,7 +112,8 @@ impl Node {
         let kv: Arc<dyn Kv> = Arc::new(CatchPanics(kv));
         let log = LogStore::new(kv.clone()).map_err(|e| storage(e.to_string()))?;
         let machine = StateMachine::open(kv, &options.dir.join("snapshots")).map_err(|e| storage(e.to_string()))?;
-        let shared = machine.shared();
+        let (shared, time) = (machine.shared(), options.time.clone());
+        shared.keep(time.clone());
         let lease_ms = options.heartbeat_ms.saturating_mul(LEASE_HEARTBEATS);
         let config = openraft::Config {
             cluster_name: "sallyport".into(),
@@ -134,11 +138,12 @@ impl Node {
         let (heard, lease) = (Heard::now(), Duration::from_millis(lease_ms));
         let heartbeat = Duration::from_millis(options.heartbeat_ms);
         let tasks = vec![
-            tokio::spawn(propose::run(raft.clone(), waiting)),
+            tokio::spawn(propose::run(raft.clone(), waiting, time.clone())),
+            tokio::spawn(log_time::run(raft.clone(), time.clone(), shared.clone(), queue.clone())),
             tokio::spawn(failover::run(raft.clone(), heard.clone(), lease, heartbeat)),
             tokio::spawn(watch_health(raft.clone(), store.clone(), health_tx)),
         ];
-        Ok(Self { id: options.id, raft, shared, queue, health, heard, lease, tasks: Mutex::new(tasks) })
+        Ok(Self { id: options.id, raft, shared, time, queue, health, heard, lease, tasks: Mutex::new(tasks) })
     }
 
     /// Its id.
@@ -149,6 +154,11 @@ impl Node {
     /// The state.
     pub fn shared(&self) -> &Arc<Shared> {
         &self.shared
+    }
+
+    /// The log's time.
+    pub fn time(&self) -> &Arc<LogTime> {
+        &self.time
     }
 
     /// How the node is, now and later.

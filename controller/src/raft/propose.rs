@@ -1,11 +1,14 @@
 //! The way of commands into the log: many that wait together become one entry, and so one barrier on each disk.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use openraft::Raft;
 use openraft::error::{ClientWriteError, RaftError};
 use prost::Message;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
-use super::TypeConfig;
+use super::{LogTime, ServerMetrics, TypeConfig};
 use crate::state::{Command, CommandBatch, Reply};
 
 /// Commands in one log entry, by count.
@@ -13,6 +16,8 @@ const BATCH_COMMANDS: usize = 256;
 /// Commands in one log entry, by encoded size, bytes; a single larger command still goes. An entry must reach a follower over a
 /// slow line within a heartbeat.
 const BATCH_BYTES: usize = 64 * 1024;
+/// Pause between two looks whether a leader that has just started knows the time.
+const BLIND_PAUSE: Duration = Duration::from_millis(10);
 
 /// Why a command was not applied, or a read not allowed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -58,8 +63,9 @@ impl ProposeError {
 pub(super) type Waiting = (Command, oneshot::Sender<Result<Reply, ProposeError>>);
 
 /// The only proposer: while one entry is on its way to the disks, the next ones gather in the queue and go as one entry.
-pub(super) async fn run(raft: Raft<TypeConfig>, mut queue: mpsc::Receiver<Waiting>) {
+pub(super) async fn run(raft: Raft<TypeConfig>, mut queue: mpsc::Receiver<Waiting>, time: Arc<LogTime>) {
     let mut received = Vec::with_capacity(BATCH_COMMANDS);
+    let leads = raft.server_metrics();
     while queue.recv_many(&mut received, BATCH_COMMANDS).await > 0 {
         let mut waiting = received.drain(..).peekable();
         while waiting.peek().is_some() {
@@ -69,8 +75,22 @@ pub(super) async fn run(raft: Raft<TypeConfig>, mut queue: mpsc::Receiver<Waitin
                 commands.push(command);
                 answers.push(answer);
             }
+            stamp(&leads, &time, &mut commands).await;
             propose(&raft, commands, answers).await;
         }
+    }
+}
+
+/// Gives the commands the time at which they are proposed, whatever stood there.
+async fn stamp(leads: &watch::Receiver<ServerMetrics>, time: &LogTime, commands: &mut [Command]) {
+    time.follow(&leads.borrow());
+    while time.is_blind() {
+        tokio::time::sleep(BLIND_PAUSE).await;
+        time.follow(&leads.borrow());
+    }
+    let at_ms = time.now_ms();
+    for command in commands {
+        command.at_ms = at_ms;
     }
 }
 

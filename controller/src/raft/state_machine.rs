@@ -3,7 +3,7 @@
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 
 use openraft::storage::{RaftStateMachine, Snapshot};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder, StorageIOError};
@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use super::kv::{KEY_END, Kv, Op, Table};
 use super::snapshot::SnapshotDir;
-use super::{Entry, LogId, SnapshotMeta, StorageError, StoredMembership, TypeConfig, codec};
+use super::{Entry, LogId, LogTime, SnapshotMeta, StorageError, StoredMembership, TypeConfig, codec};
 use crate::state::{ReplyBatch, State};
 
 const APPLIED: &[u8] = b"applied";
@@ -22,6 +22,7 @@ const APPLIED: &[u8] = b"applied";
 pub struct Shared {
     state: RwLock<State>,
     changed: watch::Sender<u64>,
+    time: OnceLock<Arc<LogTime>>,
 }
 
 impl Shared {
@@ -29,6 +30,18 @@ impl Shared {
     pub fn read(&self) -> RwLockReadGuard<'_, State> {
         // A panic while writing would have stopped the Raft core, and with it every answer.
         self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on `time` is at least the time of the state.
+    pub(super) fn keep(&self, time: Arc<LogTime>) {
+        time.applied(self.read().now_ms());
+        let _ = self.time.set(time); // a state has one time
+    }
+
+    fn tell_time(&self, now_ms: u64) {
+        if let Some(time) = self.time.get() {
+            time.applied(now_ms);
+        }
     }
 
     /// Tells when something changed that gateways must hear of.
@@ -64,7 +77,7 @@ impl StateMachine {
         let rows = kv.scan(Table::State, &[], &KEY_END, usize::MAX)?;
         let state = State::from_rows(rows)?;
         let (changed, _) = watch::channel(0);
-        let shared = Arc::new(Shared { state: RwLock::new(state), changed });
+        let shared = Arc::new(Shared { state: RwLock::new(state), changed, time: OnceLock::new() });
         Ok(Self { kv, snapshots, shared, applied })
     }
 
@@ -77,7 +90,7 @@ impl StateMachine {
     /// the pointer are applied again after a crash.
     fn apply_all(&mut self, entries: Vec<Entry>) -> Result<Vec<ReplyBatch>, StorageIOError<u64>> {
         let mut replies = Vec::with_capacity(entries.len());
-        let (mut ops, notices) = {
+        let (mut ops, notices, now_ms) = {
             let mut state = self.shared.state.write().unwrap_or_else(PoisonError::into_inner);
             for entry in entries {
                 self.applied.log_id = Some(entry.log_id);
@@ -94,8 +107,9 @@ impl StateMachine {
                     }
                 });
             }
-            (state.take_changes(), state.notices())
+            (state.take_changes(), state.notices(), state.now_ms())
         };
+        self.shared.tell_time(now_ms);
         ops.push(self.put_applied()?);
         self.kv.write(ops).map_err(|e| StorageIOError::write_state_machine(&e))?;
         self.shared.changed.send_if_modified(|seen| std::mem::replace(seen, notices) != notices);
@@ -161,9 +175,10 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             .map_err(|e| StorageIOError::write_snapshot(Some(meta.signature()), &e))?;
         let mut current = self.shared.state.write().unwrap_or_else(PoisonError::into_inner);
         state.continue_notices(&current);
-        let notices = state.notices();
+        let (notices, now_ms) = (state.notices(), state.now_ms());
         *current = state;
         drop(current);
+        self.shared.tell_time(now_ms);
         self.shared.changed.send_replace(notices);
         Ok(())
     }

@@ -56,6 +56,9 @@ impl State {
                 for attempt in &c.attempts {
                     self.record_attempt(attempt.clone());
                 }
+                if let Some(guesser) = &c.guesser {
+                    self.count_wrong_password(guesser);
+                }
                 Reply::done()
             }
             Action::CreateToken(c) => self.create_token(c),

@@ -35,7 +35,8 @@ pub struct Command {
     /// conflict was not applied.
     #[prost(bytes = "vec", tag = "1")]
     pub request_id: Vec<u8>,
-    /// The proposer's clock, milliseconds since 1970. The log's time never goes back, whatever stands here.
+    /// When it was proposed, by the time that the leader makes (`raft::LogTime`), milliseconds since 1970. The log's time
+    /// never goes back, whatever stands here.
     #[prost(uint64, tag = "2")]
     pub at_ms: u64,
     /// What to do.
@@ -370,6 +371,9 @@ pub struct OpenSession {
     /// Names the attempt if it is refused here.
     #[prost(bytes = "vec", tag = "11")]
     pub attempt_id: Vec<u8>,
+    /// Whose wrong passwords are forgotten, as this one was right.
+    #[prost(message, optional, tag = "12")]
+    pub guesser: Option<Guesser>,
 }
 
 /// Sessions came up.
@@ -512,6 +516,20 @@ pub struct RecordAttempts {
     /// The records.
     #[prost(message, repeated, tag = "1")]
     pub attempts: Vec<v1::Attempt>,
+    /// Whose password was wrong: counted in the same entry.
+    #[prost(message, optional, tag = "2")]
+    pub guesser: Option<Guesser>,
+}
+
+/// Who gives passwords for a user.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, prost::Message)]
+pub struct Guesser {
+    /// Folded name of the user, who need not exist.
+    #[prost(string, tag = "1")]
+    pub user: String,
+    /// Address of the peer, 4 or 16 bytes; empty where it is not known.
+    #[prost(bytes = "vec", tag = "2")]
+    pub source: Vec<u8>,
 }
 
 /// In openraft's structures a batch is a byte string: a format byte, then prost.

@@ -8,6 +8,7 @@ mod attempts;
 mod certificates;
 mod command;
 mod gateways;
+mod lockouts;
 mod members;
 pub mod net;
 mod pools;
@@ -46,6 +47,8 @@ pub const MAX_POOLS: usize = 1_000;
 pub const MAX_POOL_SIZE: u64 = 1 << 24;
 /// Most members, removed ones included, and most tokens.
 pub const MAX_MEMBERS: usize = 10_000;
+/// Most pairs of user and address whose wrong passwords are counted.
+pub const MAX_LOCKOUTS: usize = 65_536;
 /// Most attempts that can be kept.
 pub const MAX_ATTEMPTS: u32 = 1_000_000;
 
@@ -64,6 +67,7 @@ const ATTEMPTS: u8 = 8;
 const ANSWERS: u8 = 9;
 const MEMBERS: u8 = 10;
 const TOKENS: u8 = 11;
+const LOCKOUTS: u8 = 12;
 
 /// The state.
 #[derive(Debug)]
@@ -88,6 +92,7 @@ pub struct State {
     pub members: Rows<u64, MemberRow>,
     /// Tokens to join with, by id.
     pub tokens: Rows<Vec<u8>, TokenRow>,
+    lockouts: Rows<Vec<u8>, LockoutRow>,
     index: Index,
     /// Not part of the state: counts what gateways must hear of.
     notices: u64,
@@ -118,6 +123,8 @@ struct Index {
     quiet_attempts: BTreeSet<u64>,
     /// Answers by request id.
     answer_of: BTreeMap<Vec<u8>, u64>,
+    /// Wrong passwords by the time of the last.
+    lockouts: BTreeSet<(u64, Vec<u8>)>,
     /// Certificates by the order of issuing.
     certificates: BTreeMap<u64, String>,
     /// Certificates by the order of revocation.
@@ -145,6 +152,7 @@ impl State {
             answers: Rows::new(ANSWERS),
             members: Rows::new(MEMBERS),
             tokens: Rows::new(TOKENS),
+            lockouts: Rows::new(LOCKOUTS),
             index: Index::default(),
             notices: 0,
         }
@@ -167,6 +175,7 @@ impl State {
                 ANSWERS => state.answers.load(key, &value)?,
                 MEMBERS => state.members.load(key, &value)?,
                 TOKENS => state.tokens.load(key, &value)?,
+                LOCKOUTS => state.lockouts.load(key, &value)?,
                 other => return Err(RowError::Table(other)),
             }
         }
@@ -198,6 +207,7 @@ impl State {
         for (number, answer) in self.answers.iter() {
             index.answer_of.insert(answer.request_id.clone(), *number);
         }
+        index.lockouts = self.lockouts.iter().map(|(key, row)| (row.last_ms, key.clone())).collect();
         for (serial, certificate) in self.certificates.iter() {
             index.certificates.insert(certificate.number, serial.clone());
             index.note_member_certificate(certificate);
@@ -221,6 +231,7 @@ impl State {
         self.answers.all_rows(&mut rows);
         self.members.all_rows(&mut rows);
         self.tokens.all_rows(&mut rows);
+        self.lockouts.all_rows(&mut rows);
         rows
     }
 
@@ -243,6 +254,7 @@ impl State {
         self.answers.take_changes(&mut ops);
         self.members.take_changes(&mut ops);
         self.tokens.take_changes(&mut ops);
+        self.lockouts.take_changes(&mut ops);
         ops
     }
 

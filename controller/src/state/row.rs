@@ -305,6 +305,17 @@ pub struct TokenRow {
     pub made_by: String,
 }
 
+/// Wrong passwords of a user from an address.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct LockoutRow {
+    /// How many in a row.
+    #[prost(uint32, tag = "1")]
+    pub failures: u32,
+    /// When the last was given, log's time.
+    #[prost(uint64, tag = "2")]
+    pub last_ms: u64,
+}
+
 /// A root of the authority.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct RootRow {

@@ -102,6 +102,9 @@ impl State {
         if user.credentials_version != command.credentials_version {
             return Reply::conflict(ConflictKind::StaleCredentials, "the password was changed meanwhile");
         }
+        if let Some(guesser) = &command.guesser {
+            self.forget_wrong_passwords(guesser);
+        }
         match self.authorize(command, &user).and_then(|()| {
             self.choose_address(&command.user, &user)
                 .map_err(|none| Denial::new(DenialKind::NoAddress, none.cause, none.remedy))

@@ -335,9 +335,9 @@ fn the_audit_is_a_ring_that_knows_repeated_reports() {
     let attempt =
         |id: u8, gateway: &str| v1::Attempt { id: vec![id; 16], gateway: gateway.into(), ..Default::default() };
     let attempts = vec![attempt(1, "a"), attempt(1, "a"), attempt(1, "b"), attempt(2, "a")];
-    b.done(Action::RecordAttempts(RecordAttempts { attempts }));
+    b.done(Action::RecordAttempts(RecordAttempts { attempts, guesser: None }));
     assert_eq!(b.state.attempts.len(), 3);
-    b.done(Action::RecordAttempts(RecordAttempts { attempts: vec![attempt(3, "a")] }));
+    b.done(Action::RecordAttempts(RecordAttempts { attempts: vec![attempt(3, "a")], guesser: None }));
     let ids: Vec<u8> = b.state.attempts.iter().map(|(_, a)| a.id[0]).collect();
     assert_eq!(ids, [1, 2, 3], "the oldest went");
     assert_eq!(b.state.attempts.iter().next().map(|(_, a)| a.gateway.as_str()), Some("b"));
@@ -390,9 +390,12 @@ fn comings_and_goings_do_not_push_out_what_went_wrong() {
         ..v1::Attempt::default()
     };
     let refused = (0..60).map(|n| attempt(n, v1::Outcome::Refused)).collect();
-    b.done(Action::RecordAttempts(RecordAttempts { attempts: refused }));
+    b.done(Action::RecordAttempts(RecordAttempts { attempts: refused, guesser: None }));
     for n in 0..500 {
-        b.done(Action::RecordAttempts(RecordAttempts { attempts: vec![attempt(n, v1::Outcome::Ended)] }));
+        b.done(Action::RecordAttempts(RecordAttempts {
+            attempts: vec![attempt(n, v1::Outcome::Ended)],
+            guesser: None,
+        }));
     }
     let kept = b.state.attempts.iter().filter(|(_, a)| a.outcome() == v1::Outcome::Refused).count();
     assert_eq!((b.state.attempts.len(), kept), (100, 50));
@@ -470,4 +473,83 @@ fn a_cluster_that_begins_anew_knows_none_of_the_old_controllers() {
     b.apply(Action::DescribeMember(describe(1, "a:1")));
     assert_eq!(b.state.live_members().map(|(id, _)| id).collect::<Vec<_>>(), [1]);
     assert_eq!(b.state.last_member(), 2, "ids are not used again");
+}
+
+impl Bench {
+    fn wrong(&mut self, user: &str, last: u8) -> u32 {
+        let guesser = from(user, last);
+        self.done(Action::RecordAttempts(RecordAttempts { attempts: Vec::new(), guesser: Some(guesser.clone()) }));
+        self.state.wrong_passwords(&guesser, self.now).0
+    }
+
+    fn counted(&self, user: &str, last: u8, after_ms: u64) -> (u32, u64) {
+        self.state.wrong_passwords(&from(user, last), self.now + after_ms)
+    }
+}
+
+fn from(user: &str, last: u8) -> Guesser {
+    Guesser::new(user, Some([192, 0, 2, last].into()))
+}
+
+#[test]
+fn wrong_passwords_count_for_their_user_and_address_and_for_a_while() {
+    let mut b = Bench::new();
+    assert_eq!((b.wrong("ada", 1), b.wrong("ada", 1)), (1, 2));
+    assert_eq!(b.counted("ada", 1, 0), (2, 60_000));
+    assert_eq!((b.counted("ada", 2, 0), b.counted("bob", 1, 0)), ((0, 0), (0, 0)));
+    assert_eq!(b.counted("ada", 1, 59_999), (2, 1));
+    assert_eq!(b.counted("ada", 1, 60_000), (0, 0));
+    // A new leader, from the store or from a snapshot, counts on.
+    b.state = State::from_bytes(&b.state.to_bytes()).expect("loads");
+    b.state = State::from_rows(b.state.rows()).expect("loads");
+    assert_eq!(b.wrong("ada", 1), 3);
+    b.now += 60_000;
+    assert_eq!(b.wrong("bob", 1), 1);
+    assert_eq!(b.state.lockouts.len(), 1, "who no longer has to wait is forgotten");
+    assert_eq!(b.wrong("ada", 1), 1, "counting starts anew");
+}
+
+#[test]
+fn the_right_password_forgets_the_wrong_ones_and_one_that_changed_meanwhile_does_not() {
+    let mut b = Bench::new();
+    b.wrong("ada", 1);
+    b.wrong("ada", 2);
+    let wish = OpenSession { guesser: Some(from("ada", 1)), ..b.wish(1, "ada") };
+    let stale = OpenSession { credentials_version: 77, ..wish.clone() };
+    assert_eq!(b.conflict(Action::OpenSession(stale)).0, ConflictKind::StaleCredentials);
+    assert_eq!(b.counted("ada", 1, 0).0, 1);
+    b.open_as(wish).expect("opens");
+    assert_eq!((b.counted("ada", 1, 0).0, b.counted("ada", 2, 0).0), (0, 1));
+}
+
+#[test]
+fn nothing_is_counted_where_nobody_shall_wait() {
+    let mut b = Bench::new();
+    let settings = SettingsRow { lockout_failures: 0, ..b.state.settings() };
+    b.done(Action::UpdateSettings(UpdateSettings { settings: Some(settings) }));
+    assert_eq!(b.wrong("ada", 1), 0);
+    assert!(b.state.lockouts.is_empty());
+}
+
+#[test]
+fn the_table_of_wrong_passwords_is_bounded_and_forgets_the_oldest() {
+    let mut b = Bench::new();
+    let settings = SettingsRow { lockout_s: 1_000_000, audit_keep: 1, ..b.state.settings() };
+    b.done(Action::UpdateSettings(UpdateSettings { settings: Some(settings) }));
+    for i in 0..MAX_LOCKOUTS + 10 {
+        b.state.change_core(|core| core.now_ms += 1);
+        b.state.count_wrong_password(&from(&format!("u{i}"), 1));
+    }
+    assert_eq!((b.state.lockouts.len(), b.state.index.lockouts.len()), (MAX_LOCKOUTS, MAX_LOCKOUTS));
+    let counted = |user| b.state.wrong_passwords(&from(user, 1), b.state.now_ms()).0;
+    assert_eq!((counted("u9"), counted("u10")), (0, 1));
+}
+
+#[test]
+fn a_time_before_the_logs_is_the_logs() {
+    let mut b = Bench::new();
+    let now = b.state.now_ms();
+    b.now = 5;
+    b.wrong("ada", 1);
+    assert_eq!((b.state.now_ms(), b.state.wrong_passwords(&from("ada", 1), now)), (now, (1, 60_000)));
 }

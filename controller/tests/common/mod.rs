@@ -97,7 +97,7 @@ impl Site {
         let issued = issue(&self.running, Profile::GatewayLink, name).await;
         let mut client = GatewayClient::new(self.channel(&issued).await.expect("connects"));
         let registered = register(&mut client, name, 1).await;
-        TestGateway { client, member: registered.member.expect("a member"), next: 1, issued }
+        TestGateway { member: registered.member.expect("a member"), ..TestGateway::new(client, issued) }
     }
 
     /// The same state, a new process (as far as the controller can tell).
@@ -130,6 +130,11 @@ pub(crate) enum Way {
 }
 
 impl TestGateway {
+    /// One that has yet to register.
+    pub(crate) fn new(client: GatewayClient<Channel>, issued: Issued) -> Self {
+        Self { client, member: v1::Member::default(), issued, next: 1 }
+    }
+
     pub(crate) fn id(&mut self) -> Vec<u8> {
         self.next += 1;
         self.next.to_be_bytes().to_vec()

@@ -76,6 +76,8 @@ struct Row {
     disk_free_bytes: u64,
     engine: String,
     unsealed: bool,
+    /// By how much the clock of its machine is ahead of the cluster's time, seconds.
+    clock_offset_s: Option<f64>,
     version: String,
     joined: String,
     started: String,
@@ -103,6 +105,7 @@ impl From<v1::ClusterMember> for Row {
             disk_free_bytes: vitals.disk_free_bytes,
             engine: vitals.engine,
             unsealed: vitals.unsealed,
+            clock_offset_s: vitals.clock_offset_ms.map(|ms| ms as f64 / 1_000.0),
             version: vitals.version,
             joined: rfc3339(unix(member.joined_unix_ms)),
             started: rfc3339(unix(vitals.started_unix_ms)),
@@ -125,6 +128,7 @@ impl Record for Row {
         Column::right("DISK"),
         Column::right("FREE"),
         Column::left("ENGINE"),
+        Column::right("CLOCK"),
         Column::right("UP"),
         Column::left("VERSION"),
     ];
@@ -149,6 +153,7 @@ impl Record for Row {
             known(names::bytes(self.disk_bytes)),
             known(names::bytes(self.disk_free_bytes)),
             self.engine.clone(),
+            self.clock_offset_s.map(|s| format!("{s:+.1}s")).unwrap_or_default(),
             self.up.clone(),
             self.version.clone(),
         ]

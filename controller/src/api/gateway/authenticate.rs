@@ -11,11 +11,12 @@ use super::super::caller::Caller;
 use super::super::convert::{session_text, source};
 use super::super::error::{conflict, done};
 use super::{GatewayService, cut, cut_machine, dedup_id, request_id};
-use crate::auth::lockout::{Rule, Wait};
+use crate::auth::lockout::{Guess, Wait};
 use crate::auth::{Proof, Verdict, method_name, user_key};
 use crate::metrics::AuthOutcome;
 use crate::state::{
-    Action, ConflictKind, DenialKind, Denied, OpenSession, Opened, Outcome, RecordAttempts, SettingsRow, State, UserRow,
+    Action, ConflictKind, DenialKind, Denied, Guesser, OpenSession, Opened, Outcome, RecordAttempts, SettingsRow,
+    State, UserRow,
 };
 
 /// Longest user name, bytes.
@@ -27,7 +28,9 @@ const TRIES: usize = 4;
 const WRONG: u32 = 691;
 
 /// A refusal before the log is asked.
-struct Refusal {
+struct Refusal<'a> {
+    /// The password that was wrong; it counts as under way until the log has counted it.
+    guess: Option<Guess<'a>>,
     outcome: AuthOutcome,
     retry: bool,
     cause: String,
@@ -64,6 +67,10 @@ enum Before {
 }
 
 impl Question<'_> {
+    fn guesser(&self) -> Guesser {
+        Guesser::new(&self.key, self.source)
+    }
+
     fn reject_id(&self) -> [u8; 16] {
         dedup_id(&self.caller.name, "reject", &self.id)
     }
@@ -190,11 +197,12 @@ impl GatewayService {
         settings: &SettingsRow,
         user: Option<&UserRow>,
         repeated: bool,
-    ) -> Result<Result<String, Refusal>, Status> {
+    ) -> Result<Result<String, Refusal<'_>>, Status> {
         let core = &self.core;
         if !settings.auth_methods.contains(&question.method.into()) {
             let name = method_name(question.method);
             return Ok(Err(Refusal {
+                guess: None,
                 outcome: AuthOutcome::MethodNotAllowed,
                 retry: false,
                 cause: format!("the settings do not allow {name}"),
@@ -202,22 +210,22 @@ impl GatewayService {
                     .into(),
             }));
         }
-        let rule = Rule { failures: settings.lockout_failures, wait_s: settings.lockout_s };
-        let now = core.clock.monotonic_ms();
         // A question that was accepted before is answered again even if the user is locked out by now.
-        let guess = match core.lockout.begin(&question.key, question.source, rule, now) {
-            Ok(guess) => Some(guess),
-            Err(_) if repeated => None,
+        let limit = if repeated { 0 } else { settings.lockout_failures };
+        let counted = |who: &Guesser| core.node.shared().read().wrong_passwords(who, core.now_ms());
+        let guess = match core.lockout.begin(question.guesser(), question.reject_id(), limit, counted) {
+            Ok(guess) => guess,
             Err(Wait::Busy) => {
                 return Err(Status::aborted("other passwords of this user are being checked; try again"));
             }
             Err(Wait::Locked(wait)) => {
                 return Ok(Err(Refusal {
+                    guess: None,
                     outcome: AuthOutcome::LockedOut,
                     retry: false,
                     cause: format!(
                         "locked out: {} or more wrong passwords for {:?} from this address; {wait} s left",
-                        rule.failures, question.sent
+                        settings.lockout_failures, question.sent
                     ),
                     remedy: "wait, and check the saved password on the client; the settings lockout_failures and \
                              lockout_s rule this"
@@ -231,13 +239,9 @@ impl GatewayService {
             .await?
             .map_err(|_| Status::resource_exhausted("too many passwords wait to be checked; try again"))?;
         let refusal = match (checked, user) {
-            (Verdict::Right { authenticator_response }, _) => {
-                if let Some(guess) = guess {
-                    guess.right();
-                }
-                return Ok(Ok(authenticator_response));
-            }
+            (Verdict::Right { authenticator_response }, _) => return Ok(Ok(authenticator_response)),
             (Verdict::NotKept, Some(user)) => Refusal {
+                guess: Some(guess),
                 outcome: AuthOutcome::PasswordNotKept,
                 retry: false,
                 cause: format!(
@@ -251,21 +255,20 @@ impl GatewayService {
                 ),
             },
             (Verdict::Wrong, Some(user)) => Refusal {
+                guess: Some(guess),
                 outcome: AuthOutcome::WrongPassword,
                 retry: true,
                 cause: format!("wrong password for user {:?}", user.name),
                 remedy: format!("enter the right password, or set a new one: sallyport user passwd {}", user.name),
             },
             (Verdict::Wrong | Verdict::NotKept, None) => Refusal {
+                guess: Some(guess),
                 outcome: AuthOutcome::UnknownUser,
                 retry: true,
                 cause: format!("there is no user {:?}", question.sent),
                 remedy: format!("check the spelling, or add the user: sallyport user add {}", question.name),
             },
         };
-        if let Some(guess) = guess {
-            guess.wrong(rule, now);
-        }
         Ok(Err(refusal))
     }
 
@@ -288,6 +291,7 @@ impl GatewayService {
             tunnel: question.tunnel.clone(),
             method: question.method.into(),
             attempt_id: question.id.clone(),
+            guesser: Some(question.guesser()),
         };
         let reply = self.core.propose_as(open_id, Action::OpenSession(command)).await?;
         match reply.outcome {
@@ -304,11 +308,11 @@ impl GatewayService {
     }
 
     /// Records a refusal of the authentication step, once, and answers it.
-    async fn refuse(&self, question: &Question<'_>, refusal: Refusal) -> Result<Decision, Status> {
+    async fn refuse(&self, question: &Question<'_>, refusal: Refusal<'_>) -> Result<Decision, Status> {
         self.core.metrics.authentication(question.method, refusal.outcome);
         let attempt = v1::Attempt {
             id: question.id.clone(),
-            time_unix_ms: self.core.clock.unix_ms(),
+            time_unix_ms: self.core.now_ms(),
             gateway: question.caller.name.clone(),
             remote: question.remote.clone(),
             machine: question.machine.clone(),
@@ -321,7 +325,8 @@ impl GatewayService {
             controller_time: true,
             ..v1::Attempt::default()
         };
-        let command = Action::RecordAttempts(RecordAttempts { attempts: vec![attempt] });
+        let guesser = refusal.guess.as_ref().map(|guess| guess.who().clone());
+        let command = Action::RecordAttempts(RecordAttempts { attempts: vec![attempt], guesser });
         done(self.core.propose_as(question.reject_id(), command).await?)?;
         // Only MS-CHAPv2 has a way to ask again (RFC 2759 §6).
         let retry = refusal.retry && question.method == v1::AuthMethod::Mschapv2;

@@ -44,7 +44,7 @@ impl OperatorService {
         let head = v1::BackupHead {
             wrapped_seal_key: self.core.sealer.wrap_for(&public_key, &wrap_context(&cluster_id))?,
             cluster_id,
-            created_unix_ms: self.core.clock.unix_ms(),
+            created_unix_ms: self.core.now_ms(),
             log_time_unix_ms,
             applied_index: self.core.node.figures().applied,
             version: env!("CARGO_PKG_VERSION").into(),

@@ -50,7 +50,7 @@ impl OperatorService {
         request: v1::ListCertificatesRequest,
     ) -> Result<v1::ListCertificatesResponse, Status> {
         let before = number_token(&request.page_token, 10)?.unwrap_or(u64::MAX);
-        let now_ms = self.core.clock.unix_ms();
+        let now_ms = self.core.now_ms();
         let wanted = request.profile();
         let name = request.name_contains.to_lowercase();
         let state = self.core.node.shared().read();

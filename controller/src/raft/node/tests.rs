@@ -1,6 +1,7 @@
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use super::*;
+use crate::clock::Clock;
 use crate::raft::kv::{Op, Row, Table};
 use crate::raft::network::{Answer, Destination, LinkError};
 use crate::state::{Action, AddPool, ClearPsk, Outcome};
@@ -86,6 +87,7 @@ fn options(dir: &tempfile::TempDir) -> NodeOptions {
         heartbeat_ms: 200,
         transport: Arc::new(Alone),
         found: Some("here:1".into()),
+        time: LogTime::new(Clock::system()),
     }
 }
 

@@ -19,6 +19,11 @@ fn session() -> impl Strategy<Value = u64> {
     0..12u64
 }
 
+fn guesser() -> impl Strategy<Value = Guesser> {
+    (name(), prop::option::of(0..3u8))
+        .prop_map(|(user, last)| Guesser::new(&user, last.map(|last| [192, 0, 2, last].into())))
+}
+
 fn credentials() -> Credentials {
     Credentials { sealed_nt_hash: vec![1], sealed_verifier: vec![2], sealed_password: vec![3] }
 }
@@ -66,17 +71,20 @@ fn users_and_pools() -> impl Strategy<Value = Action> {
 }
 
 fn settings_and_certificates() -> impl Strategy<Value = Action> {
-    let settings = (0..6u64, any::<bool>(), 0..3u32, 0..6u32).prop_map(|(version, keep, sessions, audit)| {
-        Action::UpdateSettings(UpdateSettings {
-            settings: Some(SettingsRow {
-                version,
-                store_chap_secrets: keep,
-                max_sessions_per_user: sessions,
-                audit_keep: audit,
-                ..SettingsRow::default()
-            }),
-        })
-    });
+    let settings =
+        (0..6u64, any::<bool>(), 0..3u32, 0..6u32, 0..3u32).prop_map(|(version, keep, sessions, audit, lockout)| {
+            Action::UpdateSettings(UpdateSettings {
+                settings: Some(SettingsRow {
+                    version,
+                    store_chap_secrets: keep,
+                    max_sessions_per_user: sessions,
+                    audit_keep: audit,
+                    lockout_failures: lockout,
+                    lockout_s: lockout * 10,
+                    ..SettingsRow::default()
+                }),
+            })
+        });
     let record =
         |serial: String| Action::RecordCertificate(RecordCertificate { record: Some(machine_record(&serial)) });
     prop_oneof![
@@ -98,8 +106,8 @@ fn gateways_and_sessions() -> impl Strategy<Value = Action> {
             ..RegisterGateway::default()
         })
     });
-    let open = (session(), name(), 0..12u64, member(), prop::option::of(serial())).prop_map(
-        |(id, user, version, (slot, epoch), serial)| {
+    let open = (session(), name(), 0..12u64, member(), prop::option::of(serial()), prop::option::of(guesser()))
+        .prop_map(|(id, user, version, (slot, epoch), serial, guesser)| {
             Action::OpenSession(OpenSession {
                 session_id: id,
                 user,
@@ -112,10 +120,10 @@ fn gateways_and_sessions() -> impl Strategy<Value = Action> {
                     ..v1::MachineIdentity::default()
                 }),
                 attempt_id: vec![7; 16],
+                guesser,
                 ..OpenSession::default()
             })
-        },
-    );
+        });
     let up = (member(), prop::collection::vec(session(), 0..4))
         .prop_map(|((slot, epoch), session_ids)| Action::SessionsUp(SessionsUp { slot, epoch, session_ids }));
     let end = (member(), prop::collection::vec(session(), 0..4)).prop_map(|((slot, epoch), ids)| {
@@ -125,8 +133,10 @@ fn gateways_and_sessions() -> impl Strategy<Value = Action> {
     });
     let attempts = prop::collection::vec((0..5u8, name()), 0..4).prop_map(|ids| {
         let attempt = |(id, gateway)| v1::Attempt { id: vec![id; 16], gateway, ..v1::Attempt::default() };
-        Action::RecordAttempts(RecordAttempts { attempts: ids.into_iter().map(attempt).collect() })
+        Action::RecordAttempts(RecordAttempts { attempts: ids.into_iter().map(attempt).collect(), guesser: None })
     });
+    let wrong = guesser()
+        .prop_map(|guesser| Action::RecordAttempts(RecordAttempts { attempts: Vec::new(), guesser: Some(guesser) }));
     prop_oneof![
         3 => register,
         1 => member().prop_map(|(slot, epoch)| Action::LoseGateway(LoseGateway { slot, epoch })),
@@ -136,6 +146,7 @@ fn gateways_and_sessions() -> impl Strategy<Value = Action> {
         2 => end,
         1 => session().prop_map(|session_id| Action::KillSession(KillSession { session_id, text: "x".into() })),
         1 => attempts,
+        3 => wrong,
     ]
 }
 
@@ -172,6 +183,7 @@ fn check(state: &State) {
     }
     assert!(state.attempts.len() <= state.settings().audit_keep.max(1) as usize);
     assert!(state.answers.len() <= MAX_ANSWERS);
+    assert_eq!(state.lockouts.len(), state.index.lockouts.len());
 }
 
 /// The store's side: rows as they are written, change by change.
