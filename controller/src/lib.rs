@@ -14,6 +14,9 @@
 //! | `ca/root.pem`, `ca/root.key.sealed` | the root and its sealed key, outside the store |
 //! | `controller/` | this controller's own certificate and key |
 //! | `operator/` | certificate, key and root for the first operator's tool |
+//!
+//! The two folders with keys open no sealed value by themselves, but whoever has one of them and reaches a controller may do what
+//! their owner may, and ask for a backup: keep them as `node.key` is kept.
 
 mod api;
 mod app;

@@ -119,6 +119,8 @@ struct Index {
     certificates_of_member: BTreeMap<u64, BTreeSet<String>>,
     /// Numbers of attempts by gateway and id, to know a repeated report.
     attempt_ids: BTreeMap<(String, Vec<u8>), u64>,
+    /// Numbers of attempts by gateway.
+    attempts_of_gateway: BTreeMap<String, BTreeSet<u64>>,
     /// Those of them that say that all went well.
     quiet_attempts: BTreeSet<u64>,
     /// Answers by request id.
@@ -202,6 +204,7 @@ impl State {
             if attempts::is_quiet(attempt) {
                 index.quiet_attempts.insert(*number);
             }
+            index.attempts_of_gateway.entry(attempt.gateway.clone()).or_default().insert(*number);
             index.attempt_ids.insert((attempt.gateway.clone(), attempt.id.clone()), *number);
         }
         for (number, answer) in self.answers.iter() {

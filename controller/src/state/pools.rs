@@ -149,7 +149,7 @@ impl State {
         Err(match names.as_slice() {
             [] => NoAddress {
                 cause: "there is no address pool".into(),
-                remedy: "add one: sallyport pool add NAME NETWORK".into(),
+                remedy: "add one: sallyport pool add NAME --network NETWORK".into(),
             },
             names => NoAddress {
                 cause: format!("no address is free in pool {}", names.join(", ")),

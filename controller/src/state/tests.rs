@@ -402,6 +402,34 @@ fn comings_and_goings_do_not_push_out_what_went_wrong() {
 }
 
 #[test]
+fn a_gateway_that_reports_without_end_pushes_out_its_own() {
+    let mut b = Bench::new();
+    let settings = SettingsRow { audit_keep: 100, ..b.state.settings() };
+    b.done(Action::UpdateSettings(UpdateSettings { settings: Some(settings) }));
+    let mut report = |gateway: &str, numbers: std::ops::Range<u64>| {
+        let attempt = |n: u64| v1::Attempt {
+            id: n.to_be_bytes().to_vec(),
+            gateway: gateway.into(),
+            outcome: v1::Outcome::Refused.into(),
+            ..v1::Attempt::default()
+        };
+        b.done(Action::RecordAttempts(RecordAttempts {
+            attempts: numbers.map(attempt).collect(),
+            ..Default::default()
+        }));
+        let of = |name: &str| b.state.attempts.iter().filter(|(_, a)| a.gateway == name).count();
+        (of("honest"), of("talker"))
+    };
+    assert_eq!(report("honest", 0..80), (80, 0), "alone, all of the room is its own");
+    assert_eq!(report("talker", 0..1_000), (50, 50));
+    assert_eq!(report("honest", 80..85), (50, 50), "the newest are kept");
+    assert_eq!(report("honest", 80..85), (50, 50), "and known");
+    let loaded = State::from_bytes(&b.state.to_bytes()).expect("loads");
+    let talkers = loaded.attempts.iter().filter(|(_, a)| a.gateway == "talker").count();
+    assert_eq!((talkers, loaded.attempt("honest", &84_u64.to_be_bytes()).is_some()), (50, true));
+}
+
+#[test]
 fn pools_do_not_overlap_and_do_not_leave_under_their_users() {
     let mut b = Bench::new();
     let pool = |name: &str, network: &str| {
