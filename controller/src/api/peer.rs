@@ -1,10 +1,10 @@
 //! The service for other controllers.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use prost::Message;
-use ring::digest;
 use sallyport_proto::v1;
 use sallyport_proto::v1::peer_server::Peer;
 use tokio::sync::Semaphore;
@@ -13,20 +13,17 @@ use tonic::{Request, Response, Status, Streaming};
 use super::caller::member_of;
 use crate::app::Core;
 use crate::cluster::{admit, status};
+use crate::raft::blocking;
 use crate::raft::network::Head;
 use crate::state::Command;
 
-/// Largest state that is received as a snapshot, bytes.
-const MAX_STATE: u64 = 8 * 1024 * 1024 * 1024;
 /// How long the next piece of a snapshot may take.
 const STALL: Duration = Duration::from_secs(30);
-/// Memory that is set aside before any byte has come.
-const RESERVE: usize = 16 * 1024 * 1024;
 
 /// The service.
 pub(super) struct PeerService {
     core: Arc<Core>,
-    /// A place for the one snapshot that is received at a time: each is in memory as a whole.
+    /// A place for the one snapshot that is received at a time: each is on the disk as a whole.
     snapshots: Semaphore,
 }
 
@@ -123,24 +120,18 @@ impl Peer for PeerService {
             ));
         }
         self.of_this_cluster(head.source, head.target, &head.proof)?;
-        if head.length > MAX_STATE {
-            return Err(Status::invalid_argument(format!("a state of {} bytes is too large", head.length)));
-        }
-        let length = usize::try_from(head.length).map_err(|_| Status::invalid_argument("length"))?;
-        let mut state = Vec::with_capacity(length.min(RESERVE));
+        let (length, sha256) = (head.length, head.sha256);
+        let head = Head { vote: head.vote, meta: head.meta };
+        let lost = |e: io::Error| Status::data_loss(format!("the snapshot did not arrive: {e}"));
+        let mut place = self.core.node.receive_snapshot(&head, length).await?;
         while let Some(part) = next(&mut parts).await? {
             let Some(Part::Data(data)) = part.part else {
                 return Err(Status::invalid_argument("a second head"));
             };
-            if state.len() + data.len() > length {
-                return Err(Status::invalid_argument("more bytes than the head says"));
-            }
-            state.extend_from_slice(&data);
+            let written = blocking(move || place.write(&data).map(|()| place)).await;
+            place = written.and_then(|place| place).map_err(lost)?;
         }
-        if state.len() != length || digest::digest(&digest::SHA256, &state).as_ref() != head.sha256 {
-            return Err(Status::data_loss("the snapshot did not arrive whole"));
-        }
-        let head = Head { vote: head.vote, meta: head.meta };
+        let state = blocking(move || place.finish(&sha256)).await.and_then(|state| state).map_err(lost)?;
         Ok(answer(self.core.node.handle_snapshot(&head, state).await?))
     }
 

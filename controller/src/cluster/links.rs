@@ -4,11 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use ring::digest;
 use sallyport_proto::v1;
 use sallyport_proto::v1::peer_client::PeerClient;
-use tokio::sync::watch;
-use tokio_stream::iter;
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
@@ -17,11 +16,12 @@ use super::pass::Pass;
 use crate::error::Error;
 use crate::raft::LogTime;
 use crate::raft::network::{Answer, Destination, Head, LinkError, Transport};
+use crate::raft::{SnapshotData, blocking};
 
 /// Largest message between members: an entry of the log with one large command, or many small ones.
 pub(crate) const MAX_PEER_MESSAGE: usize = 16 * 1024 * 1024;
-/// Bytes of a snapshot in one message.
-const PART: usize = 128 * 1024;
+/// Parts of a snapshot that are read ahead of the connection.
+const READ_AHEAD: usize = 4;
 /// How long connecting may take.
 const CONNECT: Duration = Duration::from_secs(2);
 /// Silence after which a connection is asked for a life sign, and how long that may take.
@@ -226,28 +226,45 @@ impl Transport for Links {
         })
     }
 
-    fn snapshot<'a>(&'a self, to: &'a Destination, head: Head, state: Vec<u8>) -> Answer<'a, Vec<u8>> {
+    fn snapshot<'a>(&'a self, to: &'a Destination, head: Head, state: SnapshotData) -> Answer<'a, Vec<u8>> {
         use v1::snapshot_part::Part;
         Box::pin(async move {
+            let unreadable = |e: std::io::Error| {
+                tracing::error!(error = %e, "the snapshot for another controller cannot be read");
+                LinkError::Broken(format!("the snapshot cannot be read: {e}"))
+            };
+            // The file is checked before any of it leaves.
+            let (state, length, sha256) = blocking(move || {
+                let (length, sha256) = (state.length()?, state.sha256()?);
+                Ok((state, length, sha256))
+            })
+            .await
+            .and_then(|read: std::io::Result<_>| read)
+            .map_err(unreadable)?;
             let head = v1::SnapshotHead {
                 target: to.target,
                 source: to.source,
                 vote: head.vote,
                 meta: head.meta,
-                length: state.len() as u64,
-                sha256: digest::digest(&digest::SHA256, &state).as_ref().to_vec(),
+                length,
+                sha256: sha256.to_vec(),
                 proof: self.proof(to),
             };
             let mut client = self.peer(&to.address).map_err(|e| LinkError::Unreachable(e.to_string()))?;
-            // Cut as it is sent: the copies in memory are the state and one piece.
-            let mut at = 0;
-            let data = std::iter::from_fn(move || {
-                let piece = state.get(at..state.len().min(at + PART)).filter(|p| !p.is_empty())?;
-                at += piece.len();
-                Some(v1::SnapshotPart { part: Some(Part::Data(piece.to_vec())) })
+            let (parts, receiver) = mpsc::channel(READ_AHEAD);
+            // Ends with the call: the receiver goes with it.
+            let reading = tokio::task::spawn_blocking(move || {
+                let send = |part| parts.blocking_send(v1::SnapshotPart { part: Some(part) }).is_ok();
+                let mut chunks = state.chunks()?;
+                let mut open = send(Part::Head(head));
+                while open && let Some(chunk) = chunks.next_chunk()? {
+                    open = send(Part::Data(chunk));
+                }
+                Ok(())
             });
-            let parts = std::iter::once(v1::SnapshotPart { part: Some(Part::Head(head)) }).chain(data);
-            let answer = client.install_snapshot(iter(parts)).await;
+            let answer = client.install_snapshot(ReceiverStream::new(receiver)).await;
+            let read: std::io::Result<()> = reading.await.map_err(std::io::Error::other).and_then(|read| read);
+            read.map_err(unreadable)?;
             Ok(self.learn(to, answer)?.into_inner().body)
         })
     }

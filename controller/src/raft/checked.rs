@@ -184,22 +184,9 @@ impl Checked {
         Ok(this)
     }
 
-    /// Reads a whole table, page by page, against its total.
+    /// Reads a whole table against its total.
     pub(super) fn verify(&self, table: Table) -> Result<()> {
-        let totals = self.totals.read().unwrap_or_else(PoisonError::into_inner);
-        let mut found = Sum::default();
-        let mut from = Vec::new();
-        loop {
-            let rows = self.engine(|kv| kv.scan(table, &from, &KEY_END, PAGE))?;
-            let last = rows.last().map(|(key, _)| key.clone()).filter(|_| rows.len() == PAGE);
-            for (key, value) in rows {
-                found.add(carried(&value));
-                self.checked(table, &key, value)?;
-            }
-            let Some(last) = last else { break };
-            from = after(last);
-        }
-        self.compare(table, found, totals.of(table))
+        self.each(table, &mut |_| {})
     }
 
     /// What the store must hold.
@@ -317,6 +304,26 @@ impl Kv for Checked {
                 Ok((key, value))
             })
             .collect()
+    }
+
+    /// Held against the total of the table in the end.
+    fn each(&self, table: Table, row: &mut dyn FnMut(Row)) -> Result<()> {
+        // Nothing is written meanwhile.
+        let totals = self.totals.read().unwrap_or_else(PoisonError::into_inner);
+        let (mut found, mut first) = (Sum::default(), Ok(()));
+        self.engine(|kv| {
+            kv.each(table, &mut |(key, value)| {
+                found.add(carried(&value));
+                if first.is_ok() {
+                    match self.checked(table, &key, value) {
+                        Ok(value) => row((key, value)),
+                        Err(e) => first = Err(e),
+                    }
+                }
+            })
+        })?;
+        first?;
+        self.compare(table, found, totals.of(table))
     }
 
     fn last(&self, table: Table) -> Result<Option<Row>> {

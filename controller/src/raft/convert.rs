@@ -54,12 +54,21 @@ fn before(store: &Path) -> PathBuf {
 }
 
 /// Converts the store in the state folder `state` of a controller that does not run; `None` when `to` is what made it.
-pub fn convert_store(state: &Path, to: Engine) -> std::result::Result<Option<Converted>, Error> {
-    Ok(convert(&state.join("raft").join("store"), to)?)
+/// `progress` is told now and then how many rows were copied, of how many.
+pub fn convert_store(
+    state: &Path,
+    to: Engine,
+    progress: &mut dyn FnMut(u64, u64),
+) -> std::result::Result<Option<Converted>, Error> {
+    Ok(convert_with(&state.join("raft").join("store"), to, progress)?)
 }
 
 /// Converts the store in the folder `store`; `None` when `to` is what made it. No one else may have it open.
 pub fn convert(store: &Path, to: Engine) -> Result<Option<Converted>> {
+    convert_with(store, to, &mut |_, _| {})
+}
+
+fn convert_with(store: &Path, to: Engine, progress: &mut dyn FnMut(u64, u64)) -> Result<Option<Converted>> {
     finish(store)?;
     let Some(from) = engine_of(store)? else {
         let source = io::Error::new(io::ErrorKind::NotFound, "there is no store to convert");
@@ -80,7 +89,7 @@ pub fn convert(store: &Path, to: Engine) -> Result<Option<Converted>> {
     let new = converting(store);
     {
         let target = Store::open(&new, to)?;
-        copy(&old, &target)?;
+        copy(&old, &target, progress)?;
         target.sync()?;
     }
     let target = reopened(&new, to)?;
@@ -102,7 +111,8 @@ pub fn convert(store: &Path, to: Engine) -> Result<Option<Converted>> {
     Ok(Some(Converted { from, to, rows, kept }))
 }
 
-fn copy(from: &Store, to: &Store) -> Result<()> {
+fn copy(from: &Store, to: &Store, progress: &mut dyn FnMut(u64, u64)) -> Result<()> {
+    let (mut copied, all) = (0, from.totals().rows());
     for table in Table::CONTENT {
         let mut next = Vec::new();
         loop {
@@ -110,7 +120,9 @@ fn copy(from: &Store, to: &Store) -> Result<()> {
             let Some((last, _)) = rows.last() else { break };
             next.clone_from(last);
             next.push(0);
+            copied += rows.len() as u64;
             to.write(rows.into_iter().map(|(key, value)| Op::Put(table, key, value)).collect())?;
+            progress(copied, all);
         }
     }
     Ok(())

@@ -183,6 +183,22 @@ pub trait Kv: Send + Sync + 'static {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>>;
     /// Rows from `from`, inclusive, to `to`, exclusive, in order, at most `max`.
     fn scan(&self, table: Table, from: &[u8], to: &[u8], max: usize) -> Result<Vec<Row>>;
+    /// Every row of a table in order; as they are read, the state need not be in memory twice.
+    fn each(&self, table: Table, row: &mut dyn FnMut(Row)) -> Result<()> {
+        let mut from = Vec::new();
+        loop {
+            let rows = self.scan(table, &from, &KEY_END, EACH)?;
+            let more = rows.len() == EACH;
+            for (key, value) in rows {
+                from.clone_from(&key);
+                row((key, value));
+            }
+            if !more {
+                return Ok(());
+            }
+            from.push(0);
+        }
+    }
     /// The row with the greatest key.
     fn last(&self, table: Table) -> Result<Option<Row>>;
     /// Applies all changes or none, over all tables; visible on return, not yet durable. A later change of the same key
@@ -194,6 +210,9 @@ pub trait Kv: Send + Sync + 'static {
 
 /// Greater than every key that is in use (keys start with a tag far below it).
 pub const KEY_END: [u8; 33] = [0xff; 33];
+
+/// Rows that [`Kv::each`] reads at a time.
+const EACH: usize = 512;
 
 /// Runs a call into an engine. A panic is an error: sled panics where it finds its own invariants broken, and a panic in
 /// openraft's state machine task would leave a node that seems to live and answers nobody.
@@ -217,6 +236,9 @@ impl Kv for CatchPanics {
     }
     fn scan(&self, table: Table, from: &[u8], to: &[u8], max: usize) -> Result<Vec<Row>> {
         self.caught(|kv| kv.scan(table, from, to, max))
+    }
+    fn each(&self, table: Table, row: &mut dyn FnMut(Row)) -> Result<()> {
+        self.caught(|kv| kv.each(table, row))
     }
     fn last(&self, table: Table) -> Result<Option<Row>> {
         self.caught(|kv| kv.last(table))

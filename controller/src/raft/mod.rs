@@ -24,6 +24,7 @@ pub mod sled_kv;
 mod snapshot;
 mod state_machine;
 pub mod store;
+mod view;
 
 pub use convert::{Converted, convert, convert_store};
 pub use log_store::LogStore;
@@ -31,8 +32,8 @@ pub use log_time::LogTime;
 pub use node::{Figures, Health, Node, NodeOptions};
 pub use propose::ProposeError;
 pub(crate) use seed::seed;
-pub use snapshot::{ChunkReader, ChunkWriter, SnapshotDir};
-pub use state_machine::{Shared, StateMachine};
+pub use snapshot::{ChunkReader, ChunkWriter, Chunks, SnapshotData, SnapshotDir, SnapshotWriter};
+pub use state_machine::{Shared, StateCopy, StateMachine};
 
 use crate::state::{CommandBatch, ReplyBatch};
 
@@ -44,7 +45,7 @@ openraft::declare_raft_types!(
         NodeId = u64,
         Node = openraft::BasicNode,
         Entry = openraft::Entry<TypeConfig>,
-        SnapshotData = Vec<u8>,
+        SnapshotData = SnapshotData,
 );
 
 type StorageError = openraft::StorageError<u64>;
@@ -54,3 +55,8 @@ type StoredMembership = openraft::StoredMembership<u64, openraft::BasicNode>;
 type SnapshotMeta = openraft::SnapshotMeta<u64, openraft::BasicNode>;
 type ServerMetrics = openraft::metrics::RaftServerMetrics<u64, openraft::BasicNode>;
 type Entry = openraft::Entry<TypeConfig>;
+
+/// Runs what waits for the disk beside the other tasks.
+pub(crate) async fn blocking<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'static) -> std::io::Result<T> {
+    tokio::task::spawn_blocking(call).await.map_err(std::io::Error::other)
+}

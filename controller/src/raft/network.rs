@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::codec::{decode, encode};
-use super::{TypeConfig, Vote};
+use super::{SnapshotData, TypeConfig, Vote};
 
 type RpcResult<T> = Result<T, RPCError<u64, BasicNode, RaftError<u64>>>;
 
@@ -58,7 +58,7 @@ pub trait Transport: Send + Sync + 'static {
     /// Raft's RequestVote.
     fn vote<'a>(&'a self, to: &'a Destination, body: Vec<u8>) -> Answer<'a, Vec<u8>>;
     /// Raft's InstallSnapshot with the whole state.
-    fn snapshot<'a>(&'a self, to: &'a Destination, head: Head, state: Vec<u8>) -> Answer<'a, Vec<u8>>;
+    fn snapshot<'a>(&'a self, to: &'a Destination, head: Head, state: SnapshotData) -> Answer<'a, Vec<u8>>;
 }
 
 /// Makes links.

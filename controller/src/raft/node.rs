@@ -15,7 +15,9 @@ use super::kv::{CatchPanics, Kv, KvError};
 use super::membership::{self, Change, Membership};
 use super::network::{Head, Network, Transport};
 use super::propose::{self, ProposeError, Waiting};
-use super::{LogStore, LogTime, Shared, StateMachine, TypeConfig, codec, log_time, store};
+use super::snapshot::{ChunkWriter, SnapshotData};
+use super::state_machine::{Copier, StateCopy};
+use super::{LogStore, LogTime, Shared, StateMachine, TypeConfig, blocking, codec, log_time, store};
 use crate::config::Engine;
 use crate::error::Error;
 use crate::state::{Command, Reply};
@@ -91,6 +93,7 @@ pub struct Node {
     raft: Raft<TypeConfig>,
     shared: Arc<Shared>,
     time: Arc<LogTime>,
+    copier: Copier,
     queue: mpsc::Sender<Waiting>,
     health: watch::Receiver<Health>,
     heard: Heard,
@@ -112,7 +115,7 @@ impl Node {
         let kv: Arc<dyn Kv> = Arc::new(CatchPanics(kv));
         let log = LogStore::new(kv.clone()).map_err(|e| storage(e.to_string()))?;
         let machine = StateMachine::open(kv, &options.dir.join("snapshots")).map_err(|e| storage(e.to_string()))?;
-        let (shared, time) = (machine.shared(), options.time.clone());
+        let (shared, copier, time) = (machine.shared(), machine.copier(), options.time.clone());
         shared.keep(time.clone());
         let lease_ms = options.heartbeat_ms.saturating_mul(LEASE_HEARTBEATS);
         let config = openraft::Config {
@@ -143,7 +146,7 @@ impl Node {
             tokio::spawn(failover::run(raft.clone(), heard.clone(), lease, heartbeat)),
             tokio::spawn(watch_health(raft.clone(), store.clone(), health_tx)),
         ];
-        Ok(Self { id: options.id, raft, shared, time, queue, health, heard, lease, tasks: Mutex::new(tasks) })
+        Ok(Self { id: options.id, raft, shared, time, copier, queue, health, heard, lease, tasks: Mutex::new(tasks) })
     }
 
     /// Its id.
@@ -255,14 +258,29 @@ impl Node {
         codec::encode(&answer).map_err(garbled)
     }
 
-    /// A call of a leader: the whole state, because the log no longer reaches back far enough.
-    pub async fn handle_snapshot(&self, head: &Head, state: Vec<u8>) -> Result<Vec<u8>, ProposeError> {
+    /// A place for the state that a leader sends, of `length` bytes, because the log no longer reaches back far enough.
+    pub async fn receive_snapshot(&self, head: &Head, length: u64) -> Result<ChunkWriter, ProposeError> {
+        let meta = codec::decode(&head.meta).map_err(garbled)?;
+        let snapshots = self.copier.snapshots.clone();
+        let place = blocking(move || snapshots.receive(&meta, length)).await.and_then(|place| place);
+        place.map_err(|e| ProposeError::Stopped(e.to_string()))
+    }
+
+    /// A call of a leader: the whole state.
+    pub async fn handle_snapshot(&self, head: &Head, state: impl Into<SnapshotData>) -> Result<Vec<u8>, ProposeError> {
         let vote = codec::decode(&head.vote).map_err(garbled)?;
         let meta = codec::decode(&head.meta).map_err(garbled)?;
-        let snapshot = Snapshot { meta, snapshot: Box::new(state) };
+        let snapshot = Snapshot { meta, snapshot: Box::new(state.into()) };
         let installed = self.raft.install_full_snapshot(vote, snapshot).await;
         self.heard.note();
         codec::encode(&installed.map_err(|e| ProposeError::Stopped(e.to_string()))?).map_err(garbled)
+    }
+
+    /// A copy of the state as it is now. The log goes on meanwhile.
+    pub async fn copy_state(&self) -> Result<StateCopy, Error> {
+        let copier = self.copier.clone();
+        let copied = blocking(move || copier.copy()).await.map_err(|e| Error::Internal(e.to_string()))?;
+        copied.map_err(|e| Error::Internal(format!("copying the state: {e}")))
     }
 
     /// Who takes part.

@@ -128,6 +128,16 @@ impl Kv for RedbKv {
         Ok(rows)
     }
 
+    fn each(&self, table: Table, row: &mut dyn FnMut(Row)) -> Result<()> {
+        let transaction = self.read()?;
+        let table = transaction.open_table(definition(table)).map_err(|e| self.engine(e))?;
+        for found in table.iter().map_err(|e| self.engine(e))? {
+            let (key, value) = found.map_err(|e| self.engine(e))?;
+            row((key.value().to_vec(), value.value().to_vec()));
+        }
+        Ok(())
+    }
+
     fn last(&self, table: Table) -> Result<Option<Row>> {
         let transaction = self.read()?;
         let table = transaction.open_table(definition(table)).map_err(|e| self.engine(e))?;

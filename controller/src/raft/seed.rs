@@ -29,7 +29,7 @@ pub(crate) async fn seed(dir: &Path, engine: Engine, id: u64, state: Vec<u8>) ->
         last_membership: StoredMembership::new(Some(last), members),
         snapshot_id: format!("restored-{}", last.index),
     };
-    machine.install_snapshot(&meta, Box::new(state)).await.map_err(|e| storage(e.to_string()))?;
+    machine.install_snapshot(&meta, Box::new(state.into())).await.map_err(|e| storage(e.to_string()))?;
     log.save_vote(&Vote::new_committed(1, id)).await.map_err(|e| storage(e.to_string()))?;
     log.purge(last).await.map_err(|e| storage(e.to_string()))?;
     Ok(())

@@ -235,6 +235,15 @@ impl Kv for SledKv {
         Ok(rows)
     }
 
+    fn each(&self, table: Table, row: &mut dyn FnMut(Row)) -> Result<()> {
+        let _gate = self.gate.read().unwrap_or_else(PoisonError::into_inner);
+        for found in self.db.range([table as u8]..[table as u8 + 1]) {
+            let (key, stored) = found.map_err(|e| self.engine(e))?;
+            row((key.get(1..).unwrap_or_default().to_vec(), self.load(&key, &stored)?));
+        }
+        Ok(())
+    }
+
     fn last(&self, table: Table) -> Result<Option<Row>> {
         let _gate = self.gate.read().unwrap_or_else(PoisonError::into_inner);
         match self.db.range([table as u8]..[table as u8 + 1]).next_back() {

@@ -6,7 +6,7 @@
 //! is kept. Files of an older format are brought to today's when the folder is opened.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use ring::digest;
@@ -15,7 +15,8 @@ use super::{LogId, SnapshotMeta, codec};
 
 mod chunks;
 
-pub use chunks::{ChunkReader, ChunkWriter};
+pub use chunks::{ChunkReader, ChunkWriter, Chunks, SnapshotData, SnapshotWriter};
+use chunks::{SnapshotFile, Source};
 
 const MAGIC: &[u8; 7] = b"SPSNAP\x00";
 const SUFFIX: &str = ".snapshot";
@@ -70,7 +71,7 @@ impl SnapshotDir {
     /// Brings the newest snapshot to today's format.
     fn migrate(&self, migrations: &[Migration]) -> io::Result<()> {
         let Some(file) = self.files()?.pop() else { return Ok(()) };
-        let (meta, _, reader) = ChunkReader::open(&file)?;
+        let (meta, _, reader) = SnapshotFile::open(&file)?.reader()?;
         let found = reader.format();
         if found > self.format {
             return Err(unusable(
@@ -91,25 +92,54 @@ impl SnapshotDir {
 
     /// Writes a snapshot and removes the older ones.
     pub fn save(&self, meta: &SnapshotMeta, state: &[u8]) -> io::Result<()> {
-        let path = self.name(meta, SUFFIX);
-        let tmp = self.name(meta, UNFINISHED);
-        let written = || -> io::Result<()> {
-            let mut file = Summed { file: File::create(&tmp)?, sum: digest::Context::new(&digest::SHA256) };
-            file.write_all(&header(self.format, meta)?)?;
-            file.write_all(state)?;
-            let Summed { mut file, sum } = file;
-            file.write_all(sum.finish().as_ref())?;
-            file.sync_all()?;
-            fs::rename(&tmp, &path)?;
-            File::open(&self.path)?.sync_all()
-        };
-        written().inspect_err(|_| {
-            let _ = fs::remove_file(&tmp); // it is removed at the next start otherwise
-        })?;
-        for old in self.files()?.into_iter().filter(|f| *f != path) {
+        let mut writer = self.writer(meta)?;
+        writer.write_all(state)?;
+        self.keep(meta, writer).map(drop)
+    }
+
+    /// A snapshot to write, which has no name until it is kept.
+    pub fn writer(&self, meta: &SnapshotMeta) -> io::Result<SnapshotWriter> {
+        SnapshotWriter::create(self.name(meta, UNFINISHED), self.format, meta)
+    }
+
+    /// The same, for a copy of the state that is removed in the end.
+    pub(super) fn copy_writer(&self, meta: &SnapshotMeta) -> io::Result<SnapshotWriter> {
+        SnapshotWriter::create(self.name(meta, &format!(".copy{UNFINISHED}")), self.format, meta)
+    }
+
+    /// A copy that was written.
+    pub(super) fn copied(&self, writer: SnapshotWriter) -> io::Result<SnapshotData> {
+        Ok(SnapshotData(Source::File(writer.finish(false)?)))
+    }
+
+    /// Puts a snapshot that was written on stable storage and removes the older ones.
+    pub fn keep(&self, meta: &SnapshotMeta, writer: SnapshotWriter) -> io::Result<SnapshotData> {
+        self.put(meta, writer.finish(true)?)
+    }
+
+    /// Keeps a snapshot that came from elsewhere.
+    pub(super) fn install(&self, meta: &SnapshotMeta, data: &SnapshotData) -> io::Result<SnapshotData> {
+        match &data.0 {
+            Source::File(file) if file.reader()?.0 == *meta => self.put(meta, file.clone()),
+            _ => {
+                let (mut writer, mut chunks) = (self.writer(meta)?, data.chunks()?);
+                while let Some(chunk) = chunks.next_chunk()? {
+                    writer.write_all(&chunk)?;
+                }
+                self.keep(meta, writer)
+            }
+        }
+    }
+
+    fn put(&self, meta: &SnapshotMeta, file: SnapshotFile) -> io::Result<SnapshotData> {
+        let file = file.rename(&self.name(meta, SUFFIX))?;
+        File::open(&self.path)?.sync_all()?;
+        let mut files = self.files()?;
+        files.pop();
+        for old in files {
             fs::remove_file(old)?;
         }
-        Ok(())
+        Ok(SnapshotData(Source::File(file)))
     }
 
     /// The newest snapshot, or `None`.
@@ -124,14 +154,21 @@ impl SnapshotDir {
     /// also when a newer one takes its place meanwhile.
     pub fn reader(&self) -> io::Result<Option<(SnapshotMeta, u64, ChunkReader)>> {
         match self.files()?.pop() {
-            Some(path) => ChunkReader::open(&path).map(Some),
+            Some(path) => SnapshotFile::open(&path)?.reader().map(Some),
             None => Ok(None),
         }
     }
 
+    /// The newest snapshot, in its file; `None` when there is none.
+    pub fn newest(&self) -> io::Result<Option<(SnapshotMeta, SnapshotData)>> {
+        let Some(path) = self.files()?.pop() else { return Ok(None) };
+        let file = SnapshotFile::open(&path)?;
+        Ok(Some((file.reader()?.0, SnapshotData(Source::File(file)))))
+    }
+
     /// A place for a snapshot that comes in chunks, of `total` bytes together. One that is dropped before its end is removed.
     pub fn receive(&self, meta: &SnapshotMeta, total: u64) -> io::Result<ChunkWriter> {
-        ChunkWriter::create(self.name(meta, &format!(".received{UNFINISHED}")), total)
+        ChunkWriter::create(self.name(meta, &format!(".received{UNFINISHED}")), self.format, meta, total)
     }
 
     /// Puts away a snapshot that knows more than the store: the store was removed, or a crash came between the two when the
@@ -139,7 +176,7 @@ impl SnapshotDir {
     /// was the only one.
     pub(super) fn put_away_ahead_of(&self, applied: Option<LogId>) -> io::Result<()> {
         let Some(file) = self.files()?.pop() else { return Ok(()) };
-        let (meta, _, _) = ChunkReader::open(&file)?;
+        let (meta, _, _) = SnapshotFile::open(&file)?.reader()?;
         if meta.last_log_id > applied {
             for older in self.files_with(UNUSED)? {
                 fs::remove_file(older)?;
@@ -197,32 +234,6 @@ fn unusable(path: &Path, what: &str) -> io::Error {
         path.display()
     );
     io::Error::new(io::ErrorKind::InvalidData, text)
-}
-
-/// A file, and the sum of what went into it or came out of it.
-struct Summed {
-    file: File,
-    sum: digest::Context,
-}
-
-impl Write for Summed {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.file.write(bytes)?;
-        self.sum.update(bytes.get(..written).unwrap_or_default());
-        Ok(written)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
-    }
-}
-
-impl Read for Summed {
-    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        let read = self.file.read(bytes)?;
-        self.sum.update(bytes.get(..read).unwrap_or_default());
-        Ok(read)
-    }
 }
 
 #[cfg(test)]

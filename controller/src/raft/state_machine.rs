@@ -3,19 +3,30 @@
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, mpsc};
 
 use openraft::storage::{RaftStateMachine, Snapshot};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder, StorageIOError};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use super::kv::{KEY_END, Kv, Op, Table};
-use super::snapshot::SnapshotDir;
-use super::{Entry, LogId, LogTime, SnapshotMeta, StorageError, StoredMembership, TypeConfig, codec};
-use crate::state::{ReplyBatch, State};
+use super::kv::{KEY_END, Kv, Op, Row, Table};
+use super::snapshot::{SnapshotData, SnapshotDir, SnapshotWriter};
+use super::view::{View, Views};
+use super::{Entry, LogId, LogTime, SnapshotMeta, StorageError, StoredMembership, TypeConfig, blocking, codec};
+use crate::state::{ReplyBatch, RowReader, RowWriter, State};
 
 const APPLIED: &[u8] = b"applied";
+/// The snapshot whose rows are taking the place of those in the store: until this is gone, the store holds some of each.
+const INSTALLING: &[u8] = b"installing";
+/// Rows in one write of an installation.
+const PAGE: usize = 256;
+/// Writes between two barriers of an installation.
+const PAGES_PER_SYNC: usize = 256;
+/// Rows that go from the thread that reads the store to the one that understands them.
+const BATCH: usize = 2_048;
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// The state, for readers all over the process.
 #[derive(Debug)]
@@ -60,6 +71,7 @@ struct Applied {
 /// The state machine of the group.
 pub struct StateMachine {
     kv: Arc<dyn Kv>,
+    views: Arc<Views>,
     snapshots: SnapshotDir,
     shared: Arc<Shared>,
     applied: Applied,
@@ -67,18 +79,21 @@ pub struct StateMachine {
 
 impl StateMachine {
     /// Loads the state from `kv`; snapshots live in `snapshots`.
-    pub fn open(kv: Arc<dyn Kv>, snapshots: &Path) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+    pub fn open(kv: Arc<dyn Kv>, snapshots: &Path) -> Result<Self, BoxError> {
         let snapshots = SnapshotDir::open(snapshots)?;
+        let views = Views::new(kv.clone());
+        if let Some(bytes) = kv.get(Table::Meta, INSTALLING)? {
+            finish_installation(&*kv, &views, &snapshots, &codec::decode(&bytes)?)?;
+        }
         let applied = match kv.get(Table::Meta, APPLIED)? {
             Some(bytes) => codec::decode::<Applied>(&bytes)?,
             None => Applied::default(),
         };
         snapshots.put_away_ahead_of(applied.log_id)?;
-        let rows = kv.scan(Table::State, &[], &KEY_END, usize::MAX)?;
-        let state = State::from_rows(rows)?;
+        let state = load(&*kv)?;
         let (changed, _) = watch::channel(0);
         let shared = Arc::new(Shared { state: RwLock::new(state), changed, time: OnceLock::new() });
-        Ok(Self { kv, snapshots, shared, applied })
+        Ok(Self { kv, views, snapshots, shared, applied })
     }
 
     /// The state, for readers.
@@ -86,10 +101,17 @@ impl StateMachine {
         self.shared.clone()
     }
 
+    /// Copies of the state, for a backup, and a place for snapshots that come from others.
+    pub(super) fn copier(&self) -> Copier {
+        let (kv, views) = (self.kv.clone(), self.views.clone());
+        Copier { kv, views, snapshots: self.snapshots.clone(), shared: self.shared.clone() }
+    }
+
     /// One write for all entries, their rows and the pointer together. Not synced: the log is durable, and entries behind
     /// the pointer are applied again after a crash.
     fn apply_all(&mut self, entries: Vec<Entry>) -> Result<Vec<ReplyBatch>, StorageIOError<u64>> {
         let mut replies = Vec::with_capacity(entries.len());
+        let mut change = self.views.change();
         let (mut ops, notices, now_ms) = {
             let mut state = self.shared.state.write().unwrap_or_else(PoisonError::into_inner);
             for entry in entries {
@@ -111,7 +133,8 @@ impl StateMachine {
         };
         self.shared.tell_time(now_ms);
         ops.push(self.put_applied()?);
-        self.kv.write(ops).map_err(|e| StorageIOError::write_state_machine(&e))?;
+        change.write(ops).map_err(|e| StorageIOError::write_state_machine(&e))?;
+        drop(change);
         self.shared.changed.send_if_modified(|seen| std::mem::replace(seen, notices) != notices);
         Ok(replies)
     }
@@ -152,61 +175,253 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     }
 
     async fn get_snapshot_builder(&mut self) -> Self::SnapshotBuilder {
-        // The view is taken here, between applies; building goes on beside later ones.
-        SnapshotBuilder { meta: self.meta(), state: self.shared.read().to_bytes(), snapshots: self.snapshots.clone() }
+        // The view begins here, between applies; building goes on beside later ones.
+        let (view, ()) = self.views.begin(|| ());
+        SnapshotBuilder { meta: self.meta(), view: Some(view), snapshots: self.snapshots.clone() }
     }
 
-    async fn begin_receiving_snapshot(&mut self) -> Result<Box<Vec<u8>>, StorageError> {
+    async fn begin_receiving_snapshot(&mut self) -> Result<Box<SnapshotData>, StorageError> {
         Ok(Box::default())
     }
 
-    async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: Box<Vec<u8>>) -> Result<(), StorageError> {
-        let mut state =
-            State::from_bytes(&snapshot).map_err(|e| StorageIOError::read_snapshot(Some(meta.signature()), &e))?;
-        self.applied = Applied { log_id: meta.last_log_id, membership: meta.last_membership.clone() };
-        let mut ops = vec![Op::DelRange(Table::State, Vec::new(), KEY_END.to_vec())];
-        ops.extend(state.all_rows());
-        ops.push(self.put_applied()?);
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: Box<SnapshotData>) -> Result<(), StorageError> {
+        let mut state = read_state(&snapshot).map_err(|e| StorageIOError::read_snapshot(Some(meta.signature()), &e))?;
         // The file first: should we die between, the rows are still the old ones and the snapshot is asked for again.
-        self.snapshots.save(meta, &snapshot).map_err(|e| StorageIOError::write_snapshot(Some(meta.signature()), &e))?;
-        self.kv
-            .write(ops)
-            .and_then(|()| self.kv.sync())
+        let data = self
+            .snapshots
+            .install(meta, &snapshot)
             .map_err(|e| StorageIOError::write_snapshot(Some(meta.signature()), &e))?;
+        let replacing = self.views.replace();
+        install_rows(&*self.kv, &self.views, meta, &data)
+            .map_err(|e| StorageIOError::write_snapshot(Some(meta.signature()), &io::Error::other(e)))?;
+        self.applied = Applied { log_id: meta.last_log_id, membership: meta.last_membership.clone() };
         let mut current = self.shared.state.write().unwrap_or_else(PoisonError::into_inner);
         state.continue_notices(&current);
         let (notices, now_ms) = (state.notices(), state.now_ms());
         *current = state;
         drop(current);
+        drop(replacing);
         self.shared.tell_time(now_ms);
         self.shared.changed.send_replace(notices);
         Ok(())
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot<TypeConfig>>, StorageError> {
-        let loaded = self.snapshots.load().map_err(|e| StorageIOError::read_snapshot(None, &e))?;
-        Ok(loaded.map(|(meta, state)| Snapshot { meta, snapshot: Box::new(state) }))
+        let newest = self.snapshots.newest().map_err(|e| StorageIOError::read_snapshot(None, &e))?;
+        Ok(newest.map(|(meta, data)| Snapshot { meta, snapshot: Box::new(data) }))
     }
+}
+
+/// Reads the state: one thread reads and checks the rows, this one understands them.
+fn load(kv: &dyn Kv) -> Result<State, BoxError> {
+    std::thread::scope(|scope| {
+        let (tx, batches) = mpsc::sync_channel::<Vec<Row>>(8);
+        let reading = std::thread::Builder::new().name("load-state".into()).spawn_scoped(scope, move || {
+            let mut batch = Vec::with_capacity(BATCH);
+            kv.each(Table::State, &mut |row| {
+                batch.push(row);
+                if batch.len() == BATCH {
+                    let _ = tx.send(std::mem::replace(&mut batch, Vec::with_capacity(BATCH))); // it found a bad row
+                }
+            })?;
+            let _ = tx.send(batch);
+            Ok::<_, super::kv::KvError>(())
+        })?;
+        let mut loading = State::loading();
+        let mut understood = Ok(());
+        for batch in batches {
+            // A row that the store itself finds damaged is the better explanation.
+            understood = understood.and_then(|()| batch.iter().try_for_each(|(key, value)| loading.row(key, value)));
+        }
+        reading.join().map_err(|_| "reading the state panicked")??;
+        understood?;
+        Ok(loading.end())
+    })
+}
+
+/// The state in a snapshot, whose rows must be in order.
+fn read_state(data: &SnapshotData) -> io::Result<State> {
+    let damaged = |e: BoxError| io::Error::new(io::ErrorKind::InvalidData, e);
+    let (mut loading, mut last) = (State::loading(), None);
+    for row in RowReader::begin(data.reader()?)? {
+        let (key, value) = row?;
+        if last.as_ref().is_some_and(|last| *last >= key) {
+            return Err(damaged("the rows of a snapshot are not in order".into()));
+        }
+        loading.row(&key, &value).map_err(|e| damaged(e.into()))?;
+        last = Some(key);
+    }
+    Ok(loading.end())
+}
+
+/// Makes the rows in the store those of a snapshot, which is on stable storage and has been read before. Only what differs is
+/// written. After a crash it is done again from the beginning.
+fn install_rows(kv: &dyn Kv, views: &Views, meta: &SnapshotMeta, data: &SnapshotData) -> Result<(), BoxError> {
+    kv.write(vec![Op::Put(Table::Meta, INSTALLING.to_vec(), codec::encode(meta)?)])?;
+    kv.sync()?;
+    let mut ops: Vec<Op> = Vec::with_capacity(PAGE);
+    let mut pages = 0;
+    let mut push = |op: Op| -> Result<(), BoxError> {
+        ops.push(op);
+        if ops.len() == PAGE {
+            views.change().write(std::mem::replace(&mut ops, Vec::with_capacity(PAGE)))?;
+            pages += 1;
+            if pages % PAGES_PER_SYNC == 0 {
+                kv.sync()?;
+            }
+        }
+        Ok(())
+    };
+    // Both are in the order of keys, and only what was passed is written.
+    let mut old = Cursor::new(kv);
+    for row in RowReader::begin(data.reader()?)? {
+        let (key, value) = row?;
+        while let Some((gone, _)) = old.next_if(|old| *old < key)? {
+            push(Op::Del(Table::State, gone))?;
+        }
+        match old.next_if(|old| *old == key)? {
+            Some((_, same)) if same == value => {}
+            _ => push(Op::Put(Table::State, key, value))?,
+        }
+    }
+    while let Some((gone, _)) = old.next_if(|_| true)? {
+        push(Op::Del(Table::State, gone))?;
+    }
+    let applied = Applied { log_id: meta.last_log_id, membership: meta.last_membership.clone() };
+    ops.push(Op::Put(Table::Meta, APPLIED.to_vec(), codec::encode(&applied)?));
+    ops.push(Op::Del(Table::Meta, INSTALLING.to_vec()));
+    views.change().write(ops)?;
+    kv.sync()?;
+    Ok(())
+}
+
+/// Ends an installation that a crash stopped.
+fn finish_installation(
+    kv: &dyn Kv,
+    views: &Views,
+    snapshots: &SnapshotDir,
+    meta: &SnapshotMeta,
+) -> Result<(), BoxError> {
+    let data = match snapshots.newest()? {
+        Some((found, data)) if found == *meta => data,
+        _ => {
+            return Err(
+                "a snapshot was about to take the place of the state, and its file is gone: a member of a group is \
+                        stopped, its folder raft/store removed, and started again"
+                    .into(),
+            );
+        }
+    };
+    read_state(&data)?;
+    tracing::info!("going on to install a snapshot");
+    install_rows(kv, views, meta, &data)
+}
+
+/// Reads the rows of the state in a store, some at a time.
+struct Cursor<'k> {
+    kv: &'k dyn Kv,
+    page: std::iter::Peekable<std::vec::IntoIter<Row>>,
+    /// Where the next page begins; `None` behind the last.
+    next: Option<Vec<u8>>,
+}
+
+impl<'k> Cursor<'k> {
+    fn new(kv: &'k dyn Kv) -> Self {
+        Self { kv, page: Vec::new().into_iter().peekable(), next: Some(Vec::new()) }
+    }
+
+    fn next_if(&mut self, wanted: impl Fn(&Vec<u8>) -> bool) -> Result<Option<Row>, BoxError> {
+        if self.page.peek().is_none()
+            && let Some(from) = self.next.take()
+        {
+            let rows = self.kv.scan(Table::State, &from, &KEY_END, PAGE)?;
+            if let (Some((last, _)), PAGE) = (rows.last(), rows.len()) {
+                self.next = Some([last.as_slice(), &[0]].concat());
+            }
+            self.page = rows.into_iter().peekable();
+        }
+        Ok(self.page.next_if(|(key, _)| wanted(key)))
+    }
+}
+
+/// Writes the rows of a view.
+fn write_rows(mut view: View, writer: SnapshotWriter) -> io::Result<SnapshotWriter> {
+    let mut rows = RowWriter::begin(writer)?;
+    while let Some(page) = view.next_page().map_err(io::Error::other)? {
+        for (key, value) in page {
+            rows.row(&key, &value)?;
+        }
+    }
+    Ok(rows.end())
 }
 
 /// A view of the state on its way to a file.
 pub struct SnapshotBuilder {
     meta: SnapshotMeta,
-    state: Vec<u8>,
+    view: Option<View>,
     snapshots: SnapshotDir,
 }
 
 impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
     async fn build_snapshot(&mut self) -> Result<Snapshot<TypeConfig>, StorageError> {
-        let (snapshots, meta, state) = (self.snapshots.clone(), self.meta.clone(), std::mem::take(&mut self.state));
+        let (snapshots, meta, view) = (self.snapshots.clone(), self.meta.clone(), self.view.take());
         let signature = meta.signature();
-        tokio::task::spawn_blocking(move || {
-            snapshots.save(&meta, &state)?;
-            Ok(Snapshot { meta, snapshot: Box::new(state) })
+        blocking(move || {
+            let view = view.ok_or_else(|| io::Error::other("a builder builds once"))?;
+            let writer = write_rows(view, snapshots.writer(&meta)?)?;
+            let data = snapshots.keep(&meta, writer)?;
+            Ok(Snapshot { meta, snapshot: Box::new(data) })
         })
         .await
-        .map_err(std::io::Error::other)
-        .and_then(|r: std::io::Result<_>| r)
+        .and_then(|r: io::Result<_>| r)
         .map_err(|e| StorageIOError::write_snapshot(Some(signature), &e).into())
     }
 }
+
+/// A copy of the state as it was at one moment, in a file that goes with it.
+#[derive(Debug)]
+pub struct StateCopy {
+    /// Names the cluster.
+    pub cluster_id: Vec<u8>,
+    /// The log's time, milliseconds since 1970.
+    pub log_time_ms: u64,
+    /// Index of the last entry in it.
+    pub applied: u64,
+    /// The state.
+    pub state: SnapshotData,
+}
+
+/// Makes copies of the state, and room for those of others.
+#[derive(Clone)]
+pub(super) struct Copier {
+    kv: Arc<dyn Kv>,
+    views: Arc<Views>,
+    pub(super) snapshots: SnapshotDir,
+    shared: Arc<Shared>,
+}
+
+impl Copier {
+    /// Copies the state to a file while it goes on changing.
+    pub(super) fn copy(&self) -> Result<StateCopy, BoxError> {
+        let (view, (cluster_id, log_time_ms, applied)) = self.views.begin(|| {
+            let state = self.shared.read();
+            (state.cluster_id().to_vec(), state.now_ms(), self.kv.get(Table::Meta, APPLIED))
+        });
+        let applied = match applied? {
+            Some(bytes) => codec::decode::<Applied>(&bytes)?,
+            None => Applied::default(),
+        };
+        let index = applied.log_id.map_or(0, |id| id.index);
+        let meta = SnapshotMeta {
+            last_log_id: applied.log_id,
+            last_membership: applied.membership,
+            snapshot_id: "copy".into(),
+        };
+        let writer = write_rows(view, self.snapshots.copy_writer(&meta)?)?;
+        Ok(StateCopy { cluster_id, log_time_ms, applied: index, state: self.snapshots.copied(writer)? })
+    }
+}
+
+#[cfg(test)]
+#[path = "state_machine/tests.rs"]
+mod tests;

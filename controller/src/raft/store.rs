@@ -107,6 +107,9 @@ impl Kv for Store {
     fn scan(&self, table: Table, from: &[u8], to: &[u8], max: usize) -> Result<Vec<Row>> {
         self.kv.scan(table, from, to, max)
     }
+    fn each(&self, table: Table, row: &mut dyn FnMut(Row)) -> Result<()> {
+        self.kv.each(table, row)
+    }
     fn last(&self, table: Table) -> Result<Option<Row>> {
         self.kv.last(table)
     }

@@ -17,6 +17,7 @@ mod restore;
 mod row;
 mod rows;
 mod sessions;
+mod stream;
 mod users;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -30,8 +31,9 @@ pub use reply::{
 };
 pub use row::*;
 pub use rows::{RowError, Rows};
+pub(crate) use stream::{RowReader, RowWriter};
 
-use crate::raft::kv::{Op, Row, Table};
+use crate::raft::kv::{Op, Row};
 
 /// Slots are 12 bits; 0 is no gateway.
 pub const MAX_SLOT: u32 = 4_095;
@@ -51,9 +53,6 @@ pub const MAX_MEMBERS: usize = 10_000;
 pub const MAX_LOCKOUTS: usize = 65_536;
 /// Most attempts that can be kept.
 pub const MAX_ATTEMPTS: u32 = 1_000_000;
-
-/// First byte of an encoded state.
-const FORMAT: u8 = 1;
 
 // First byte of the stored keys of each table: never reuse one.
 const CORE: u8 = 1;
@@ -162,27 +161,16 @@ impl State {
 
     /// The state that these stored rows stand for.
     pub fn from_rows(rows: impl IntoIterator<Item = Row>) -> Result<Self, RowError> {
-        let mut state = Self::new();
+        let mut loading = Self::loading();
         for (key, value) in rows {
-            let Some((&tag, key)) = key.split_first() else { return Err(RowError::Damaged(0)) };
-            match tag {
-                CORE => state.core.load(key, &value)?,
-                USERS => state.users.load(key, &value)?,
-                POOLS => state.pools.load(key, &value)?,
-                SESSIONS => state.sessions.load(key, &value)?,
-                CERTIFICATES => state.certificates.load(key, &value)?,
-                ROOTS => state.roots.load(key, &value)?,
-                GATEWAYS => state.gateways.load(key, &value)?,
-                ATTEMPTS => state.attempts.load(key, &value)?,
-                ANSWERS => state.answers.load(key, &value)?,
-                MEMBERS => state.members.load(key, &value)?,
-                TOKENS => state.tokens.load(key, &value)?,
-                LOCKOUTS => state.lockouts.load(key, &value)?,
-                other => return Err(RowError::Table(other)),
-            }
+            loading.row(&key, &value)?;
         }
-        state.index = state.build_index();
-        Ok(state)
+        Ok(loading.end())
+    }
+
+    /// A state that is loaded row by row.
+    pub(crate) fn loading() -> Loading {
+        Loading(Self::new())
     }
 
     fn build_index(&self) -> Index {
@@ -221,26 +209,32 @@ impl State {
         index
     }
 
-    fn rows(&self) -> Vec<Row> {
-        let mut rows = Vec::new();
-        self.core.all_rows(&mut rows);
-        self.users.all_rows(&mut rows);
-        self.pools.all_rows(&mut rows);
-        self.sessions.all_rows(&mut rows);
-        self.certificates.all_rows(&mut rows);
-        self.roots.all_rows(&mut rows);
-        self.gateways.all_rows(&mut rows);
-        self.attempts.all_rows(&mut rows);
-        self.answers.all_rows(&mut rows);
-        self.members.all_rows(&mut rows);
-        self.tokens.all_rows(&mut rows);
-        self.lockouts.all_rows(&mut rows);
-        rows
+    /// Each row as it is stored, in the order of the stored keys.
+    pub(crate) fn each_row<E>(&self, mut each: impl FnMut(Vec<u8>, Vec<u8>) -> Result<(), E>) -> Result<(), E> {
+        self.core.each_row(&mut each)?;
+        self.users.each_row(&mut each)?;
+        self.pools.each_row(&mut each)?;
+        self.sessions.each_row(&mut each)?;
+        self.certificates.each_row(&mut each)?;
+        self.roots.each_row(&mut each)?;
+        self.gateways.each_row(&mut each)?;
+        self.attempts.each_row(&mut each)?;
+        self.answers.each_row(&mut each)?;
+        self.members.each_row(&mut each)?;
+        self.tokens.each_row(&mut each)?;
+        self.lockouts.each_row(&mut each)
     }
 
-    /// Every row, as storage operations: for a store that holds none.
-    pub(crate) fn all_rows(&self) -> impl Iterator<Item = Op> {
-        self.rows().into_iter().map(|(key, value)| Op::Put(Table::State, key, value))
+    /// Every row.
+    #[cfg(test)]
+    pub(crate) fn rows(&self) -> Vec<Row> {
+        let mut rows = Vec::new();
+        let all: Result<(), RowError> = self.each_row(|key, value| {
+            rows.push((key, value));
+            Ok(())
+        });
+        all.expect("none fails");
+        rows
     }
 
     /// Rows that changed since the last call, as storage operations.
@@ -259,39 +253,6 @@ impl State {
         self.tokens.take_changes(&mut ops);
         self.lockouts.take_changes(&mut ops);
         ops
-    }
-
-    /// The whole state as bytes, equal for equal states: `format (1) | { length (4) key length (4) value }*`.
-    pub fn to_bytes(&self) -> Vec<u8> {
-        let mut out = vec![FORMAT];
-        for (key, value) in self.rows() {
-            for part in [key, value] {
-                out.extend_from_slice(&u32::try_from(part.len()).unwrap_or(u32::MAX).to_be_bytes());
-                out.extend_from_slice(&part);
-            }
-        }
-        out
-    }
-
-    /// The reverse of [`State::to_bytes`].
-    pub fn from_bytes(bytes: &[u8]) -> Result<Self, RowError> {
-        fn part<'b>(bytes: &mut &'b [u8]) -> Option<&'b [u8]> {
-            let (length, rest) = bytes.split_first_chunk::<4>()?;
-            let (part, rest) = rest.split_at_checked(usize::try_from(u32::from_be_bytes(*length)).ok()?)?;
-            *bytes = rest;
-            Some(part)
-        }
-        let mut bytes = match bytes.split_first() {
-            Some((&FORMAT, rest)) => rest,
-            Some((&other, _)) => return Err(RowError::Format(other)),
-            None => return Err(RowError::Damaged(0)),
-        };
-        let mut rows = Vec::new();
-        while !bytes.is_empty() {
-            let row = part(&mut bytes).zip(part(&mut bytes)).ok_or(RowError::Damaged(0))?;
-            rows.push((row.0.to_vec(), row.1.to_vec()));
-        }
-        Self::from_rows(rows)
     }
 
     /// Counts what gateways must hear of: policy, sessions to end, revocations. Not part of the state.
@@ -363,6 +324,38 @@ impl State {
     pub fn answered(&self, request_id: &[u8]) -> Option<&Reply> {
         let number = self.index.answer_of.get(request_id)?;
         self.answers.get(number)?.reply.as_ref()
+    }
+}
+
+/// A state while its rows are loaded.
+pub(crate) struct Loading(State);
+
+impl Loading {
+    /// The next row, as it is stored.
+    pub(crate) fn row(&mut self, key: &[u8], value: &[u8]) -> Result<(), RowError> {
+        let state = &mut self.0;
+        let Some((&tag, key)) = key.split_first() else { return Err(RowError::Damaged(0)) };
+        match tag {
+            CORE => state.core.load(key, value),
+            USERS => state.users.load(key, value),
+            POOLS => state.pools.load(key, value),
+            SESSIONS => state.sessions.load(key, value),
+            CERTIFICATES => state.certificates.load(key, value),
+            ROOTS => state.roots.load(key, value),
+            GATEWAYS => state.gateways.load(key, value),
+            ATTEMPTS => state.attempts.load(key, value),
+            ANSWERS => state.answers.load(key, value),
+            MEMBERS => state.members.load(key, value),
+            TOKENS => state.tokens.load(key, value),
+            LOCKOUTS => state.lockouts.load(key, value),
+            other => Err(RowError::Table(other)),
+        }
+    }
+
+    /// The whole state.
+    pub(crate) fn end(mut self) -> State {
+        self.0.index = self.0.build_index();
+        self.0
     }
 }
 

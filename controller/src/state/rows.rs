@@ -160,9 +160,9 @@ impl<K: Key, V: Message + Default> Rows<K, V> {
         }
     }
 
-    /// All rows as stored.
-    pub(super) fn all_rows(&self, out: &mut Vec<(Vec<u8>, Vec<u8>)>) {
-        out.extend(self.map.iter().map(|(key, row)| (self.stored_key(key), Self::stored_value(row))));
+    /// Each row as stored.
+    pub(super) fn each_row<E>(&self, each: &mut impl FnMut(Vec<u8>, Vec<u8>) -> Result<(), E>) -> Result<(), E> {
+        self.map.iter().try_for_each(|(key, row)| each(self.stored_key(key), Self::stored_value(row)))
     }
 
     /// Takes in a stored row without counting it as changed.

@@ -10,9 +10,8 @@ use tonic::{Request, Status};
 
 use super::OperatorService;
 use crate::backup::wrap_context;
+use crate::raft::{StateCopy, blocking};
 
-/// Bytes of state in one message.
-const PIECE: usize = 256 * 1024;
 /// Messages on their way to a caller that reads slowly.
 const QUEUE: usize = 4;
 
@@ -31,39 +30,57 @@ impl OperatorService {
         let (caller, request) = self.operator(request).await?;
         let public_key = <[u8; 32]>::try_from(request.public_key)
             .map_err(|_| Status::invalid_argument("public_key must have 32 bytes"))?;
-        // Each is a copy of the state in memory: one at a time.
+        // Each is a copy of the state on this disk: one at a time.
         let turn = (self.backups.clone().try_acquire_owned())
             .map_err(|_| Status::resource_exhausted("another backup is being made; try again when it is done"))?;
-        let core = self.core.clone();
-        let (cluster_id, log_time_unix_ms, state) = tokio::task::spawn_blocking(move || {
-            let state = core.node.shared().read();
-            (state.cluster_id().to_vec(), state.now_ms(), state.to_bytes())
-        })
-        .await
-        .map_err(|_| Status::internal("the controller failed at this; see its log"))?;
+        let failed = |e: &dyn std::fmt::Display| {
+            tracing::error!(error = %e, "a backup cannot be made");
+            Status::internal("the controller failed at this; see its log")
+        };
+        let StateCopy { cluster_id, log_time_ms, applied, state } =
+            self.core.node.copy_state().await.map_err(|e| failed(&e))?;
+        let state_bytes = state.length().map_err(|e| failed(&e))?;
+        let mut chunks = state.chunks().map_err(|e| failed(&e))?;
         let head = v1::BackupHead {
             wrapped_seal_key: self.core.sealer.wrap_for(&public_key, &wrap_context(&cluster_id))?,
             cluster_id,
             created_unix_ms: self.core.now_ms(),
-            log_time_unix_ms,
-            applied_index: self.core.node.figures().applied,
+            log_time_unix_ms: log_time_ms,
+            applied_index: applied,
             version: env!("CARGO_PKG_VERSION").into(),
-            state_bytes: state.len() as u64,
+            state_bytes,
         };
-        tracing::info!(operator = %caller.name, serial = %caller.serial, bytes = state.len(), "an operator makes a backup");
+        tracing::info!(operator = %caller.name, serial = %caller.serial, bytes = state_bytes, "an operator makes a backup");
         let (parts, receiver) = mpsc::channel(QUEUE);
         tokio::spawn(async move {
-            let _turn = turn;
-            let pieces = state.chunks(PIECE).map(|piece| Part::State(piece.to_vec()));
-            for next in std::iter::once(Part::Head(head)).chain(pieces) {
-                match tokio::time::timeout(STALL, parts.send(Ok(part(next)))).await {
-                    Ok(Ok(())) => {}
-                    Ok(Err(_)) => return, // the caller has gone
+            let (_turn, _file) = (turn, state);
+            let mut next = Ok(Some(Part::Head(head)));
+            loop {
+                let message = match next {
+                    Ok(Some(sent)) => Ok(part(sent)),
+                    Ok(None) => return,
+                    Err(e) => Err(failed(&e)),
+                };
+                let last = message.is_err();
+                match tokio::time::timeout(STALL, parts.send(message)).await {
+                    Ok(Ok(())) if !last => {}
+                    Ok(_) => return, // the caller has gone, or knows
                     Err(_) => {
                         tracing::warn!(operator = %caller.name, "a backup is given up: nobody takes it");
                         return;
                     }
                 }
+                let read = blocking(move || (chunks.next_chunk(), chunks)).await;
+                next = match read {
+                    Ok((chunk, rest)) => {
+                        chunks = rest;
+                        chunk.map(|chunk| chunk.map(Part::State))
+                    }
+                    Err(e) => {
+                        failed(&e);
+                        return;
+                    }
+                };
             }
         });
         Ok(ReceiverStream::new(receiver))

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::super::*;
 use super::{machine_record, net};
+use crate::raft::kv::Table;
 
 fn name() -> impl Strategy<Value = String> {
     prop::sample::select(vec!["a", "b", "c", "d"]).prop_map(str::to_owned)
@@ -269,7 +270,7 @@ proptest! {
     #[test]
     fn arbitrary_bytes_are_no_state(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         let _ = State::from_bytes(&bytes); // never panics
-        let mut tagged = vec![FORMAT];
+        let mut tagged = State::new().to_bytes();
         tagged.extend(bytes);
         let _ = State::from_bytes(&tagged);
     }
