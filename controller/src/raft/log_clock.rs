@@ -9,6 +9,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 const SECOND: u64 = 1_000_000;
+/// The end of the year 9999, the last that a certificate can name: no clock shows more.
+const LAST: u64 = 253_402_300_799 * SECOND;
 /// A leader's time differs from its monotonic clock by at most one part in so many.
 pub(super) const SLEW: u64 = 16;
 /// A follower that is ahead of its leader loses at most one part in so many.
@@ -31,7 +33,7 @@ struct Sample {
 
 impl Sample {
     fn new(time: u64, at: u64) -> Self {
-        Self { offset: signed(time) - signed(at), at }
+        Self { offset: signed(time.min(LAST)) - signed(at), at }
     }
 
     fn time(self, now: u64) -> i64 {

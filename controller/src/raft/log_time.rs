@@ -5,13 +5,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use openraft::ServerState;
+use openraft::type_config::TypeConfigExt;
 use rustls_pki_types::UnixTime;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::MissedTickBehavior;
 
 use super::log_clock::LogClock;
 use super::propose::Waiting;
-use super::{ServerMetrics, Shared, TypeConfig};
+use super::{Metrics, Shared, TypeConfig};
 use crate::clock::Clock;
 use crate::state::{Action, Command, RecordAttempts};
 
@@ -91,15 +91,18 @@ impl LogTime {
         self.machine().applied(time_ms.saturating_mul(1_000));
     }
 
-    /// What the group says of who leads.
-    pub(super) fn follow(&self, metrics: &ServerMetrics) {
+    /// What the group says of who leads. Returns whether this node does.
+    pub(super) fn follow(&self, metrics: &Metrics) -> bool {
         let mut machine = self.machine();
-        if metrics.state == ServerState::Leader {
+        // It is the leader a moment before it is in the state of one.
+        let leads = metrics.current_leader == Some(metrics.id) || metrics.state == ServerState::Leader;
+        if leads {
             let voters: BTreeSet<u64> = metrics.membership_config.voter_ids().collect();
             machine.lead(metrics.id, &voters);
         } else {
             machine.follow();
         }
+        leads
     }
 
     /// Whether it is worth waiting a moment before the first command after a start is stamped.
@@ -124,26 +127,19 @@ pub(super) async fn run(
     shared: Arc<Shared>,
     queue: mpsc::Sender<Waiting>,
 ) {
-    let mut metrics = raft.server_metrics();
+    let (metrics, mut roles) = (raft.metrics(), raft.server_metrics());
     drop(raft); // the watcher must not keep the member alive
-    let mut ticks = tokio::time::interval(LOOK);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut off_for = 0_u32;
     loop {
         // A new leader begins at once: the clocks of the others come with the answers to its first entry.
-        let tick = tokio::select! {
-            _ = ticks.tick() => true,
-            changed = metrics.changed() => match changed {
-                Ok(()) => false,
+        let leads = time.follow(&metrics.borrow());
+        if tokio::select! {
+            () = TypeConfig::sleep(LOOK) => false,
+            changed = roles.changed() => match changed {
+                Ok(()) => true,
                 Err(_) => return,
             },
-        };
-        let leads = {
-            let now = metrics.borrow_and_update();
-            time.follow(&now);
-            now.state == ServerState::Leader
-        };
-        if !tick {
+        } {
             continue;
         }
         let stored_ms = shared.read().now_ms();

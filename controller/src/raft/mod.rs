@@ -53,7 +53,7 @@ type LogId = openraft::LogId<u64>;
 type Vote = openraft::Vote<u64>;
 type StoredMembership = openraft::StoredMembership<u64, openraft::BasicNode>;
 type SnapshotMeta = openraft::SnapshotMeta<u64, openraft::BasicNode>;
-type ServerMetrics = openraft::metrics::RaftServerMetrics<u64, openraft::BasicNode>;
+type Metrics = openraft::RaftMetrics<u64, openraft::BasicNode>;
 type Entry = openraft::Entry<TypeConfig>;
 
 /// Runs what waits for the disk beside the other tasks.

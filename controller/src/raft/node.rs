@@ -385,6 +385,11 @@ async fn lead_alone(raft: &Raft<TypeConfig>, options: &NodeOptions, store: &Path
             Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => {}
             Err(e) => return Err(storage(&e)),
         }
+        // What it says of itself lags behind a little.
+        raft.wait(Some(LEADER_PATIENCE))
+            .metrics(|m| m.membership_config.voter_ids().next().is_some() || m.running_state.is_err(), "a group of one")
+            .await
+            .map_err(|e| storage(&e))?;
     }
     let membership = membership::of(raft);
     if !(membership.voters.len() == 1 && membership.voters.contains(&options.id)) {

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use openraft::Raft;
 use openraft::error::{ClientWriteError, RaftError};
+use openraft::type_config::TypeConfigExt;
 use prost::Message;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::{LogTime, ServerMetrics, TypeConfig};
+use super::{LogTime, Metrics, TypeConfig};
 use crate::state::{Command, CommandBatch, Reply};
 
 /// Commands in one log entry, by count.
@@ -65,7 +66,7 @@ pub(super) type Waiting = (Command, oneshot::Sender<Result<Reply, ProposeError>>
 /// The only proposer: while one entry is on its way to the disks, the next ones gather in the queue and go as one entry.
 pub(super) async fn run(raft: Raft<TypeConfig>, mut queue: mpsc::Receiver<Waiting>, time: Arc<LogTime>) {
     let mut received = Vec::with_capacity(BATCH_COMMANDS);
-    let leads = raft.server_metrics();
+    let leads = raft.metrics();
     while queue.recv_many(&mut received, BATCH_COMMANDS).await > 0 {
         let mut waiting = received.drain(..).peekable();
         while waiting.peek().is_some() {
@@ -82,10 +83,10 @@ pub(super) async fn run(raft: Raft<TypeConfig>, mut queue: mpsc::Receiver<Waitin
 }
 
 /// Gives the commands the time at which they are proposed, whatever stood there.
-async fn stamp(leads: &watch::Receiver<ServerMetrics>, time: &LogTime, commands: &mut [Command]) {
+async fn stamp(leads: &watch::Receiver<Metrics>, time: &LogTime, commands: &mut [Command]) {
     time.follow(&leads.borrow());
     while time.is_blind() {
-        tokio::time::sleep(BLIND_PAUSE).await;
+        TypeConfig::sleep(BLIND_PAUSE).await;
         time.follow(&leads.borrow());
     }
     let at_ms = time.now_ms();

@@ -177,3 +177,30 @@ async fn snapshots_are_made_the_log_is_purged_and_the_state_is_whole_after_a_res
     node.propose(command(77, pool(77))).await.expect("works");
     node.shutdown().await;
 }
+
+#[tokio::test]
+async fn the_leader_stamps_what_it_proposes_and_an_idle_one_puts_the_time_into_the_log() {
+    const START: u64 = 1_800_000_000_000;
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let clock = Clock::manual(START);
+    let with = |clock: &Clock| NodeOptions { time: LogTime::new(clock.clone()), ..options(&dir) };
+    let node = Node::start(&with(&clock)).await.expect("starts");
+    let stored = |node: &Node| node.shared().read().now_ms();
+    node.propose(Command { at_ms: START + 99_999, ..command(1, pool(1)) }).await.expect("works");
+    assert_eq!(stored(&node), START, "whatever the caller wrote");
+    clock.step(-3_600_000);
+    clock.advance(Duration::from_secs(160));
+    while stored(&node) == START {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(stored(&node), START + 150_000, "its monotonic clock, slowed by a wall clock an hour behind");
+    node.shutdown().await;
+    drop(node);
+
+    // A new process two days later begins with its own clock.
+    let clock = Clock::manual(START + 172_800_000);
+    let node = Node::start(&with(&clock)).await.expect("starts again");
+    node.propose(command(2, pool(2))).await.expect("works");
+    assert_eq!(stored(&node), START + 172_800_000);
+    node.shutdown().await;
+}
