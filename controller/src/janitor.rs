@@ -50,6 +50,12 @@ pub(crate) async fn run(core: Arc<Core>) {
         if leads.is_none() {
             continue;
         }
+        // A leader without a majority answers nobody: who asks then is not silent, and what it decided now would come true
+        // as soon as the majority is back.
+        if core.linearizable().await.is_err() {
+            listening.led = None;
+            continue;
+        }
         if anew {
             core.soft.give_all_the_full_time(now_ms);
         }

@@ -51,7 +51,7 @@ pub enum StartError {
         remedy: String,
     },
     /// The inside device.
-    #[error("{0}; a gateway needs CAP_NET_ADMIN and /dev/net/tun (run it as root or by its systemd unit)")]
+    #[error(transparent)]
     Inside(#[from] NetError),
     /// Sockets.
     #[error("{0}; is another IPsec daemon running, or is the privilege for ports below 1024 missing?")]

@@ -5,7 +5,8 @@ use sallyport_proto::v1;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::control::controller::{Report, Vitals};
+use crate::control::controller::Vitals;
+use crate::control::held::{Lost, Report};
 use crate::control::machine::Machine;
 use crate::data::{Count, DataStats, DropReason, Gauge};
 use crate::link::LinkStats;
@@ -24,8 +25,9 @@ pub struct Metrics {
     attempts_refused: IntCounterVec,
     sessions_up: IntCounter,
     sessions_down: IntCounterVec,
-    /// Reports that found their queue full.
-    pub reports_lost: IntCounter,
+    controllers_away: IntGauge,
+    reports_held: IntGauge,
+    reports_lost: IntGaugeVec,
     packets: IntGaugeVec,
     drops: IntGaugeVec,
     data_gauges: IntGaugeVec,
@@ -77,9 +79,15 @@ impl Metrics {
                 "Sessions that ended, by the reason",
                 "reason",
             )?,
-            reports_lost: counter(
+            controllers_away: gauge(
+                "sallyport_gateway_controllers_away",
+                "1 while no controller takes a life sign; tunnels that are up stay up, new ones are refused",
+            )?,
+            reports_held: gauge("sallyport_gateway_reports_held", "Reports that wait for a controller")?,
+            reports_lost: gauges(
                 "sallyport_gateway_reports_lost_total",
                 "Reports to the controllers that were dropped because too many were waiting",
+                "what",
             )?,
             packets: gauges("sallyport_gateway_data_total", "What the data plane has counted", "what")?,
             drops: gauges("sallyport_gateway_data_dropped_total", "Packets that the data plane dropped", "reason")?,
@@ -143,6 +151,17 @@ impl Metrics {
         }
         set(&self.link_drops, "to_data", self.link.to_data_dropped.load(Ordering::Relaxed));
         set(&self.link_drops, "from_data", self.link.from_data_dropped.load(Ordering::Relaxed));
+    }
+}
+
+impl Metrics {
+    /// Brings up to date what concerns the controllers.
+    pub fn publish_reports(&self, away: bool, held: usize, lost: Lost) {
+        self.controllers_away.set(away.into());
+        self.reports_held.set(i64::try_from(held).unwrap_or(i64::MAX));
+        for (what, n) in [("updates", lost.updates), ("ends", lost.ends), ("attempts", lost.attempts)] {
+            self.reports_lost.with_label_values(&[what]).set(i64::try_from(n).unwrap_or(i64::MAX));
+        }
     }
 }
 

@@ -49,7 +49,8 @@ pub const REASSEMBLY: Duration = Duration::from_secs(90);
 /// An ESP SA that was replaced by one that we asked for is deleted this much later, when its last packets are through.
 pub const OLD_CHILD_KEPT: Duration = Duration::from_secs(30);
 
-/// How often a peer is told, once a second, that an ESP SA of his is past its hard limit, before it ends without a successor.
+/// How often the data plane may report, about once a second, that a peer still sends through an ESP SA past its hard limit. Each
+/// time he is told to drop it, if it has a successor; at the report after these it ends, with a successor or without.
 pub const OVERRUN_TOLD: u8 = 5;
 
 /// As responder we ask for a new ESP SA only this late: clients behind NAT refuse, so theirs comes first.

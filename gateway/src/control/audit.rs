@@ -4,6 +4,10 @@ use sallyport_proto::v1;
 
 use crate::clock::Clock;
 
+/// What to do where no controller decided.
+pub const CONTROLLERS_AWAY: &str = "look at the controllers (`sallyport cluster status`) and at the network to them; tunnels \
+    that are up go on meanwhile";
+
 /// What is known of the one who tried; filled in as the attempt goes on.
 #[derive(Clone, Debug, Default)]
 pub struct Who {

@@ -1,37 +1,39 @@
 //! The gRPC client: policy and decisions in, reports out.
 //!
 //! Tasks here own the network towards the controllers; the control plane only sees [`FromController`] messages and never
-//! waits. Whatever is reported is kept in bounded queues and repeated until a controller has taken it: sessions and
-//! attempts carry identifiers, so that a repetition is harmless.
+//! waits. Whatever is reported is held (`super::held`) and repeated until a controller has taken it: sessions and attempts
+//! carry identifiers, so that a repetition is harmless.
 
-use std::collections::VecDeque;
+mod reports;
+
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use sallyport_proto::failover::Failover;
 use sallyport_proto::v1;
 use sallyport_proto::v1::gateway_client::GatewayClient;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
 use tonic::{Code, Status};
 use tracing::{debug, info, warn};
 
+use self::reports::Reports;
+use super::held::{Held, Lost, Report};
 use crate::identity::Identity;
 
 /// A decision that takes longer counts as "the controllers are away".
 const DECISION_TIMEOUT: Duration = Duration::from_secs(10);
+/// The same while they are known to be away, or where the gateway can do without: a client repeats itself after 4 s.
+const SHORT_TIMEOUT: Duration = Duration::from_secs(3);
 /// What one of several controllers may take before the next is asked.
 const PER_CONTROLLER: Duration = Duration::from_secs(4);
 /// Any other call.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// First and longest pause between tries.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
-/// Reports held while no controller takes them; beyond it the oldest attempts are dropped and counted.
-const HELD_REPORTS: usize = 20_000;
 /// How long a gateway that stops waits for its last reports to be taken.
 const FLUSH: Duration = Duration::from_secs(3);
-/// Reports in one call; the contract allows 1,000.
-const BATCH: usize = 500;
 
 /// What the controllers say.
 #[derive(Debug)]
@@ -60,22 +62,6 @@ pub enum FromController {
     GivenUp,
 }
 
-/// What goes up.
-#[derive(Debug)]
-pub enum Report {
-    /// What became of a session.
-    Session(v1::SessionReport),
-    /// An attempt that ended here.
-    Attempt(Box<v1::Attempt>),
-}
-
-/// An element of the queue of reports.
-enum Queued {
-    Report(Report),
-    /// Tell when everything before was delivered.
-    Flush(oneshot::Sender<()>),
-}
-
 /// Life signs that the control plane keeps current for the heartbeat.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Vitals {
@@ -102,7 +88,8 @@ pub struct Controllers {
     client: GatewayClient<Failover>,
     member: Arc<RwLock<v1::Member>>,
     events: mpsc::Sender<FromController>,
-    reports: mpsc::Sender<Queued>,
+    reports: Arc<Reports>,
+    away: Arc<AtomicBool>,
     vitals: watch::Sender<Vitals>,
     registering: Arc<tokio::sync::Mutex<()>>,
 }
@@ -141,13 +128,20 @@ impl Controllers {
             .max_encoding_message_size(sallyport_proto::MAX_MESSAGE_BYTES);
         let registered = register(&client, &registration, addresses).await?;
         let member = Arc::new(RwLock::new(registered.member.unwrap_or_default()));
-        let (reports, report_rx) = mpsc::channel(HELD_REPORTS);
         let (vitals, vitals_rx) = watch::channel(Vitals::default());
-        let this = Self { client, member, events, reports, vitals, registering: Arc::default() };
+        let this = Self {
+            client,
+            member,
+            events,
+            reports: Arc::default(),
+            away: Arc::default(),
+            vitals,
+            registering: Arc::default(),
+        };
         tokio::spawn(this.clone().watch_policy(registration.clone()));
         let interval = Duration::from_millis(u64::from(registered.heartbeat_interval_ms.clamp(100, 60_000)));
         tokio::spawn(this.clone().heartbeat(registration, interval, vitals_rx));
-        tokio::spawn(this.clone().deliver(report_rx));
+        tokio::spawn(this.clone().deliver());
         Ok((this, registered))
     }
 
@@ -161,22 +155,36 @@ impl Controllers {
         self.vitals.send_replace(vitals);
     }
 
-    /// Sends a report; `false` when the queue is full and it was dropped.
-    pub fn report(&self, report: Report) -> bool {
-        // Attempts are what clients can make many of: half of the queue is for sessions, since leases hang on them.
-        let crowded = self.reports.capacity() <= HELD_REPORTS / 2;
-        if crowded && matches!(report, Report::Attempt(_)) {
-            return false;
-        }
-        self.reports.try_send(Queued::Report(report)).is_ok()
+    /// Takes a report that is to be delivered.
+    pub fn report(&self, report: Report) {
+        self.reports.push(report);
     }
 
-    /// Waits until everything reported so far was taken, or [`FLUSH`] is over.
+    /// Reports that no controller has taken yet, and those that fell out.
+    pub fn held(&self) -> (usize, Lost) {
+        (self.reports.len(), self.reports.lock().lost())
+    }
+
+    /// Whether the last life sign found no controller that could take it.
+    pub fn are_away(&self) -> bool {
+        self.away.load(Ordering::Relaxed)
+    }
+
+    /// Waits until everything reported so far was taken, or [`FLUSH`] is over; says whether it was.
+    pub async fn try_flush(&self) -> bool {
+        tokio::time::timeout(FLUSH, self.reports.delivered()).await.is_ok()
+    }
+
+    /// The same, at the end.
     pub async fn flush(&self) {
-        let (done, taken) = oneshot::channel();
-        if self.reports.try_send(Queued::Flush(done)).is_ok() {
-            let _ = tokio::time::timeout(FLUSH, taken).await;
+        if !self.try_flush().await {
+            let left = self.reports.len();
+            warn!(left, "the gateway stops before a controller has taken its last reports");
         }
+    }
+
+    fn patience(&self) -> Duration {
+        if self.are_away() { SHORT_TIMEOUT } else { DECISION_TIMEOUT }
     }
 
     /// Asks for a decision on a user; the answer comes as [`FromController::Authenticated`].
@@ -184,7 +192,7 @@ impl Controllers {
         let this = self.clone();
         tokio::spawn(async move {
             let decision = this
-                .retry(DECISION_TIMEOUT, |mut client, member| {
+                .retry(this.patience(), |mut client, member| {
                     request.member = Some(member);
                     let request = request.clone();
                     async move { client.authenticate(request).await }
@@ -195,12 +203,14 @@ impl Controllers {
         });
     }
 
-    /// Asks whether a machine may in; the answer comes as [`FromController::Admitted`].
-    pub fn admit(&self, question: u64, mut request: v1::AdmitPeerRequest) {
+    /// Asks whether a machine may in; the answer comes as [`FromController::Admitted`]. A machine that is `known`, because it
+    /// is in already, does not wait long: see `Machine::handle_undecided`.
+    pub fn admit(&self, question: u64, mut request: v1::AdmitPeerRequest, known: bool) {
         let this = self.clone();
+        let limit = if known { SHORT_TIMEOUT } else { this.patience() };
         tokio::spawn(async move {
             let decision = this
-                .retry(DECISION_TIMEOUT, |mut client, member| {
+                .retry(limit, |mut client, member| {
                     request.member = Some(member);
                     let request = request.clone();
                     async move { client.admit_peer(request).await }
@@ -229,7 +239,7 @@ impl Controllers {
                     Ok(response) => return Ok(response.into_inner()),
                     Err(status) if passes(&status) => {
                         debug!(%status, "controller call failed, trying again");
-                        last = format!(": {}", status.message());
+                        last = format!(": {}", words(&status));
                     }
                     Err(status) => return Err(format!("the controller answered: {}", status.message())),
                 }
@@ -239,7 +249,7 @@ impl Controllers {
         };
         match tokio::time::timeout(limit, tries).await {
             Ok(answer) => answer,
-            Err(_) => Err(format!("no controller decided in time{last}")),
+            Err(_) => Err(format!("the controllers are away{last}")),
         }
     }
 
@@ -314,94 +324,46 @@ impl Controllers {
                 draining: false,
             };
             match tokio::time::timeout(CALL_TIMEOUT, self.client.heartbeat(request)).await {
-                Ok(Ok(_)) => {}
+                Ok(Ok(_)) => self.note_away(None),
                 Ok(Err(status)) if status.code() == Code::FailedPrecondition => {
+                    self.note_away(None);
                     self.register_again(&registration).await;
                 }
-                Ok(Err(status)) => debug!(%status, "heartbeat failed"),
-                Err(_) => debug!("heartbeat timed out"),
+                Ok(Err(status)) => self.note_away(Some(words(&status))),
+                Err(_) => self.note_away(Some("no answer in time".into())),
             }
         }
     }
 
-    async fn deliver(self, mut queue: mpsc::Receiver<Queued>) {
-        let (mut sessions, mut attempts) = (VecDeque::new(), VecDeque::new());
-        let mut batch = Vec::with_capacity(BATCH);
-        let mut flushed = Vec::new();
-        while queue.recv_many(&mut batch, BATCH).await > 0 {
-            for report in batch.drain(..) {
-                match report {
-                    Queued::Report(Report::Session(s)) => sessions.push_back(s),
-                    Queued::Report(Report::Attempt(a)) => attempts.push_back(*a),
-                    Queued::Flush(done) => flushed.push(done),
-                }
+    /// Keeps, and says when it changes, whether the controllers are away, and why.
+    fn note_away(&self, why: Option<String>) {
+        let was = self.away.swap(why.is_some(), Ordering::Relaxed);
+        match why {
+            Some(why) if !was => {
+                warn!(
+                    why,
+                    "the controllers are away: what is up stays up, new connections are refused, reports are held"
+                );
             }
-            self.deliver_sessions(&mut sessions).await;
-            self.deliver_attempts(&mut attempts).await;
-            for done in flushed.drain(..) {
-                let _ = done.send(());
-            }
+            None if was => info!(held = self.held().0, "the controllers are back"),
+            Some(_) | None => {}
         }
     }
+}
 
-    async fn deliver_sessions(&self, held: &mut VecDeque<v1::SessionReport>) {
-        if held.is_empty() {
-            return;
+/// What went wrong with a call, for people. A connection that fails has its cause behind it.
+fn words(status: &Status) -> String {
+    let mut texts = vec![status.message().to_owned()];
+    let mut next = std::error::Error::source(status);
+    while let Some(error) = next {
+        let text = error.to_string();
+        if texts.iter().all(|t| !t.contains(&text)) {
+            texts.push(text);
         }
-        // One report per session and call: the newest says all that the earlier ones did.
-        let mut reports: Vec<v1::SessionReport> = Vec::with_capacity(held.len());
-        for report in held.drain(..) {
-            match reports.iter_mut().find(|r| r.session_id == report.session_id) {
-                Some(earlier) => *earlier = report,
-                None => reports.push(report),
-            }
-        }
-        let sent = self
-            .persist(|mut client, member| {
-                let request = v1::ReportSessionsRequest { member: Some(member), reports: reports.clone() };
-                async move { client.report_sessions(request).await }
-            })
-            .await;
-        if let Some(response) = sent
-            && !response.unknown_session_ids.is_empty()
-        {
-            let _ = self.events.send(FromController::UnknownSessions(response.unknown_session_ids)).await;
-        }
+        next = error.source();
     }
-
-    async fn deliver_attempts(&self, held: &mut VecDeque<v1::Attempt>) {
-        if held.is_empty() {
-            return;
-        }
-        let attempts: Vec<v1::Attempt> = held.drain(..).collect();
-        self.persist(|mut client, member| {
-            let request = v1::ReportAttemptsRequest { member: Some(member), attempts: attempts.clone() };
-            async move { client.report_attempts(request).await }
-        })
-        .await;
-    }
-
-    /// Repeats `call` until a controller took it, refused it for good, or the gateway stops.
-    async fn persist<T, F>(&self, mut call: impl FnMut(GatewayClient<Failover>, v1::Member) -> F) -> Option<T>
-    where
-        F: Future<Output = Result<tonic::Response<T>, Status>>,
-    {
-        let mut pause = BACKOFF.0;
-        loop {
-            let member = self.member();
-            match tokio::time::timeout(CALL_TIMEOUT, call(self.client.clone(), member)).await {
-                Ok(Ok(response)) => return Some(response.into_inner()),
-                Ok(Err(status)) if !passes(&status) => {
-                    warn!(status = %status.message(), "the controller refused a report");
-                    return None;
-                }
-                Ok(Err(_)) | Err(_) if self.events.is_closed() => return None,
-                Ok(Err(_)) | Err(_) => {}
-            }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(BACKOFF.1);
-        }
-    }
+    texts.retain(|t| !t.is_empty());
+    texts.join(": ")
 }
 
 /// Whether the same call may succeed later: see the head of the Gateway service in the contract.

@@ -20,7 +20,8 @@ use sallyport_proto::v1;
 use tracing::{info, warn};
 
 use super::audit::{self, Who};
-use super::controller::{Report, Vitals};
+use super::controller::Vitals;
+use super::held::Report;
 use super::session::Session;
 use crate::clock::Clock;
 use crate::link::{FromData, ToData};
@@ -82,12 +83,25 @@ struct Peer {
     local: SocketAddr,
     suite: String,
     certificate_serial: String,
+    /// Its SHA-256, if it came with one.
+    fingerprint: Option<[u8; 32]>,
     /// Inbound SPIs that are installed.
     spis: BTreeSet<u32>,
     /// Whether the newest of them travels in UDP.
     encap: bool,
     /// Whose allowance it draws on.
     key: MachineKey,
+}
+
+/// A machine that has proven that it owns a valid certificate of a trusted root.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proven {
+    /// The name in the certificate, or the one that the controllers know it under.
+    pub name: String,
+    /// The certificate's serial number.
+    pub serial: String,
+    /// Its SHA-256.
+    pub fingerprint: [u8; 32],
 }
 
 /// What one machine is known by, over all the peers that it is: its certificate, or the place from which it has the pre-shared
@@ -122,8 +136,8 @@ pub struct Machine {
     /// When each session's link wants to be called.
     deadlines: BTreeSet<(Instant, u16)>,
     scheduled: BTreeMap<u16, Instant>,
-    /// Serials of verified certificates by the token that IKE hands back, until their peer is up.
-    certificates: BTreeMap<u64, String>,
+    /// Admitted machines by the token that IKE hands back, until their peer is up.
+    certificates: BTreeMap<u64, Proven>,
     next_token: u64,
     /// Under which id the controllers recorded the refusal that IKE is being told of.
     recorded: Option<[u8; 16]>,
@@ -262,16 +276,48 @@ impl Machine {
         self.recorded = None;
     }
 
-    /// The certificate of a peer was verified and admitted under this name.
-    pub fn handle_verified(&mut self, now: Instant, id: ike::JobId, name: String, serial: String) {
+    /// A machine was admitted.
+    pub fn handle_admitted(&mut self, now: Instant, id: ike::JobId, machine: Proven) {
         let token = self.next_token;
         self.next_token += 1;
-        self.certificates.insert(token, serial);
+        let name = machine.name.clone();
+        self.certificates.insert(token, machine);
         // A peer that fails after its certificate was good leaves its entry behind.
         if self.certificates.len() > VERIFIED {
             self.certificates.pop_first();
         }
         self.handle_job(now, id, ike::Answer::Verified(ike::Verified { name, token }));
+    }
+
+    /// Whether a machine is in already: with this very certificate, which no controller has revoked since.
+    pub fn is_in(&self, machine: &Proven) -> bool {
+        let key = MachineKey::Certificate(machine.serial.clone());
+        let none = self.allowances.get(&key).is_none_or(|a| a.peers == 0);
+        !none
+            && self
+                .peers
+                .values()
+                .any(|p| p.certificate_serial == machine.serial && p.fingerprint == Some(machine.fingerprint))
+    }
+
+    /// No controller decided on a machine, and `cause` says why. One that is in renews its ISAKMP SA without them: its
+    /// certificate is valid now, it was admitted, and of a revocation this gateway would have heard before they went away.
+    pub fn handle_undecided(&mut self, now: Instant, id: ike::JobId, machine: Proven, cause: &str) {
+        if self.is_in(&machine) {
+            info!(
+                name = machine.name,
+                serial = machine.serial,
+                cause,
+                "a machine that is in is admitted by what is known of it"
+            );
+            return self.handle_admitted(now, id, machine);
+        }
+        let refusal = ike::VerifyRefusal {
+            name: Some(machine.name),
+            cause: format!("nobody decided whether this machine may in: {cause}"),
+            remedy: audit::CONTROLLERS_AWAY.into(),
+        };
+        self.handle_job(now, id, ike::Answer::Refused(refusal));
     }
 
     /// A controller's command.

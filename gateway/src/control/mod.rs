@@ -3,6 +3,7 @@
 
 pub mod audit;
 pub mod controller;
+pub mod held;
 pub mod jobs;
 pub mod machine;
 pub mod policy;
@@ -19,7 +20,7 @@ use tracing::{info, warn};
 
 use self::controller::{Controllers, FromController};
 use self::jobs::{Candidate, Done, Jobs};
-use self::machine::{Machine, Output};
+use self::machine::{Machine, Output, Proven};
 use crate::clock::Clock;
 use crate::link::{FromData, FromDataReceiver, ToData, ToDataSender};
 use crate::metrics::Metrics;
@@ -114,8 +115,10 @@ impl Runner {
             Done::Answer(id, answer) => self.machine.handle_job(now, id, answer),
             Done::Admit(id, candidate) => match crate::clock::random::<16>() {
                 Ok(request_id) => {
-                    let question = admissions.ask(id, &candidate, request_id);
-                    self.controllers.admit(question, request(&candidate, request_id));
+                    let proven = proven(&candidate);
+                    let known = self.machine.is_in(&proven);
+                    let question = admissions.ask(id, proven, request_id);
+                    self.controllers.admit(question, request(&candidate, request_id), known);
                 }
                 Err(e) => self.machine.handle_job(now, id, ike::Answer::Failed(e.to_string())),
             },
@@ -133,20 +136,17 @@ impl Runner {
                 self.machine.handle_decision(now, question, decision);
             }
             FromController::Admitted { question, decision } => {
-                let Some((id, serial, request_id)) = admissions.take(question) else { return };
+                let Some((id, proven, request_id)) = admissions.take(question) else { return };
                 use v1::admit_peer_response::Decision;
                 match decision {
-                    Ok(Decision::Admitted(admitted)) => self.machine.handle_verified(now, id, admitted.name, serial),
+                    Ok(Decision::Admitted(admitted)) => {
+                        self.machine.handle_admitted(now, id, Proven { name: admitted.name, ..proven });
+                    }
                     Ok(Decision::Refused(r)) => {
                         let refusal = ike::VerifyRefusal { name: None, cause: r.cause, remedy: r.remedy };
                         self.machine.handle_not_admitted(now, id, refusal, request_id);
                     }
-                    Err(cause) => {
-                        let cause = format!("no decision on the machine's certificate: {cause}");
-                        let remedy = "look at the controllers: `sallyport status`, and at the network to them".into();
-                        let refusal = ike::VerifyRefusal { name: None, cause, remedy };
-                        self.machine.handle_job(now, id, ike::Answer::Refused(refusal));
-                    }
+                    Err(cause) => self.machine.handle_undecided(now, id, proven, &cause),
                 }
             }
         }
@@ -167,9 +167,7 @@ impl Runner {
                 Output::Authenticate(question, request) => self.controllers.authenticate(question, *request),
                 Output::Report(report) => {
                     self.metrics.note_report(&report);
-                    if !self.controllers.report(report) {
-                        self.metrics.reports_lost.inc();
-                    }
+                    self.controllers.report(report);
                 }
             }
         }
@@ -179,26 +177,38 @@ impl Runner {
         let vitals = self.machine.vitals();
         self.controllers.set_vitals(vitals);
         self.metrics.publish(vitals, &self.machine);
+        let (held, lost) = self.controllers.held();
+        self.metrics.publish_reports(self.controllers.are_away(), held, lost);
     }
 }
 
 /// Questions about machines that the controllers have not answered.
 #[derive(Default)]
 struct Admissions {
-    /// Job, serial number and the id of the request.
-    open: std::collections::BTreeMap<u64, (ike::JobId, String, [u8; 16])>,
+    /// Job, machine and the id of the request.
+    open: std::collections::BTreeMap<u64, (ike::JobId, Proven, [u8; 16])>,
     next: u64,
 }
 
 impl Admissions {
-    fn ask(&mut self, id: ike::JobId, candidate: &Candidate, request_id: [u8; 16]) -> u64 {
+    fn ask(&mut self, id: ike::JobId, machine: Proven, request_id: [u8; 16]) -> u64 {
         self.next += 1;
-        self.open.insert(self.next, (id, candidate.certificate.serial.to_string(), request_id));
+        self.open.insert(self.next, (id, machine, request_id));
         self.next
     }
 
-    fn take(&mut self, question: u64) -> Option<(ike::JobId, String, [u8; 16])> {
+    fn take(&mut self, question: u64) -> Option<(ike::JobId, Proven, [u8; 16])> {
         self.open.remove(&question)
+    }
+}
+
+/// What a machine's certificate says of it.
+pub fn proven(candidate: &Candidate) -> Proven {
+    let certificate = &candidate.certificate;
+    Proven {
+        name: certificate.display_name(),
+        serial: certificate.serial.to_string(),
+        fingerprint: certificate.fingerprint.0,
     }
 }
 

@@ -188,9 +188,8 @@ fn unavailable(cause: String) -> Answer {
         error: mschap_error::NO_DIALIN_PERMISSION,
         retry: false,
         message: "The VPN service cannot decide right now; try again later".into(),
-        cause: format!("no decision: {cause}"),
-        remedy: "look at the controllers: `sallyport status`, and at the network between gateway and controllers"
-            .into(),
+        cause: format!("nobody decided whether this user may in: {cause}"),
+        remedy: super::audit::CONTROLLERS_AWAY.into(),
     })
 }
 

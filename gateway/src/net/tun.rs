@@ -88,10 +88,25 @@ fn what(name: &str) -> String {
 fn why(e: &io::Error) -> String {
     match e.kind() {
         io::ErrorKind::PermissionDenied => {
-            format!("{e}: it needs CAP_NET_ADMIN in this network namespace and access to /dev/net/tun")
+            format!(
+                "{e}: a gateway needs CAP_NET_ADMIN in its network namespace and access to /dev/net/tun; run it as root or by \
+                 its systemd unit"
+            )
         }
         io::ErrorKind::NotFound => format!("{e}: /dev/net/tun is not there; load the tun module or pass the device in"),
         io::ErrorKind::ResourceBusy => format!("{e}: another process owns a device of this name"),
         _ => e.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_that_may_not_be_made_says_once_what_is_missing() {
+        let error = NetError::new(what("sallyport0"), why(&io::Error::from(io::ErrorKind::PermissionDenied)));
+        let said = crate::app::StartError::from(error).to_string();
+        assert_eq!(said.matches("CAP_NET_ADMIN").count(), 1, "{said}");
     }
 }

@@ -8,7 +8,7 @@ use std::io::{self, IoSlice};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use sallyport_base::{Instant, UnixTime};
+use sallyport_base::{Instant, PeerId, UnixTime};
 use sallyport_ca::seal::SealKey;
 use sallyport_ca::{
     AltName, Authority, KeyAlgorithm, KeyPair, Profile, RootConfig, Serial, Subject, SystemRandom, pem,
@@ -18,17 +18,17 @@ use sallyport_crypto::mschap;
 use sallyport_gateway::app::credentials;
 use sallyport_gateway::clock::Clock;
 use sallyport_gateway::config::{EspConfig, IkeConfig};
-use sallyport_gateway::control::controller::Report;
+use sallyport_gateway::control::held::Report;
 use sallyport_gateway::control::jobs::{Done, Jobs, Trust};
 use sallyport_gateway::control::machine::{Config, Machine, Output};
-use sallyport_gateway::control::policy;
+use sallyport_gateway::control::{policy, proven};
 use sallyport_gateway::data::DataConfig;
 use sallyport_gateway::data::coalesce::InsideDevice;
 use sallyport_gateway::data::fast::Fast;
 use sallyport_gateway::data::receive::ReceiveBatch;
 use sallyport_gateway::data::transmit::{Carrier, Group, OutsideDevice, TransmitBatch};
 use sallyport_gateway::identity::{Identity, IkeIdentity};
-use sallyport_gateway::link::FromData;
+use sallyport_gateway::link::{FromData, ToData};
 use sallyport_gateway::net::Role;
 use sallyport_ike::VerifyRefusal;
 use sallyport_l2tp as l2tp;
@@ -42,6 +42,7 @@ pub const LEASE: Ipv4Addr = Ipv4Addr::new(10, 88, 1, 2);
 pub const ROUTER: Ipv4Addr = Ipv4Addr::new(10, 88, 1, 1);
 pub const SERVER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 10);
 pub const REQUEST: [u8; 16] = [5; 16];
+pub const AWAY: &str = "the controllers are away";
 pub const PSK: &[u8] = b"a shared secret of the test";
 
 /// Datagrams of the gateway on their way.
@@ -102,7 +103,12 @@ impl Pki {
 
     pub fn laptop(&self, algorithm: KeyAlgorithm) -> Auth {
         let (key, der) = self.issue(Profile::Machine, "laptop.test", algorithm);
-        let c = Certificate::new(&key, vec![der], &self.root_pem(), Some("vpn.test"), self.now).unwrap();
+        self.with_certificate(&key, der)
+    }
+
+    /// A laptop with this key and certificate.
+    pub fn with_certificate(&self, key: &[u8], der: Vec<u8>) -> Auth {
+        let c = Certificate::new(key, vec![der], &self.root_pem(), Some("vpn.test"), self.now).unwrap();
         Auth::Certificate(Box::new(c))
     }
 }
@@ -123,6 +129,13 @@ pub struct World {
     pub sessions: Vec<v1::SessionReport>,
     /// Whether the controllers turn every machine away, under the id [`REQUEST`].
     pub refuse_machines: bool,
+    /// Whether no controller answers.
+    pub controllers_away: bool,
+    /// Serial number and SHA-256 of the last certificate that was admitted.
+    pub last_serial: String,
+    pub last_fingerprint: [u8; 32],
+    /// The ESP SAs that the gateway installed, the newest last: whose, and their inbound SPI.
+    pub installed: Vec<(PeerId, u32)>,
     /// Whether the laptop has been switched off.
     pub gone: bool,
 }
@@ -198,6 +211,10 @@ impl World {
             attempts: Vec::new(),
             sessions: Vec::new(),
             refuse_machines: false,
+            controllers_away: false,
+            last_serial: String::new(),
+            last_fingerprint: [0; 32],
+            installed: Vec::new(),
             gone: false,
         }
     }
@@ -275,6 +292,9 @@ impl World {
     fn carry_out(&mut self, output: Output) {
         match output {
             Output::Data(message) => {
+                if let ToData::InstallSa(sa) = &message {
+                    self.installed.push((sa.peer, sa.spi_in));
+                }
                 let mut control = Vec::<FromData>::new();
                 self.fast.apply(message, &mut self.transmit, &mut self.outside, &mut control);
                 for message in control {
@@ -291,17 +311,19 @@ impl World {
                         VerifyRefusal { name: None, cause: "revoked".into(), remedy: "enroll anew".into() },
                         REQUEST,
                     ),
-                    Done::Admit(id, candidate) => self.machine.handle_verified(
-                        self.now,
-                        id,
-                        candidate.certificate.display_name(),
-                        candidate.certificate.serial.to_string(),
-                    ),
+                    Done::Admit(id, candidate) if self.controllers_away => {
+                        self.machine.handle_undecided(self.now, id, proven(&candidate), AWAY);
+                    }
+                    Done::Admit(id, candidate) => {
+                        let proven = proven(&candidate);
+                        (self.last_serial, self.last_fingerprint) = (proven.serial.clone(), proven.fingerprint);
+                        self.machine.handle_admitted(self.now, id, proven);
+                    }
                 }
             }
             Output::Authenticate(question, request) => {
-                let decision = decide(&request);
-                self.machine.handle_decision(self.now, question, Ok(decision));
+                let decision = if self.controllers_away { Err(AWAY.to_owned()) } else { Ok(decide(&request)) };
+                self.machine.handle_decision(self.now, question, decision);
             }
             Output::Report(Report::Attempt(a)) => self.attempts.push(*a),
             Output::Report(Report::Session(s)) => self.sessions.push(s),

@@ -29,7 +29,7 @@ const ANSWER: Duration = Duration::from_secs(60);
 pub(crate) struct Connection {
     /// The calls.
     pub(crate) client: OperatorClient<Named>,
-    /// HOST:PORT of the controller that answered first.
+    /// HOST:PORT of the controllers, separated by commas.
     pub(crate) address: String,
 }
 
@@ -45,12 +45,16 @@ pub(crate) struct Name {
 
 impl Name {
     fn new() -> Result<Self> {
-        let mut command = [0; 12];
-        let random = ring::rand::SystemRandom::new();
-        ring::rand::SecureRandom::fill(&random, &mut command)
-            .map_err(|_| Error::failed("the system gives no random bytes"))?;
-        Ok(Self { command, next: Arc::default() })
+        Ok(Self { command: random()?, next: Arc::default() })
     }
+}
+
+fn random<const N: usize>() -> Result<[u8; N]> {
+    let mut bytes = [0; N];
+    let random = ring::rand::SystemRandom::new();
+    ring::rand::SecureRandom::fill(&random, &mut bytes)
+        .map_err(|_| Error::failed("the system gives no random bytes"))?;
+    Ok(bytes)
 }
 
 impl Interceptor for Name {
@@ -104,29 +108,35 @@ impl Connection {
                 .tcp_nodelay(true);
             endpoints.push((*address, endpoint));
         }
+        // Commands spread over the controllers.
+        let seed = u64::from_be_bytes(random()?);
+        if !endpoints.is_empty() {
+            let first = usize::try_from(seed % endpoints.len() as u64).unwrap_or(0);
+            endpoints.rotate_left(first);
+        }
         let (mut channels, mut silent) = (Vec::new(), Vec::new());
-        let mut answered = None;
+        let mut answered = false;
         for (address, endpoint) in endpoints {
-            if answered.is_some() {
+            if answered {
                 channels.push(endpoint.connect_lazy());
                 continue;
             }
             match endpoint.connect().await {
                 Ok(channel) => {
-                    answered = Some(address);
+                    answered = true;
                     channels.push(channel);
                 }
                 Err(e) => silent.push(format!("{address}: {}", sources(&e))),
             }
         }
-        let Some(address) = answered else {
+        if !answered {
             return Err(Error::new(Exit::Unreachable, format!("no controller answers at {}", silent.join("; ")))
                 .remedy("start it (`sallyport standalone`), or name others with --controller HOST:PORT,..."));
-        };
-        let client = OperatorClient::with_interceptor(Failover::new(channels, 0), Name::new()?)
+        }
+        let client = OperatorClient::with_interceptor(Failover::in_order(channels, seed), Name::new()?)
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
-        Ok(Self { client, address: address.to_owned() })
+        Ok(Self { client, address: addresses.join(",") })
     }
 }
 

@@ -14,6 +14,21 @@ from report import Failed, ms
 
 BLOCK = 1 << 18
 TIMEOUT = 30                # seconds without a byte after which a transfer has failed
+TOLD = "/mnt/guest/"        # where the host puts a file to tell us something
+PATIENCE = 240              # seconds until it must have
+HOLD = 120                  # seconds that a transfer lasts which the host does not end
+
+
+def told(what):
+    return os.path.exists(f"{TOLD}told-{what}")
+
+
+def until_told(what):
+    deadline = time.monotonic() + PATIENCE
+    while not told(what):
+        if time.monotonic() > deadline:
+            raise Failed(f"was not told to {what}")
+        time.sleep(0.1)
 
 
 def ping(host, count, *options):
@@ -52,7 +67,13 @@ def page(host):
         raise Failed(f"no page from {host}: {e}") from e
 
 
-def upload(host, size, rate):
+def slowly(done, begun, rate):
+    """Waits until `done` bytes are due: at `rate` bytes a second, if there is one, and only until the host says "go on"."""
+    while rate and time.monotonic() < begun + done / rate and not told("go-on"):
+        time.sleep(0.1)
+
+
+def upload(host, size, rate, _hold=False):
     """Sends `size` random bytes, and compares the checksum that the LAN host found with ours."""
     digest, block, begun = hashlib.sha256(), os.urandom(BLOCK), time.monotonic()
 
@@ -61,8 +82,7 @@ def upload(host, size, rate):
             chunk = (struct.pack(">Q", at) + block[8:])[:size - at]     # no two blocks alike
             digest.update(chunk)
             yield chunk
-            if rate:
-                time.sleep(max(0, begun + (at + len(chunk)) / rate - time.monotonic()))
+            slowly(at + len(chunk), begun, rate)
 
     link = http.client.HTTPConnection(host, timeout=TIMEOUT, blocksize=BLOCK)
     link.request("POST", "/upload", body(), {"Content-Length": str(size)})
@@ -71,12 +91,14 @@ def upload(host, size, rate):
         raise Failed(f"upload of {size} bytes: checksum {seen}, not {digest.hexdigest()}")
 
 
-def download(host, size, rate):
-    """Receives `size` bytes and the sender's checksum of them, and compares it with ours."""
-    link = http.client.HTTPConnection(host, timeout=TIMEOUT)
-    link.request("GET", f"/download?bytes={size}&rate={rate or 0}")
+def download(host, size, rate, hold=False):
+    """Receives `size` bytes and the sender's checksum of them, and compares it with ours. The sender keeps to the rate, or
+    we do (`hold`)."""
+    link, begun = http.client.HTTPConnection(host, timeout=TIMEOUT), time.monotonic()
+    link.request("GET", f"/download?bytes={size}&rate={0 if hold else rate or 0}")
     response, digest, left = link.getresponse(), hashlib.sha256(), size
     while left:
+        slowly(size - left, begun, hold and rate)
         chunk = response.read(min(BLOCK, left))
         if not chunk:
             raise Failed(f"download of {size} bytes: ended {left} bytes too early")
@@ -87,11 +109,11 @@ def download(host, size, rate):
         raise Failed(f"download of {size} bytes: checksum {digest.hexdigest()}, not {sent}")
 
 
-def timed(action, host, size, rate=None):
+def timed(action, host, size, rate=None, hold=False):
     """Runs a transfer; returns its Mbit/s."""
     begun = time.monotonic()
     try:
-        action(host, size, rate)
+        action(host, size, rate, hold)
     except (OSError, http.client.HTTPException) as e:
         raise Failed(f"{action.__name__} broke off after {ms(begun)} ms: {e!r}") from e
     return round(size * 8 / 1e6 / (time.monotonic() - begun), 1)
@@ -102,13 +124,13 @@ def transfer(host, mib):
     return {"up_mbps": timed(upload, host, mib << 20), "down_mbps": timed(download, host, mib << 20)}
 
 
-def trickle(host, seconds, rate=1 << 20):
-    """Both ways at once and slowly, so that two connections stay open for `seconds`."""
+def both_ways(host, size, rate, hold=False):
+    """Both ways at once, slowly."""
     errors = []
 
     def one(action):
         try:
-            timed(action, host, seconds * rate, rate)
+            timed(action, host, size, rate, hold)
         except Failed as e:
             errors.append(e)
 
@@ -119,4 +141,17 @@ def trickle(host, seconds, rate=1 << 20):
         t.join()
     if errors:
         raise errors[0]
+
+
+def trickle(host, seconds, rate=1 << 20):
+    """Both ways at once and slowly, so that two connections stay open for `seconds`."""
+    both_ways(host, seconds * rate, rate)
     return {"seconds": seconds, "bytes_each_way": seconds * rate}
+
+
+def held(host, mib):
+    """The same, until the host says "go on": the rest then goes as fast as it can."""
+    both_ways(host, mib << 20, (mib << 20) / HOLD, hold=True)
+    if not told("go-on"):
+        raise Failed("the transfer was over before the host said so")
+    return {"bytes_each_way": mib << 20}

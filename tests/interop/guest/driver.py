@@ -46,6 +46,8 @@ def set_up(cfg):
 def attempt(cfg, number):
     """Connects, checks and leaves, as `cfg` says. Returns what came of it."""
     result, daemon = {"ok": False}, IKE_DAEMONS[cfg["daemon"]]
+    if cfg.get("waits"):
+        checks.until_told(f"connect-{number}")
     WATCH.begin({**daemon.PHASES, **l2tp.PHASES})
     event(f"connecting-{number}")
     try:
@@ -80,6 +82,11 @@ def check_tunnel(cfg, result):
         result["transfer"] = checks.transfer(target, cfg["transfer_mib"])
     if cfg.get("trickle_seconds"):
         result["trickle"] = checks.trickle(target, cfg["trickle_seconds"])
+    if cfg.get("held_mib"):
+        event("transferring")
+        result["held"] = checks.held(target, cfg["held_mib"])
+    if cfg.get("stays"):
+        checks.until_told("leave")
 
 
 def leave(daemon, result):
@@ -105,6 +112,7 @@ def main():
         set_up(cfg)
         for number, own in enumerate(cfg["attempts"], 1):
             results.append(attempt({**cfg, **own}, number))
+            event(f"ended-{number}")
     except Failed as e:
         results.append({"ok": False, "error": f"setting the guest up: {e}", "reached": {}})
     emit("R", json.dumps({"attempts": results}))

@@ -80,6 +80,10 @@ class Guest:
                 raise Failed(f"{self.name}: no {event} within {timeout:.0f} s")
             time.sleep(0.02)
 
+    def tell(self, what):
+        """Tells its driver something (`checks.told`)."""
+        write(f"{self.dir}/told-{what}", "")
+
     def stop(self):
         """Switches the guest off at once: what it had open stays open at the far end."""
         if self.proc is None:

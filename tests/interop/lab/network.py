@@ -6,6 +6,7 @@
 
 Both NAT boxes masquerade the same inner network, so that two clients can have one private address behind different
 NATs, and any number can share one NAT. The LAN host reaches the clients of gateway i, 10.88.i.0/24, through it.
+Controllers that are not part of a gateway, ctl1 to ctl3, are 10.77.0.101 to .103 on the LAN.
 """
 import contextlib
 import os
@@ -22,6 +23,7 @@ LAN = "10.77.0."
 LAN_HOST = LAN + "10"
 SPOOFED = "198.18.0.0/15"       # benchmark addresses (RFC 2544): the sources of a flood
 NATS = 2
+CONTROLLERS = 3
 HERE = os.path.dirname(os.path.realpath(__file__))
 
 
@@ -30,12 +32,18 @@ def pool(gateway):
     return f"10.88.{gateway}.0/24"
 
 
+def controller(number):
+    """The address of a controller."""
+    return f"{LAN}{100 + number}"
+
+
 class Network:
     """All namespaces of one run; their names begin with `prefix`."""
 
-    def __init__(self, prefix, gateways):
-        self.prefix, self.gateways = prefix, gateways
+    def __init__(self, prefix, gateways, controllers):
+        self.prefix, self.gateways, self.controllers = prefix, gateways, CONTROLLERS if controllers else 0
         self.nodes = ["wan", "lan", *(f"gw{i}" for i in range(1, gateways + 1)),
+                      *(f"ctl{i}" for i in range(1, self.controllers + 1)),
                       *(f"nat{i}" for i in range(1, NATS + 1))]
 
     def __enter__(self):
@@ -98,6 +106,8 @@ class Network:
             link set lan up""")
         for i in range(1, self.gateways + 1):
             self.add_gateway(i)
+        for i in range(1, self.controllers + 1):
+            self.add_controller(i)
         for i in range(1, NATS + 1):
             self.add_nat(i)
 
@@ -112,6 +122,12 @@ class Network:
             link set out up
             link set lan up
             route add default via {OUTSIDE}254""")
+
+    def add_controller(self, i):
+        ctl = f"ctl{i}"
+        self.ip(None, f"link add lan netns {self.ns(ctl)} type veth peer name {ctl} netns {self.ns('lan')}")
+        self.ip("lan", f"link set {ctl} master lan up")
+        self.ip(ctl, f"addr add {controller(i)}/24 dev lan\nlink set lan up")
 
     def add_nat(self, i):
         nat = f"nat{i}"

@@ -17,7 +17,9 @@ CHOICES = {
     "password": ("right", "wrong"),
     "l2tp_port": ("1701", "any"),
     "leave": ("clean", "vanish"),
+    "during": ("", "transfers", "comes", "leaves"),
 }
+CONTROLLERS = ("", "restart", "away")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +33,7 @@ class Client:
     password: str = "right"
     l2tp_port: str = "1701"
     leave: str = "clean"
+    during: str = ""                    # its part while the controllers are restarted or away
     ike: str | None = None
     esp: str | None = None
     ike_life: int | None = None
@@ -72,8 +75,15 @@ class Scenario:
     refused: Refused | None = None
     rekeys: int = 0                     # least number of times that the ESP SA was renewed
     gone_within: int = 15               # seconds after which session and lease of a client that left are gone
+    controllers: str = ""               # what befalls them: restarted in turn, or away for a while
     flood: Flood | None = None
     at_most: dict = dataclasses.field(default_factory=dict)     # metric -> bound, read again and again
+
+    def __post_init__(self):
+        if self.controllers not in CONTROLLERS:
+            raise Failed(f"controllers = {self.controllers!r}: not one of {', '.join(CONTROLLERS)}")
+        if bool(self.controllers) != any(c.during == "transfers" for c in self.clients):
+            raise Failed("`controllers` needs a client with during = \"transfers\", and that needs `controllers`")
 
 
 def make(kind, table):

@@ -45,6 +45,10 @@ class Server:
             self.issue("expired", "rsa-2048", "--validity", "1d")
             self.stop()
         self.run()
+        self.set_up()
+
+    def set_up(self):
+        """Carries out the operator's commands of `setup`."""
         for line in filter(None, map(str.strip, self.fill("setup").splitlines())):
             if not line.startswith("#"):
                 words, _, stdin = line.partition("<<<")
@@ -57,8 +61,8 @@ class Server:
     def run(self, *wrapper):
         env = {**os.environ, "SALLYPORT_LOG": os.environ.get("SALLYPORT_LOG", "info"), "DONT_FAKE_MONOTONIC": "1"}
         env.pop("NOTIFY_SOCKET", None)
-        self.proc = self.net.spawn(self.node, *wrapper, self.binary, "standalone", "--state", self.state,
-                                   "--config", self.config, log=self.log, env=env)
+        self.proc = self.net.spawn(self.node, *wrapper, self.binary, *self.command(), "--config", self.config,
+                                   log=self.log, env=env)
         deadline = time.monotonic() + 60
         while True:
             if self.proc.poll() is not None:
@@ -70,6 +74,14 @@ class Server:
                 if time.monotonic() > deadline:
                     raise Failed(f"server {self.name} is not ready after 60 s: {e}\n{self.tail()}") from e
             time.sleep(0.2)
+
+    def command(self):
+        """The role that it runs in, and where its state is."""
+        return ["--state", self.state, "standalone"]
+
+    def logs(self):
+        """name -> path."""
+        return {"server.log": self.log}
 
     def stop(self):
         if self.proc and self.proc.poll() is None:
@@ -142,6 +154,10 @@ class Server:
                             f"print(u.urlopen('http://{METRICS}/metrics', timeout=5).read().decode())")
         lines = (line.rpartition(" ") for line in text.splitlines() if line and not line.startswith("#"))
         return {name: float(value) for name, _, value in lines if re.fullmatch(r"[-+.\w]+", value)}
+
+    def esp_renewals(self):
+        """Quick modes that ended well."""
+        return self.metrics()['sallyport_gateway_ike_total{what="phase2_up"}']
 
     def memory_kib(self):
         return int(re.search(r"VmRSS:\s+(\d+)", read(f"/proc/{self.proc.pid}/status")).group(1))

@@ -9,12 +9,16 @@ from datetime import datetime
 from . import network
 from .flooding import Flooding
 from .guest import Guest
+from .outage import Outage
 from .server import PASSWORD, PSK
 from .shell import Failed
 
 # With what a client that was refused tries again, in the same guest: it must be let in.
 RIGHT = {"user": "known", "password": "right"}
 RIGHT_MACHINE = {"wrong-psk": "psk", "expired": "rsa", "stranger": "rsa"}
+HELD_MIB = 24               # that a client transfers each way while something befalls the controllers
+# What the record of its end says of a session, by how the client left.
+END_REASON = {"clean": "client", "vanish": "peer-silent"}
 
 
 class Trial:
@@ -26,6 +30,7 @@ class Trial:
         self.guests, self.results, self.notes = [], [], []
         self.attempts = []              # what the audit has of our clients
         self.flood = Flooding(self) if scenario.flood else None
+        self.outage = Outage(self) if scenario.controllers else None
 
     def carry_out(self):
         """Runs the scenario; raises Failed if anything is not as declared."""
@@ -39,6 +44,8 @@ class Trial:
             if self.flood:
                 self.flood.stop()
         self.check_bounds()
+        if self.outage:
+            self.until(self.scenario.gone_within, "all addresses free", lambda: not self.server.leases())
         self.server.check_unharmed()
 
     def in_parallel(self, work):
@@ -83,11 +90,15 @@ class Trial:
             guest.start(tap)
             self.follow(guest, client, name, seen, len(config["attempts"]))
 
+    def is_refused(self, client):
+        """Whether the first attempt of a client is one that must be refused."""
+        return self.scenario.refused and (not self.outage or client.during == "comes")
+
     def guest_config(self, name, client, number, address, subnet):
         """What the guest is told, and the layers that it needs."""
         attempts, files = [], {}
         clients = [client]
-        if self.scenario.refused:
+        if self.is_refused(client):
             again = {**vars(client), **RIGHT, "machine": RIGHT_MACHINE.get(client.machine, client.machine)}
             clients.append(type(client)(**again))
         for n, c in enumerate(clients, 1):
@@ -95,6 +106,7 @@ class Trial:
             own["user"] = name if c.user == "known" else f"nobody-{name}"
             own["password"] = PASSWORD if c.password == "right" else "Wrong-Land0"
             own["l2tp_port"] = 40000 + number if c.l2tp_port == "any" else 1701
+            own |= {"transfers": {"held_mib": HELD_MIB}, "comes": {"waits": True}, "leaves": {"stays": True}}.get(c.during, {})
             if c.machine.endswith("psk"):
                 own["psk"] = PSK if c.machine == "psk" else "not-the-shared-key"
             for kind, path in self.server.credentials(c.machine, name).items():
@@ -113,11 +125,15 @@ class Trial:
         guest.wait("booted", patience)
         if self.flood:
             self.flood.start()
+        if client.during == "comes":
+            self.outage.comes(guest)
         connected = guest.wait(f"connected-{last}", patience)
         if connected:
             if self.flood and not self.flood.running():
                 raise Failed("the flood was over before the client had connected")
             self.check_session(user, seen, connected["address"])
+        if connected and client.during in ("transfers", "leaves"):
+            {"transfers": lambda: self.outage.befall(guest, user), "leaves": lambda: self.outage.leaves(guest)}[client.during]()
         result = guest.wait("result", patience)
         self.results.extend(result["attempts"])
         for number, outcome in enumerate(result["attempts"], 1):
@@ -127,9 +143,10 @@ class Trial:
                 again = " (after it was refused, as it should be)" if last > 1 else ""
                 raise Failed(f"{user}{again}: {outcome['error']}{self.last_word(user, seen)}")
             else:
-                self.check_connected(outcome, user, seen)
+                self.check_connected(outcome, client, user, seen)
         guest.stop()
         self.check_gone(user)
+        self.check_ended(client, user, seen)
 
     # --------------------------------------------------- what the operator sees
 
@@ -165,14 +182,15 @@ class Trial:
         if not session["remote"].startswith(f"{seen}:"):
             raise Failed(f"the session of {user} comes from {session['remote']}, not {seen}")
 
-    def check_connected(self, outcome, user, seen):
-        if outcome["esp_sas"] - 1 < self.scenario.rekeys:
-            raise Failed(f"{user}: the ESP SA was renewed {outcome['esp_sas'] - 1} times, not {self.scenario.rekeys}")
+    def check_connected(self, outcome, client, user, seen):
+        rekeys = self.scenario.rekeys if client.during in ("", "transfers") else 0
+        if outcome["esp_sas"] - 1 < rekeys:
+            raise Failed(f"{user}: the ESP SA was renewed {outcome['esp_sas'] - 1} times, not {rekeys}")
         self.until(10, f"an accepted attempt of {user} in the audit",
                    lambda: [a for a in self.audit(user, seen) if a["outcome"] == "accepted" and a["user"] == user])
         if transfer := outcome.get("transfer"):
             self.notes.append(f"up {transfer['up_mbps']:.0f}, down {transfer['down_mbps']:.0f} Mbit/s")
-        if self.scenario.rekeys:
+        if rekeys:
             self.notes.append(f"{outcome['esp_sas'] - 1} renewals")
 
     def check_refused(self, outcome, user, seen):
@@ -189,11 +207,24 @@ class Trial:
 
     def check_gone(self, user):
         def gone():
-            return not self.server.sessions(user) and not (self.scenario.alone and self.server.leases())
+            counted = self.scenario.alone and not self.outage        # else others have leases too
+            return not self.server.sessions(user) and not (counted and self.server.leases())
         begun = time.monotonic()
         self.until(self.scenario.gone_within, f"the session of {user} gone", gone)
         if any(c.leave == "vanish" for c in self.scenario.clients):
             self.notes.append(f"gone after {time.monotonic() - begun:.0f} s")
+
+    def check_ended(self, client, user, seen):
+        """That the audit says once that the session came up, once that it ended, and why."""
+        def ended():
+            return [a for a in self.audit(user, seen) if a["outcome"] == "ended" and a["user"] == user]
+        records = self.until(10, f"a record of how the session of {user} ended", ended)
+        accepted = [a for a in self.audit(user, seen) if a["outcome"] == "accepted" and a["user"] == user]
+        if (len(records), len(accepted)) != (1, 1):
+            raise Failed(f"{user}: {len(accepted)} sessions came up and {len(records)} ended: {json.dumps(records)}")
+        record, expected = records[0], END_REASON[client.leave]
+        if record["end_reason"] != expected or not record["cause"] or record["session"] != accepted[0]["session"]:
+            raise Failed(f"the record of the end of {user} does not say {expected!r} of it: {json.dumps(record)}")
 
     def check_bounds(self):
         """That no metric is above its bound; returns the bounded ones."""

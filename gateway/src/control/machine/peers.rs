@@ -32,11 +32,11 @@ impl Machine {
             ike::Event::PeerRekeyed { peer, token } => {
                 info!(%peer, "ISAKMP SA rekeyed");
                 // The machine may have a newer certificate by now: its revocation must find the peer.
-                if let (Some(serial), Some(p)) = (self.certificates.remove(&token), self.peers.get_mut(&peer)) {
+                if let (Some(proven), Some(p)) = (self.certificates.remove(&token), self.peers.get_mut(&peer)) {
                     if let Some(machine) = &mut p.who.machine {
-                        machine.certificate_serial.clone_from(&serial);
+                        machine.certificate_serial.clone_from(&proven.serial);
                     }
-                    p.certificate_serial = serial;
+                    (p.certificate_serial, p.fingerprint) = (proven.serial, Some(proven.fingerprint));
                 }
             }
             ike::Event::PeerMoved { peer, local, remote } => {
@@ -107,7 +107,9 @@ impl Machine {
             ike::AuthMethod::PreSharedKey => v1::MachineAuth::Psk,
             ike::AuthMethod::Signature(_) => v1::MachineAuth::Certificate,
         };
-        let certificate_serial = self.certificates.remove(&up.token).unwrap_or_default();
+        let proven = self.certificates.remove(&up.token);
+        let fingerprint = proven.as_ref().map(|p| p.fingerprint);
+        let certificate_serial = proven.map(|p| p.serial).unwrap_or_default();
         info!(
             peer = %up.peer, remote = %up.remote, name = up.name, transform = up.transform, behind_nat = up.behind_nat,
             "ISAKMP SA up"
@@ -127,7 +129,8 @@ impl Machine {
             serial => MachineKey::Certificate(serial.to_owned()),
         };
         let (suite, spis) = (String::new(), BTreeSet::new());
-        let peer = Peer { who, local: up.local, suite, certificate_serial, spis, encap: true, key: key.clone() };
+        let (local, key_of) = (up.local, key.clone());
+        let peer = Peer { who, local, suite, certificate_serial, fingerprint, spis, encap: true, key: key_of };
         let id = up.peer;
         if let Some(replaced) = self.peers.insert(id, peer) {
             self.remove_peer_of(&replaced.key);

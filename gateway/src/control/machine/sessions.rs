@@ -12,7 +12,7 @@ use tracing::{debug, info};
 use super::{EARLY_FRAMES, Machine, Output, REPORTS_PER_SECOND, UNKNOWN_USERS};
 use crate::clock::Clock;
 use crate::control::audit;
-use crate::control::controller::Report;
+use crate::control::held::Report;
 use crate::control::session::{self, Session};
 use crate::link::{InstallSession, SessionCounters, SessionNetwork, ToData};
 

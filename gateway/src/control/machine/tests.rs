@@ -20,6 +20,7 @@ fn machine() -> Machine {
         local: ([192, 0, 2, 1], 4500).into(),
         suite: String::new(),
         certificate_serial: String::new(),
+        fingerprint: None,
         spis: BTreeSet::new(),
         encap: true,
         key: MachineKey::Certificate("01".into()),
