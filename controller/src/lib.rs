@@ -49,3 +49,9 @@ pub use config::{
 pub use error::Error;
 pub use raft::convert_store;
 pub use seal::{Resealed, reseal};
+
+/// Threads for a runtime that a controller runs on: log and state are written by its tasks, and a few must be able to wait for
+/// the disk while others answer.
+pub fn worker_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from) + 2
+}

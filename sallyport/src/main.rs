@@ -46,6 +46,7 @@ fn run(cli: Cli) -> Result {
         Command::Completion(completion) => completion.run(),
         Command::Man(man) => man.run(),
         command => tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(sallyport_controller::worker_threads())
             .enable_all()
             .build()
             .map_err(|e| Error::failed(format!("cannot start the runtime: {e}")))?
