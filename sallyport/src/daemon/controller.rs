@@ -6,7 +6,7 @@ use clap::Args;
 use sallyport_controller::Formation;
 use zeroize::Zeroizing;
 
-use super::{controller_error, form_controller, reseal, serve};
+use super::{controller_error, convert, form_controller, reseal, serve};
 use crate::cli::Global;
 use crate::config::ConfigSource;
 use crate::error::{Error, Result};
@@ -44,6 +44,9 @@ pub(crate) struct Arguments {
     learner: bool,
     #[command(flatten)]
     reseal: reseal::Reseal,
+    /// Convert the store to the engine that [controller.storage] names now, and end. The old store is kept beside the new one.
+    #[arg(long, conflicts_with_all = ["reseal", "bootstrap", "join"])]
+    convert_store: bool,
 }
 
 impl Arguments {
@@ -66,6 +69,9 @@ pub(crate) async fn run(mut arguments: Arguments, global: &Global) -> Result {
     let config = arguments.config.load()?;
     if arguments.reseal.is_wanted() {
         return reseal::run(&arguments.reseal, &config.controller.unseal, global);
+    }
+    if arguments.convert_store {
+        return convert::run(config.controller.storage.engine, global);
     }
     logging::start(&config.log, global.verbose)?;
     let formation = arguments.formation()?;

@@ -1,6 +1,7 @@
 //! The roles that run until they are told to end.
 
 pub(crate) mod controller;
+mod convert;
 pub(crate) mod gateway;
 mod parts;
 mod reseal;
