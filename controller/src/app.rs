@@ -21,13 +21,14 @@ use crate::cluster::join::Candidate;
 use crate::cluster::links::Links;
 use crate::cluster::member::MemberFile;
 use crate::cluster::token::Token;
-use crate::cluster::{self, Formation, keeper};
+use crate::cluster::{self, Formation, keeper, lead};
 use crate::config::Config;
 use crate::error::Error;
 use crate::metrics::Metrics;
 use crate::raft::{Health, LogTime, Node, NodeOptions, ProposeError};
 use crate::seal::Sealer;
 use crate::soft::Soft;
+use crate::software::Software;
 use crate::state::{Action, Command, Reply};
 use crate::{bootstrap, files, identity, janitor};
 
@@ -82,6 +83,10 @@ impl Paths {
 pub(crate) struct Core {
     pub(crate) config: Config,
     pub(crate) clock: Clock,
+    /// What this process is to the others.
+    pub(crate) software: Software,
+    /// Whether a gateway is started beside this controller.
+    pub(crate) with_gateway: bool,
     pub(crate) paths: Paths,
     pub(crate) node: Node,
     pub(crate) links: Arc<Links>,
@@ -171,6 +176,10 @@ impl Core {
     }
 
     async fn propose_at(&self, id: u64, address: &str, command: Command) -> Result<Reply, ProposeError> {
+        // A leader with older software would drop what it does not know of it.
+        if let Some(action) = &command.action {
+            self.node.shared().read().permits(action).map_err(ProposeError::Level)?;
+        }
         let mut client = self.links.peer(address).map_err(|e| ProposeError::Stopped(e.to_string()))?;
         let request = v1::ProposeRequest { target: id, command: command.encode_to_vec() };
         let answer = client.propose(request).await.map_err(|status| self.failed_call(&status))?;
@@ -271,21 +280,41 @@ fn command(request_id: [u8; 16], action: Action) -> Command {
 #[derive(Debug)]
 pub struct Controller;
 
+/// How to start, beside the settings.
+#[derive(Debug)]
+pub struct Start {
+    /// What an empty state folder is for.
+    pub formation: Formation,
+    /// The clock.
+    pub clock: Clock,
+    /// What the others are told that this is. Another one than [`Software::current`] is for tests of an upgrade.
+    pub software: Software,
+    /// A gateway of its own is started beside it: until that has registered, the controller says that it is starting.
+    pub with_gateway: bool,
+}
+
+impl Start {
+    /// As usual.
+    pub fn new(formation: Formation) -> Self {
+        Self { formation, clock: Clock::system(), software: Software::current(), with_gateway: false }
+    }
+}
+
 impl Controller {
     /// Starts a controller on a state folder, making a cluster where there is none: seal key, root, its own certificate, and
     /// the first operator's under `operator/`. Returns once it answers.
     pub async fn start(config: Config, state_dir: &Path) -> Result<Running, Error> {
-        Self::start_as(config, state_dir, Formation::Found, Clock::system()).await
+        Self::start_as(config, state_dir, Start::new(Formation::Found)).await
     }
 
     /// The same, and says what an empty state folder is for.
     pub async fn form(config: Config, state_dir: &Path, formation: Formation) -> Result<Running, Error> {
-        Self::start_as(config, state_dir, formation, Clock::system()).await
+        Self::start_as(config, state_dir, Start::new(formation)).await
     }
 
     /// As [`Controller::start`], with another clock.
     pub async fn start_with(config: Config, state_dir: &Path, clock: Clock) -> Result<Running, Error> {
-        Self::start_as(config, state_dir, Formation::Found, clock).await
+        Self::start_as(config, state_dir, Start { clock, ..Start::new(Formation::Found) }).await
     }
 
     /// As [`Controller::form`], with another clock.
@@ -295,10 +324,12 @@ impl Controller {
         formation: Formation,
         clock: Clock,
     ) -> Result<Running, Error> {
-        Self::start_as(config, state_dir, formation, clock).await
+        Self::start_as(config, state_dir, Start { clock, ..Start::new(formation) }).await
     }
 
-    async fn start_as(config: Config, state_dir: &Path, formation: Formation, clock: Clock) -> Result<Running, Error> {
+    /// The same with everything else said, too.
+    pub async fn start_as(config: Config, state_dir: &Path, start: Start) -> Result<Running, Error> {
+        let Start { formation, clock, software, with_gateway } = start;
         config.check()?;
         let paths = Paths { root: state_dir.to_path_buf() };
         files::private_dir(&paths.root)?;
@@ -306,8 +337,8 @@ impl Controller {
         let grpc = listen(config.listen, "gRPC").await?;
         let listening = grpc.local_addr().map_err(|e| Error::Internal(e.to_string()))?;
         let time = LogTime::new(clock.clone());
-        let links = Links::new(time.clone());
-        let place = take_place(&config, &paths, listening, formation, &links).await?;
+        let links = Links::new(time.clone(), clock.clone());
+        let place = take_place(&config, &paths, &software, listening, formation, &links).await?;
         let metrics_listener = match config.metrics_listen {
             Some(address) => Some(listen(address, "metrics").await?),
             None => None,
@@ -321,6 +352,7 @@ impl Controller {
             transport: links.clone(),
             found: place.founds.then(|| place.address.clone()),
             time,
+            software: software.clone(),
         };
         let node = Node::start(&options).await?;
         let workers = Workers::new(config.passwords);
@@ -329,6 +361,8 @@ impl Controller {
             metrics: Metrics::new().map_err(|e| Error::Internal(e.to_string()))?,
             config,
             clock,
+            software,
+            with_gateway,
             paths,
             node,
             links,
@@ -373,6 +407,7 @@ struct Place {
 async fn take_place(
     config: &Config,
     paths: &Paths,
+    software: &Software,
     listening: SocketAddr,
     formation: Formation,
     links: &Arc<Links>,
@@ -380,7 +415,7 @@ async fn take_place(
     let address = || cluster::advertised(config, listening);
     let stored = paths.raft().join("store").exists();
     let member = MemberFile::read(&paths.member())?;
-    let candidate = |address, learner| Candidate { config, paths, address, learner };
+    let candidate = |address, learner| Candidate { config, paths, software, address, learner };
     match (stored, member, formation) {
         (true, Some(member), _) => {
             let sealer = Sealer::open(paths.root(), &config.unseal, false)?;
@@ -505,6 +540,7 @@ impl Running {
             match now {
                 Health::Running => {}
                 Health::Failed { path, cause } => return Error::Storage { path, cause },
+                Health::Outdated(beyond) => return Error::Outdated(beyond),
                 Health::Stopped => return Error::Internal("the Raft group stopped by itself".into()),
             }
             if *removed.borrow_and_update() {
@@ -524,8 +560,16 @@ impl Running {
         self.core.node.id()
     }
 
-    /// Stops: no new calls, running ones are answered, the store is closed.
+    /// Hands the lead over if this controller has it, so that its end makes nobody wait for an election. Returns who leads now;
+    /// `None` where there was nothing to hand over, or nobody to take it.
+    pub async fn step_down(&self) -> Option<u64> {
+        lead::step_down(&self.core).await
+    }
+
+    /// Stops: another leads, there are no new calls, running ones are answered, the store is closed.
     pub async fn shutdown(mut self) {
+        self.step_down().await;
+        self.core.node.retire();
         self.stop.send_replace(true);
         if let Some(server) = self.server.take() {
             let _ = server.await; // a panic in it was logged

@@ -17,6 +17,7 @@ use crate::cluster::links::Links;
 use crate::cluster::member::MemberFile;
 use crate::cluster::pass::Pass;
 use crate::error::Error;
+use crate::raft::Health;
 use crate::seal::Sealer;
 use crate::state::{Action, Bootstrap, DescribeMember, Outcome};
 use crate::{files, identity};
@@ -61,8 +62,13 @@ pub(crate) async fn open(core: &Arc<Core>, workers: Workers) -> Result<(), Error
     let mut health = core.node.health();
     let mut removed = core.links.removed();
     while !core.node.shared().read().is_bootstrapped() {
-        if *health.borrow_and_update() != crate::raft::Health::Running {
-            return Err(Error::Internal("the Raft group stopped while the state was received".into()));
+        match health.borrow_and_update().clone() {
+            Health::Running => {}
+            Health::Failed { path, cause } => return Err(Error::Storage { path, cause }),
+            Health::Outdated(beyond) => return Err(Error::Outdated(beyond)),
+            Health::Stopped => {
+                return Err(Error::Internal("the Raft group stopped while the state was received".into()));
+            }
         }
         if *removed.borrow_and_update() {
             return Err(Error::Removed { id: core.node.id(), state: core.paths.root().into() });
@@ -86,7 +92,8 @@ fn describe(core: &Core) -> DescribeMember {
         id: core.node.id(),
         name,
         address: core.address.clone(),
-        version: env!("CARGO_PKG_VERSION").into(),
+        version: core.software.version.clone(),
+        level: core.software.level,
     }
 }
 
@@ -220,7 +227,10 @@ pub(crate) async fn keep_fresh(core: Arc<Core>, tls: Arc<Tls>) {
             }
             let known = core.node.shared().read().member(wanted.id).cloned();
             if let Some(known) = known
-                && (known.name != wanted.name || known.address != wanted.address || known.version != wanted.version)
+                && (known.name != wanted.name
+                    || known.address != wanted.address
+                    || known.version != wanted.version
+                    || known.supports_level != wanted.level)
             {
                 match core.node.leader() {
                     Some(_) => drop(core.propose(Action::DescribeMember(wanted)).await?),

@@ -67,6 +67,9 @@ pub enum Error {
         /// The state folder.
         state: PathBuf,
     },
+    /// The operator: the other controllers run a newer version and went on without this one.
+    #[error(transparent)]
+    Outdated(#[from] crate::software::Beyond),
     /// The authority cannot do what was asked.
     #[error("certificate authority: {0}")]
     Authority(String),

@@ -36,9 +36,10 @@ mod monitored;
 pub mod raft;
 mod seal;
 mod soft;
+mod software;
 pub mod state;
 
-pub use app::{Controller, Running};
+pub use app::{Controller, Running, Start};
 pub use authority::{IssueRequest, Issued};
 pub use clock::Clock;
 pub use cluster::Formation;
@@ -49,6 +50,7 @@ pub use config::{
 pub use error::Error;
 pub use raft::convert_store;
 pub use seal::{Resealed, reseal};
+pub use software::{Beyond, LEVEL, Software};
 
 /// Threads for a runtime that a controller runs on: log and state are written by its tasks, and a few must be able to wait for
 /// the disk while others answer.

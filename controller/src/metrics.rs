@@ -49,6 +49,7 @@ pub(crate) enum Rpc {
     RemoveMember,
     PromoteMember,
     TransferLeader,
+    RevokeClusterTokens,
 }
 
 impl Rpc {
@@ -89,6 +90,7 @@ impl Rpc {
             Self::RemoveMember => "remove_member",
             Self::PromoteMember => "promote_member",
             Self::TransferLeader => "transfer_leader",
+            Self::RevokeClusterTokens => "revoke_cluster_tokens",
         }
     }
 }

@@ -17,6 +17,7 @@ impl Monitored for Core {
             Health::Running => Err("no leader is known".into()),
             // What failed is in the log and the exit message; this address is for anybody.
             Health::Failed { .. } => Err("storage failed".into()),
+            Health::Outdated(_) => Err("this software is too old for the cluster".into()),
             Health::Stopped => Err("stopping".into()),
         }
     }

@@ -581,6 +581,7 @@ fn wish_to_join(token: &[u8], secret: &[u8], key: &KeyPair) -> v1::JoinRequest {
         name: name.into(),
         address: address.into(),
         names: vec!["n2.example".into()],
+        level: sallyport_controller::LEVEL,
         ..Default::default()
     }
 }

@@ -3,13 +3,15 @@
 mod common;
 #[path = "cluster/time.rs"]
 mod time;
+#[path = "cluster/upgrade.rs"]
+mod upgrade;
 
 use std::path::Path;
 use std::time::Duration;
 
 use common::{add_user, create_backup, operator};
 use sallyport_controller::backup::{self, Lock, Secret};
-use sallyport_controller::{Clock, Config, Controller, Error, Formation, Running};
+use sallyport_controller::{Clock, Config, Controller, Error, Formation, Running, Software, Start};
 use sallyport_proto::v1::operator_client::OperatorClient;
 use sallyport_proto::v1::peer_client::PeerClient;
 use sallyport_proto::{CONTROLLER_NAME, v1};
@@ -22,6 +24,8 @@ struct Member {
     dir: tempfile::TempDir,
     config: Config,
     clock: Clock,
+    /// What it takes itself for at its next start.
+    software: Software,
     running: Option<Running>,
 }
 
@@ -38,15 +42,23 @@ fn config() -> Config {
 
 impl Member {
     async fn start(formation: Formation) -> Self {
+        Self::start_as(formation, Software::current()).await
+    }
+
+    async fn start_as(formation: Formation, software: Software) -> Self {
         let (dir, config, clock) = (tempfile::tempdir().expect("temporary folder"), config(), Clock::system());
-        let formed = Controller::form_with(config.clone(), dir.path(), formation, clock.clone());
-        let running = Some(formed.await.expect("starts"));
-        Self { dir, config, clock, running }
+        let start = Start { software: software.clone(), clock: clock.clone(), ..Start::new(formation) };
+        let running = Controller::start_as(config.clone(), dir.path(), start).await.expect("starts");
+        Self { dir, config, clock, software, running: Some(running) }
     }
 
     async fn join(at: &mut OperatorClient<Channel>, learner: bool) -> Self {
+        Self::join_as(at, learner, Software::current()).await
+    }
+
+    async fn join_as(at: &mut OperatorClient<Channel>, learner: bool, software: Software) -> Self {
         let (token, addresses) = token(at).await;
-        Self::start(Formation::Join { addresses, token, learner }).await
+        Self::start_as(Formation::Join { addresses, token, learner }, software).await
     }
 
     fn running(&self) -> &Running {
@@ -74,9 +86,9 @@ impl Member {
     }
 
     async fn again(&mut self) -> Result<(), Error> {
-        let (config, clock) = (self.config.clone(), self.clock.clone());
-        let started = Controller::form_with(config, self.dir.path(), Formation::Existing, clock).await?;
-        self.running = Some(started);
+        let (software, clock) = (self.software.clone(), self.clock.clone());
+        let start = Start { software, clock, ..Start::new(Formation::Existing) };
+        self.running = Some(Controller::start_as(self.config.clone(), self.dir.path(), start).await?);
         Ok(())
     }
 
@@ -137,11 +149,15 @@ async fn users(at: &OperatorClient<Channel>) -> Option<Vec<String>> {
 }
 
 async fn three() -> (Vec<Member>, OperatorClient<Channel>) {
-    let first = Member::start(Formation::Found).await;
+    three_of(Software::current()).await
+}
+
+async fn three_of(software: Software) -> (Vec<Member>, OperatorClient<Channel>) {
+    let first = Member::start_as(Formation::Found, software.clone()).await;
     let mut operator = first.operator().await;
     let mut members = vec![first];
     for _ in 0..2 {
-        members.push(Member::join(&mut operator, false).await);
+        members.push(Member::join_as(&mut operator, false, software.clone()).await);
     }
     settled(&operator, &[1, 2, 3]).await;
     (members, operator)
@@ -315,7 +331,8 @@ async fn a_restored_controller_takes_new_members_and_hears_no_old_one() {
     let secret = Secret::Passphrase(passphrase());
     backup::restore(&file, &secret, restored.path(), &config, &clock, &mut |_, _| {}).await.expect("restores");
     let running = Controller::form(config.clone(), restored.path(), Formation::Existing).await.expect("starts");
-    let mut first = Member { dir: restored, config, clock, running: Some(running) };
+    let software = Software::current();
+    let mut first = Member { dir: restored, config, clock, software, running: Some(running) };
     let mut operator = first.operator().await;
     assert_eq!(users(&operator).await, Some(vec!["ada".into()]));
     let joined = Member::join(&mut operator, false).await;

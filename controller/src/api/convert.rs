@@ -204,6 +204,7 @@ pub(super) fn settings(state: &State) -> v1::Settings {
         psk_set: psk.is_some(),
         psk_set_unix_ms: psk.map_or(0, |(_, at)| at),
         audit_keep: row.audit_keep,
+        hold_upgrade: row.hold_upgrade,
     }
 }
 
@@ -259,5 +260,6 @@ pub(super) fn settings_row(settings: v1::Settings) -> Result<SettingsRow, Status
         lockout_failures: settings.lockout_failures,
         lockout_s: settings.lockout_s,
         audit_keep: if settings.audit_keep == 0 { 10_000 } else { settings.audit_keep },
+        hold_upgrade: settings.hold_upgrade,
     })
 }

@@ -12,6 +12,7 @@ impl From<ProposeError> for Status {
             ProposeError::NoLeader | ProposeError::Elsewhere { .. } | ProposeError::Membership(_) => {
                 Self::unavailable(error.to_string())
             }
+            ProposeError::Level(text) => Self::failed_precondition(text),
             ProposeError::Overloaded => Self::resource_exhausted(error.to_string()),
             // The details name files and are for the operator of this host, in its log.
             ProposeError::Stopped(_) => Self::unavailable("this controller has stopped; see its log"),
@@ -31,6 +32,7 @@ impl From<Error> for Status {
             | Error::StateInUse { .. }
             | Error::Storage { .. }
             | Error::Removed { .. }
+            | Error::Outdated(_)
             | Error::Seal { .. }
             | Error::Internal(_) => {
                 tracing::error!(%error, "a call failed");

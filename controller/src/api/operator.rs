@@ -83,6 +83,14 @@ macro_rules! calls {
                 }
             )*
 
+            // Not of the state but of the members, and wanted most when they are in trouble.
+            async fn get_cluster(
+                &self,
+                request: Request<v1::GetClusterRequest>,
+            ) -> Result<Response<v1::GetClusterResponse>, Status> {
+                observed(&self.core, Rpc::GetCluster, self.do_get_cluster(request)).await
+            }
+
             type CreateBackupStream = backup::Parts;
 
             async fn create_backup(
@@ -119,7 +127,8 @@ calls! {
     list_attempts, ListAttempts, ListAttemptsRequest -> ListAttemptsResponse, do_list_attempts;
     get_status, GetStatus, GetStatusRequest -> GetStatusResponse, do_get_status;
     create_cluster_token, CreateClusterToken, CreateClusterTokenRequest -> CreateClusterTokenResponse, do_create_cluster_token;
-    get_cluster, GetCluster, GetClusterRequest -> GetClusterResponse, do_get_cluster;
+    revoke_cluster_tokens, RevokeClusterTokens, RevokeClusterTokensRequest -> RevokeClusterTokensResponse,
+        do_revoke_cluster_tokens;
     remove_member, RemoveMember, RemoveMemberRequest -> RemoveMemberResponse, do_remove_member;
     promote_member, PromoteMember, PromoteMemberRequest -> PromoteMemberResponse, do_promote_member;
     transfer_leader, TransferLeader, TransferLeaderRequest -> TransferLeaderResponse, do_transfer_leader;

@@ -45,6 +45,8 @@ const MAX_JOIN: usize = 64 * 1024;
 const VISITS: usize = 8;
 /// How long running calls may take once we stop.
 const DRAIN: Duration = Duration::from_secs(5);
+/// The same for those of other controllers, afterwards.
+const DRAIN_MEMBERS: Duration = Duration::from_secs(1);
 /// Pause after an accept that failed, for example for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -124,12 +126,61 @@ impl AsyncWrite for Conn {
     }
 }
 
-/// Serves until `stopped` turns true, then lets running calls end.
+/// Connections that wait to be served.
+#[derive(Clone)]
+struct Ready {
+    /// Of other controllers.
+    members: mpsc::Sender<io::Result<Conn>>,
+    /// Of everybody else.
+    clients: mpsc::Sender<io::Result<Conn>>,
+}
+
+/// Serves until `stopped` turns true, then lets running calls end. Other controllers are heard until they have: a call that waits
+/// for this node's log to go on would wait in vain.
 pub(crate) async fn serve(listener: TcpListener, core: Arc<Core>, tls: Arc<Tls>, mut stopped: watch::Receiver<bool>) {
+    let (members, of_members) = mpsc::channel(BACKLOG);
+    let (clients, of_clients) = mpsc::channel(BACKLOG);
+    let accepting = tokio::spawn(accept(listener, core.clone(), tls, Ready { members, clients }));
+    let (last, mut drained) = watch::channel(false);
+    let (core_for_members, stopped_for_members) = (core.clone(), stopped.clone());
+    let for_members = tokio::spawn(async move {
+        serve_some(core_for_members, of_members, stopped_for_members, async move {
+            let _ = drained.wait_for(|done| *done).await; // the sender gone is a stop, too
+        })
+        .await;
+    });
+    let for_clients = serve_some(core, of_clients, stopped.clone(), {
+        let mut stopped = stopped.clone();
+        async move {
+            let _ = stopped.wait_for(|stop| *stop).await; // the same
+        }
+    });
+    let patience = async {
+        let _ = stopped.wait_for(|stop| *stop).await;
+        tokio::time::sleep(DRAIN).await;
+    };
+    tokio::select! {
+        () = for_clients => {}
+        () = patience => tracing::warn!("some calls did not end in time"),
+    }
+    last.send_replace(true);
+    let members = for_members.abort_handle();
+    // Connections of members carry no calls of ours that are worth waiting for.
+    if tokio::time::timeout(DRAIN_MEMBERS, for_members).await.is_err() {
+        members.abort();
+    }
+    accepting.abort();
+    let _ = accepting.await; // aborted
+}
+
+async fn serve_some(
+    core: Arc<Core>,
+    connections: mpsc::Receiver<io::Result<Conn>>,
+    stopped: watch::Receiver<bool>,
+    end: impl Future<Output = ()>,
+) {
     let limits = core.config.limits;
-    let (ready, connections) = mpsc::channel::<io::Result<Conn>>(BACKLOG);
-    let accepting = tokio::spawn(accept(listener, core.clone(), tls, ready));
-    let gateway = GatewayServer::new(GatewayService::new(core.clone(), stopped.clone()))
+    let gateway = GatewayServer::new(GatewayService::new(core.clone(), stopped))
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
     let operator = OperatorServer::new(OperatorService::new(core.clone()))
@@ -139,9 +190,8 @@ pub(crate) async fn serve(listener: TcpListener, core: Arc<Core>, tls: Arc<Tls>,
         .max_decoding_message_size(MAX_PEER_MESSAGE)
         .max_encoding_message_size(MAX_PEER_MESSAGE);
     let joining = JoiningServer::new(JoiningService::new(core.clone())).max_decoding_message_size(MAX_JOIN);
-    let mut drained = stopped.clone();
     let served = Server::builder()
-        .layer(GateLayer::new(core.clone()))
+        .layer(GateLayer::new(core))
         .concurrency_limit_per_connection(limits.calls_per_connection)
         .max_concurrent_streams(u32::try_from(limits.calls_per_connection).ok())
         .http2_keepalive_interval(Some(KEEPALIVE.0))
@@ -150,26 +200,13 @@ pub(crate) async fn serve(listener: TcpListener, core: Arc<Core>, tls: Arc<Tls>,
         .add_service(operator)
         .add_service(peer)
         .add_service(joining)
-        .serve_with_incoming_shutdown(ReceiverStream::new(connections), async move {
-            let _ = stopped.wait_for(|stop| *stop).await; // the sender gone is a stop, too
-        });
-    let patience = async {
-        let _ = drained.wait_for(|stop| *stop).await;
-        tokio::time::sleep(DRAIN).await;
-    };
-    tokio::select! {
-        result = served => {
-            if let Err(e) = result {
-                tracing::error!(error = %e, "the gRPC server ended");
-            }
-        }
-        () = patience => tracing::warn!("some calls did not end in time"),
+        .serve_with_incoming_shutdown(ReceiverStream::new(connections), end);
+    if let Err(e) = served.await {
+        tracing::error!(error = %e, "the gRPC server ended");
     }
-    accepting.abort();
-    let _ = accepting.await; // aborted
 }
 
-async fn accept(listener: TcpListener, core: Arc<Core>, tls: Arc<Tls>, ready: mpsc::Sender<io::Result<Conn>>) {
+async fn accept(listener: TcpListener, core: Arc<Core>, tls: Arc<Tls>, ready: Ready) {
     let places = Places::new(core.config.limits.connections);
     let patience = Duration::from_millis(core.config.limits.handshake_ms);
     loop {
@@ -217,6 +254,7 @@ async fn accept(listener: TcpListener, core: Arc<Core>, tls: Arc<Tls>, ready: mp
                     // Nobody is waited for longer than for a handshake before he has said the first word.
                     let until = Box::pin(tokio::time::sleep(if welcome { patience } else { VISIT }));
                     let end = Some(End { until, evicted, visit: !welcome });
+                    let ready = if peer.is_controller { ready.members } else { ready.clients };
                     let _ = ready.send(Ok(Conn { stream, end, peer, _place: place })).await; // gone when we stop
                 }
                 Ok(Err(e)) => {

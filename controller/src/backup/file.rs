@@ -16,6 +16,7 @@ use super::head::{Fault, Head, Info, Recipients};
 use super::keys::{Lock, Secret};
 use crate::error::Error;
 use crate::files;
+use crate::software::Software;
 use crate::state::State;
 
 /// Plain bytes of a chunk.
@@ -206,6 +207,7 @@ fn read_all(path: &Path, secret: &Secret, progress: Progress<'_>) -> Result<Back
     }
     payload.end()?;
     let state = State::from_bytes(&bytes).map_err(|e| Fault::Content(e.to_string()))?;
+    Software::current().reaches(state.level(), state.level_since()).map_err(Fault::Beyond)?;
     if state.cluster_id() != info.cluster_id {
         return Err(Fault::Content("its head names another cluster than its state".into()));
     }

@@ -9,6 +9,7 @@ use zeroize::Zeroizing;
 
 use super::keys::{Kind, Lock, Secret};
 use crate::seal::passphrase::{self, Costs, SALT};
+use crate::software::Beyond;
 
 const MAGIC: &[u8; 7] = b"SPBKUP\x00";
 const VERSION: u8 = 1;
@@ -72,6 +73,9 @@ pub(super) enum Fault {
     /// What opened is not what it should be.
     #[error("the contents of this backup cannot be used: {0}")]
     Content(String),
+    /// Made by a newer version than this.
+    #[error("{0}")]
+    Beyond(Beyond),
 }
 
 impl Fault {
@@ -81,6 +85,7 @@ impl Fault {
             Self::Io(_) => "see that the file can be read",
             Self::NotABackup => "name the file that `sallyport backup create` wrote",
             Self::Newer(_) => "use the newer version of this program",
+            Self::Beyond(_) => "nothing of it was used",
             Self::Head | Self::Truncated { .. } | Self::TooLong(_) | Self::Altered { .. } | Self::Content(_) => {
                 "nothing of it was used; take another copy of the file, or an earlier backup"
             }

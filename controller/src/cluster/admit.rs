@@ -36,7 +36,7 @@ pub(crate) fn proof_input(request: &v1::JoinRequest) -> Vec<u8> {
     context.finish().as_ref().to_vec()
 }
 
-fn describe(id: u64, name: &str, address: &str, version: &str) -> Result<DescribeMember, Status> {
+fn describe(id: u64, name: &str, address: &str, version: &str, level: u32) -> Result<DescribeMember, Status> {
     let long = [name, address, version].iter().any(|t| t.len() > MAX_TEXT);
     let printable = |t: &str| t.chars().all(|c| !c.is_control());
     if long || !printable(name) || !printable(address) || !printable(version) {
@@ -47,7 +47,7 @@ fn describe(id: u64, name: &str, address: &str, version: &str) -> Result<Describ
     if port.is_none_or(|p| p == 0) {
         return Err(Status::invalid_argument(format!("{address:?} is not HOST:PORT")));
     }
-    Ok(DescribeMember { id, name: name.into(), address: address.into(), version: version.into() })
+    Ok(DescribeMember { id, name: name.into(), address: address.into(), version: version.into(), level })
 }
 
 fn admitted(reply: crate::state::Reply) -> Result<u64, Status> {
@@ -68,7 +68,7 @@ pub(crate) async fn admit(core: &Arc<Core>, request: v1::JoinRequest) -> Result<
     if request.names.len() > MAX_NAMES {
         return Err(Status::invalid_argument(format!("names: at most {MAX_NAMES}")));
     }
-    let member = describe(0, &request.name, &request.address, &request.version)?;
+    let member = describe(0, &request.name, &request.address, &request.version, request.level)?;
     let wrap_key: [u8; 32] =
         request.wrap_key.as_slice().try_into().map_err(|_| Status::invalid_argument("wrap_key must have 32 bytes"))?;
     let public = PublicKey::from_spki_der(&request.public_key)
@@ -87,6 +87,10 @@ pub(crate) async fn admit(core: &Arc<Core>, request: v1::JoinRequest) -> Result<
     if !plausible && core.node.shared().read().answered(&command_id).is_none() {
         let message = "this token is not known, or was used before: make another with sallyport cluster token";
         return Err(Status::permission_denied(message));
+    }
+    // Whoever has no token is not told which version runs here.
+    if let Some(why) = core.node.shared().read().refuses_software(&request.version, request.level) {
+        return Err(Status::failed_precondition(why));
     }
     let issue = authority::ControllerCertificate { names: request.names.clone(), member: 0 };
     let (certificate, record) = authority::controller_certificate(core, &public, issue).await?;
@@ -149,7 +153,7 @@ pub(crate) async fn readmit(core: &Core, caller: u64, request: v1::RejoinRequest
             request.old_id
         )));
     }
-    let member = describe(0, &request.name, &request.address, &request.version)?;
+    let member = describe(0, &request.name, &request.address, &request.version, request.level)?;
     let command = ReadmitMember { old_id: request.old_id, member: Some(member) };
     let member_id = admitted(core.propose(Action::ReadmitMember(command)).await?)?;
     tracing::info!(old = request.old_id, id = member_id, "a controller came back without its store");

@@ -27,6 +27,7 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::files;
 use crate::seal::Sealer;
+use crate::software::Software;
 
 /// How long one member may take to answer.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -39,6 +40,7 @@ const ROUNDS: usize = 60;
 pub(crate) struct Candidate<'a> {
     pub(crate) config: &'a Config,
     pub(crate) paths: &'a Paths,
+    pub(crate) software: &'a Software,
     /// HOST:PORT where members reach it.
     pub(crate) address: String,
     pub(crate) learner: bool,
@@ -85,7 +87,8 @@ impl Candidate<'_> {
             wrap_key: wrap_key.to_vec(),
             name: self.name(),
             address: self.address.clone(),
-            version: env!("CARGO_PKG_VERSION").into(),
+            version: self.software.version.clone(),
+            level: self.software.level,
             names: self.config.names.clone(),
             learner: self.learner,
         };
@@ -172,7 +175,8 @@ impl Candidate<'_> {
                     old_id: old.id,
                     name: self.name(),
                     address: self.address.clone(),
-                    version: env!("CARGO_PKG_VERSION").into(),
+                    version: self.software.version.clone(),
+                    level: self.software.level,
                 };
                 let mut client = links.peer(address)?;
                 match tokio::time::timeout(PATIENCE, client.rejoin(request)).await {

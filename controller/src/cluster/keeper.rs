@@ -9,7 +9,8 @@ use tokio::time::MissedTickBehavior;
 use crate::app::Core;
 use crate::raft::ProposeError;
 use crate::raft::membership::{Change, Membership};
-use crate::state::MemberRow;
+use crate::software::since;
+use crate::state::{Action, MemberRow, Outcome, RaiseLevel};
 
 /// How often to compare.
 const INTERVAL: Duration = Duration::from_millis(250);
@@ -25,6 +26,7 @@ pub(crate) async fn run(core: Arc<Core>) {
         if !core.node.leads() {
             continue;
         }
+        raise_level(&core).await;
         let step = {
             let wanted: BTreeMap<u64, MemberRow> =
                 core.node.shared().read().live_members().map(|(id, m)| (id, m.clone())).collect();
@@ -38,6 +40,19 @@ pub(crate) async fn run(core: Arc<Core>) {
             Err(ProposeError::Membership(e)) => tracing::debug!(?step, error = %e, "the group cannot change now"),
             Err(e) => tracing::warn!(?step, error = %e, "could not change the group"),
         }
+    }
+}
+
+/// Raises the level once all members understand the next one.
+async fn raise_level(core: &Core) {
+    let ahead = core.node.shared().read().level_ahead();
+    // A row may be of newer software that this node had before.
+    let Some(level) = ahead.filter(|level| *level <= core.software.level) else { return };
+    let command = RaiseLevel { level, since: since(level).into() };
+    match core.propose_plain(Action::RaiseLevel(command)).await.map(|reply| reply.outcome) {
+        Ok(Some(Outcome::Done(_))) => tracing::info!(level, "all controllers understand this level: it is in force"),
+        Ok(other) => tracing::debug!(?other, level, "the level was not raised"),
+        Err(error) => tracing::debug!(%error, level, "the level could not be raised now"),
     }
 }
 

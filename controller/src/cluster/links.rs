@@ -13,6 +13,7 @@ use tonic::{Code, Status};
 
 use super::dial;
 use super::pass::Pass;
+use crate::clock::Clock;
 use crate::error::Error;
 use crate::raft::LogTime;
 use crate::raft::network::{Answer, Destination, Head, LinkError, Transport};
@@ -53,6 +54,9 @@ pub(crate) struct Links {
     time: Arc<LogTime>,
     /// Members that did not answer when they were last called.
     away: Mutex<BTreeSet<u64>>,
+    /// When each member last answered, milliseconds since 1970.
+    heard: Mutex<BTreeMap<u64, u64>>,
+    clock: Clock,
 }
 
 impl std::fmt::Debug for Links {
@@ -63,7 +67,7 @@ impl std::fmt::Debug for Links {
 
 impl Links {
     /// Links without an identity: they reach nobody until [`Links::identify`].
-    pub(crate) fn new(time: Arc<LogTime>) -> Arc<Self> {
+    pub(crate) fn new(time: Arc<LogTime>, clock: Clock) -> Arc<Self> {
         let material = Material { ca: Vec::new(), chain: Vec::new(), key: zeroize::Zeroizing::default() };
         Arc::new(Self {
             material: Mutex::new(material),
@@ -72,6 +76,8 @@ impl Links {
             removed: watch::Sender::new(false),
             time,
             away: Mutex::default(),
+            heard: Mutex::default(),
+            clock,
         })
     }
 
@@ -149,6 +155,8 @@ impl Links {
         let mut away = self.away.lock().unwrap_or_else(PoisonError::into_inner);
         match answer {
             Ok(answer) => {
+                let now_ms = self.clock.unix_ms();
+                self.heard.lock().unwrap_or_else(PoisonError::into_inner).insert(to.target, now_ms);
                 if away.remove(&to.target) {
                     tracing::info!(id = to.target, address = to.address, "the controller answers again");
                 }
@@ -167,6 +175,11 @@ impl Links {
                 })
             }
         }
+    }
+
+    /// When a member last answered a message of Raft, milliseconds since 1970; 0 for never.
+    pub(crate) fn last_contact(&self, id: u64) -> u64 {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner).get(&id).copied().unwrap_or(0)
     }
 
     /// This node sees in its own state that it was removed.

@@ -9,8 +9,8 @@ use tonic::Request;
 
 use crate::app::Core;
 
-/// How long a member may take to describe itself.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long a member may take to describe itself. All are asked at a time, and of one that is away there is its last contact.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// What this node knows of itself.
 pub(crate) fn own(core: &Core) -> v1::MemberVitals {
@@ -18,7 +18,8 @@ pub(crate) fn own(core: &Core) -> v1::MemberVitals {
     let raft = core.paths.raft();
     v1::MemberVitals {
         id: figures.id,
-        version: env!("CARGO_PKG_VERSION").into(),
+        version: core.software.version.clone(),
+        level: core.software.level,
         term: figures.term,
         leader_id: figures.leader,
         last_log_index: figures.last_log,
@@ -49,18 +50,19 @@ pub(crate) async fn ask(core: &Core, id: u64, address: &str) -> Option<v1::Membe
     }
 }
 
-/// The members as the leader sees them.
+/// The members as this node sees them; how far each log is, the leader knows best.
 pub(crate) async fn cluster(core: &Core) -> v1::GetClusterResponse {
     let figures = core.node.figures();
     let membership = core.node.membership();
     let replicated = core.node.replicated();
-    let rows: Vec<_> = {
+    let (level, level_held, rows): (_, _, Vec<_>) = {
         let state = core.node.shared().read();
         let known = state.members.iter();
-        known
+        let rows = known
             .filter(|(id, m)| m.removed_ms == 0 || membership.addresses.contains_key(id))
             .map(|(id, m)| (*id, m.clone()))
-            .collect()
+            .collect();
+        (state.level(), state.settings().hold_upgrade, rows)
     };
     let asked = rows.iter().map(|(id, row)| async move {
         if *id == figures.id { Some(own(core)) } else { ask(core, *id, &row.address).await }
@@ -76,7 +78,12 @@ pub(crate) async fn cluster(core: &Core) -> v1::GetClusterResponse {
         } else {
             v1::MemberRole::Learner
         };
-        let reached = if *id == figures.id { figures.last_log } else { replicated.get(id).copied().unwrap_or(0) };
+        let says = vitals.as_ref().map_or(0, |v| v.last_log_index);
+        let reached = match replicated.get(id) {
+            _ if *id == figures.id => figures.last_log,
+            Some(known) => (*known).max(says),
+            None => says,
+        };
         members.push(v1::ClusterMember {
             id: *id,
             name: row.name.clone(),
@@ -86,6 +93,9 @@ pub(crate) async fn cluster(core: &Core) -> v1::GetClusterResponse {
             vitals,
             joined_unix_ms: row.joined_ms,
             wants_vote: row.wants_vote,
+            version: row.version.clone(),
+            level: row.level(),
+            last_contact_unix_ms: core.links.last_contact(*id),
         });
     }
     v1::GetClusterResponse {
@@ -94,6 +104,9 @@ pub(crate) async fn cluster(core: &Core) -> v1::GetClusterResponse {
         leader_id: figures.leader,
         term: figures.term,
         cluster_id: core.cluster_id(),
+        level,
+        level_held,
+        seen_by: figures.id,
     }
 }
 

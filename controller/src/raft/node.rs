@@ -8,7 +8,7 @@ use std::time::Duration;
 use openraft::error::{CheckIsLeaderError, Fatal, InitializeError, RaftError};
 use openraft::{BasicNode, Raft, Snapshot, SnapshotPolicy};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::JoinHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 
 use super::failover::{self, Heard};
 use super::kv::{CatchPanics, Kv, KvError};
@@ -20,6 +20,7 @@ use super::state_machine::{Copier, StateCopy};
 use super::{LogStore, LogTime, Shared, StateMachine, TypeConfig, blocking, codec, log_time, store};
 use crate::config::Engine;
 use crate::error::Error;
+use crate::software::{Beyond, Software};
 use crate::state::{Command, Reply};
 
 /// Commands that wait for the log. Beyond it a proposer is told to come back.
@@ -50,6 +51,8 @@ pub struct NodeOptions {
     pub found: Option<String>,
     /// The log's time, which this node makes while it leads.
     pub time: Arc<LogTime>,
+    /// What this node understands.
+    pub software: Software,
 }
 
 /// How the node is.
@@ -64,6 +67,8 @@ pub enum Health {
         /// What failed.
         cause: String,
     },
+    /// The others run a newer version of this software and went on with what this one does not understand.
+    Outdated(Beyond),
     /// It was shut down.
     Stopped,
 }
@@ -98,6 +103,10 @@ pub struct Node {
     health: watch::Receiver<Health>,
     heard: Heard,
     lease: Duration,
+    /// Whose turn it is to put something into the log.
+    turn: Arc<tokio::sync::Mutex<()>>,
+    /// Standing for election when the leader is silent.
+    candidacy: AbortHandle,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -114,7 +123,11 @@ impl Node {
         let storage = |cause: String| Error::storage(&store, cause);
         let kv: Arc<dyn Kv> = Arc::new(CatchPanics(kv));
         let log = LogStore::new(kv.clone()).map_err(|e| storage(e.to_string()))?;
-        let machine = StateMachine::open(kv, &options.dir.join("snapshots")).map_err(|e| storage(e.to_string()))?;
+        let machine = StateMachine::open_as(kv, &options.dir.join("snapshots"), options.software.clone());
+        let machine = machine.map_err(|e| match e.downcast::<Beyond>() {
+            Ok(beyond) => Error::Outdated(*beyond),
+            Err(e) => storage(e.to_string()),
+        })?;
         let (shared, copier, time) = (machine.shared(), machine.copier(), options.time.clone());
         shared.keep(time.clone());
         let lease_ms = options.heartbeat_ms.saturating_mul(LEASE_HEARTBEATS);
@@ -132,21 +145,38 @@ impl Node {
         };
         let config = config.validate().map_err(|e| Error::Internal(e.to_string()))?;
         let network = Network::new(options.id, options.transport.clone());
-        let raft =
-            Raft::new(options.id, Arc::new(config), network, log, machine).await.map_err(|e| storage(e.to_string()))?;
-        lead_alone(&raft, options, &store).await?;
+        let outdated = |e| shared.beyond().map_or(e, |beyond| Error::Outdated(beyond.clone()));
+        let raft = Raft::new(options.id, Arc::new(config), network, log, machine).await;
+        let raft = raft.map_err(|e| outdated(storage(e.to_string())))?;
+        lead_alone(&raft, options, &store).await.map_err(outdated)?;
 
         let (queue, waiting) = mpsc::channel(QUEUE);
         let (health_tx, health) = watch::channel(Health::Running);
         let (heard, lease) = (Heard::now(), Duration::from_millis(lease_ms));
         let heartbeat = Duration::from_millis(options.heartbeat_ms);
+        let turn = Arc::<tokio::sync::Mutex<()>>::default();
+        let candidacy = tokio::spawn(failover::run(raft.clone(), heard.clone(), lease, heartbeat));
+        let abort = candidacy.abort_handle();
         let tasks = vec![
-            tokio::spawn(propose::run(raft.clone(), waiting, time.clone())),
+            tokio::spawn(propose::run(raft.clone(), waiting, turn.clone(), time.clone())),
             tokio::spawn(log_time::run(raft.clone(), time.clone(), shared.clone(), queue.clone())),
-            tokio::spawn(failover::run(raft.clone(), heard.clone(), lease, heartbeat)),
-            tokio::spawn(watch_health(raft.clone(), store.clone(), health_tx)),
+            candidacy,
+            tokio::spawn(watch_health(raft.clone(), shared.clone(), store.clone(), health_tx)),
         ];
-        Ok(Self { id: options.id, raft, shared, time, copier, queue, health, heard, lease, tasks: Mutex::new(tasks) })
+        Ok(Self {
+            id: options.id,
+            raft,
+            shared,
+            time,
+            copier,
+            queue,
+            health,
+            heard,
+            lease,
+            turn,
+            candidacy: abort,
+            tasks: Mutex::new(tasks),
+        })
     }
 
     /// Its id.
@@ -201,6 +231,9 @@ impl Node {
     /// Puts a command through the log and returns the state machine's answer to it. Once it returns `Ok`, the command is on
     /// stable storage. After an error it may or may not be applied, now or later: ask again with the same request id.
     pub async fn propose(&self, command: Command) -> Result<Reply, ProposeError> {
+        if let Some(action) = &command.action {
+            self.shared.read().permits(action).map_err(ProposeError::Level)?;
+        }
         let (tx, rx) = oneshot::channel();
         self.queue.try_send((command, tx)).map_err(|e| match e {
             mpsc::error::TrySendError::Full(_) => ProposeError::Overloaded,
@@ -301,6 +334,27 @@ impl Node {
         replication.iter().map(|(id, log)| (*id, log.map_or(0, |log| log.index))).collect()
     }
 
+    /// Puts nothing more into the log until the guard is dropped: what is asked for meanwhile waits. Returns once what is under way
+    /// is committed.
+    pub async fn pause(&self) -> tokio::sync::OwnedMutexGuard<()> {
+        self.turn.clone().lock_owned().await
+    }
+
+    /// Returns whether a member has all of this leader's log, which it may take `limit` to receive.
+    pub async fn catches_up(&self, id: u64, limit: Duration) -> bool {
+        let reached = move |m: &openraft::RaftMetrics<u64, BasicNode>| {
+            let at = m.replication.as_ref().and_then(|r| r.get(&id).copied().flatten()).map(|log| log.index);
+            at.is_some() && at == m.last_log_index
+        };
+        self.raft.wait(Some(limit)).metrics(reached, "a member has the whole log").await.is_ok()
+    }
+
+    /// Does not stand for election by itself any more: who is about to end must not unsettle the others.
+    pub fn retire(&self) {
+        self.raft.runtime_config().elect(false);
+        self.candidacy.abort();
+    }
+
     /// Stands for election now.
     pub async fn stand(&self) -> Result<(), ProposeError> {
         self.raft.trigger().elect().await.map_err(|e| ProposeError::Stopped(e.to_string()))
@@ -347,6 +401,7 @@ impl Node {
     fn stopped(&self) -> ProposeError {
         match &*self.health.borrow() {
             Health::Failed { path, cause } => ProposeError::Stopped(format!("{}: {cause}", path.display())),
+            Health::Outdated(beyond) => ProposeError::Stopped(beyond.to_string()),
             Health::Running | Health::Stopped => ProposeError::Stopped("it is shutting down".into()),
         }
     }
@@ -406,7 +461,7 @@ async fn lead_alone(raft: &Raft<TypeConfig>, options: &NodeOptions, store: &Path
 }
 
 /// Any storage error stops the Raft core for good; this notices and says so.
-async fn watch_health(raft: Raft<TypeConfig>, store: PathBuf, health: watch::Sender<Health>) {
+async fn watch_health(raft: Raft<TypeConfig>, shared: Arc<Shared>, store: PathBuf, health: watch::Sender<Health>) {
     let mut metrics = raft.metrics();
     // The watcher must not keep the member alive.
     drop(raft);
@@ -416,6 +471,11 @@ async fn watch_health(raft: Raft<TypeConfig>, store: PathBuf, health: watch::Sen
             Ok(()) => {}
             Err(Fatal::Stopped) => break,
             Err(fatal) => {
+                if let Some(beyond) = shared.beyond() {
+                    tracing::error!(%beyond, "this controller stops");
+                    health.send_replace(Health::Outdated(beyond.clone()));
+                    return;
+                }
                 let cause = fatal.to_string();
                 tracing::error!(path = %store.display(), %cause, "storage failed, this controller answers nothing any more");
                 health.send_replace(Health::Failed { path: store, cause });

@@ -7,7 +7,7 @@ use openraft::Raft;
 use openraft::error::{ClientWriteError, RaftError};
 use openraft::type_config::TypeConfigExt;
 use prost::Message;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Mutex, mpsc, oneshot, watch};
 
 use super::{LogTime, Metrics, TypeConfig};
 use crate::state::{Command, CommandBatch, Reply};
@@ -34,6 +34,9 @@ pub enum ProposeError {
         /// HOST:PORT where it is.
         address: String,
     },
+    /// Not all members understand it yet.
+    #[error("{0}")]
+    Level(String),
     /// Too many commands wait.
     #[error("too many changes wait for the log; try again")]
     Overloaded,
@@ -64,7 +67,13 @@ impl ProposeError {
 pub(super) type Waiting = (Command, oneshot::Sender<Result<Reply, ProposeError>>);
 
 /// The only proposer: while one entry is on its way to the disks, the next ones gather in the queue and go as one entry.
-pub(super) async fn run(raft: Raft<TypeConfig>, mut queue: mpsc::Receiver<Waiting>, time: Arc<LogTime>) {
+/// Nothing is proposed while another holds `turn`.
+pub(super) async fn run(
+    raft: Raft<TypeConfig>,
+    mut queue: mpsc::Receiver<Waiting>,
+    turn: Arc<Mutex<()>>,
+    time: Arc<LogTime>,
+) {
     let mut received = Vec::with_capacity(BATCH_COMMANDS);
     let leads = raft.metrics();
     while queue.recv_many(&mut received, BATCH_COMMANDS).await > 0 {
@@ -77,6 +86,7 @@ pub(super) async fn run(raft: Raft<TypeConfig>, mut queue: mpsc::Receiver<Waitin
                 answers.push(answer);
             }
             stamp(&leads, &time, &mut commands).await;
+            let _turn = turn.lock().await;
             propose(&raft, commands, answers).await;
         }
     }

@@ -14,7 +14,8 @@ use super::kv::{KEY_END, Kv, Op, Row, Table};
 use super::snapshot::{SnapshotData, SnapshotDir, SnapshotWriter};
 use super::view::{View, Views};
 use super::{Entry, LogId, LogTime, SnapshotMeta, StorageError, StoredMembership, TypeConfig, blocking, codec};
-use crate::state::{ReplyBatch, RowReader, RowWriter, State};
+use crate::software::{Beyond, Software};
+use crate::state::{CommandBatch, ReplyBatch, RowReader, RowWriter, State};
 
 const APPLIED: &[u8] = b"applied";
 /// The snapshot whose rows are taking the place of those in the store: until this is gone, the store holds some of each.
@@ -34,6 +35,8 @@ pub struct Shared {
     state: RwLock<State>,
     changed: watch::Sender<u64>,
     time: OnceLock<Arc<LogTime>>,
+    /// Why this software cannot go on.
+    beyond: OnceLock<Beyond>,
 }
 
 impl Shared {
@@ -59,6 +62,15 @@ impl Shared {
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
     }
+
+    /// What the log or a snapshot brought that is beyond this software; the member has stopped because of it.
+    pub fn beyond(&self) -> Option<&Beyond> {
+        self.beyond.get()
+    }
+
+    fn refuse(&self, beyond: Beyond) -> io::Error {
+        io::Error::other(self.beyond.get_or_init(|| beyond).to_string())
+    }
 }
 
 /// Where the state machine stands.
@@ -75,15 +87,25 @@ pub struct StateMachine {
     snapshots: SnapshotDir,
     shared: Arc<Shared>,
     applied: Applied,
+    software: Software,
 }
 
 impl StateMachine {
     /// Loads the state from `kv`; snapshots live in `snapshots`.
     pub fn open(kv: Arc<dyn Kv>, snapshots: &Path) -> Result<Self, BoxError> {
+        Self::open_as(kv, snapshots, Software::current())
+    }
+
+    /// The same for another version of this software. A state that is beyond it is refused as [`Beyond`].
+    pub(crate) fn open_as(kv: Arc<dyn Kv>, snapshots: &Path, software: Software) -> Result<Self, BoxError> {
+        if let Some(core) = kv.get(Table::State, &State::core_key())? {
+            let (level, since) = State::level_in(&core);
+            software.reaches(level, &since)?;
+        }
         let snapshots = SnapshotDir::open(snapshots)?;
         let views = Views::new(kv.clone());
         if let Some(bytes) = kv.get(Table::Meta, INSTALLING)? {
-            finish_installation(&*kv, &views, &snapshots, &codec::decode(&bytes)?)?;
+            finish_installation(&*kv, &views, &snapshots, &codec::decode(&bytes)?, &software)?;
         }
         let applied = match kv.get(Table::Meta, APPLIED)? {
             Some(bytes) => codec::decode::<Applied>(&bytes)?,
@@ -92,8 +114,9 @@ impl StateMachine {
         snapshots.put_away_ahead_of(applied.log_id)?;
         let state = load(&*kv)?;
         let (changed, _) = watch::channel(0);
-        let shared = Arc::new(Shared { state: RwLock::new(state), changed, time: OnceLock::new() });
-        Ok(Self { kv, views, snapshots, shared, applied })
+        let state = RwLock::new(state);
+        let shared = Arc::new(Shared { state, changed, time: OnceLock::new(), beyond: OnceLock::new() });
+        Ok(Self { kv, views, snapshots, shared, applied, software })
     }
 
     /// The state, for readers.
@@ -115,13 +138,14 @@ impl StateMachine {
         let (mut ops, notices, now_ms) = {
             let mut state = self.shared.state.write().unwrap_or_else(PoisonError::into_inner);
             for entry in entries {
+                if let EntryPayload::Normal(batch) = &entry.payload
+                    && let Err(beyond) = understands(&self.software, batch)
+                {
+                    return Err(StorageIOError::apply(entry.log_id, &self.shared.refuse(beyond)));
+                }
                 self.applied.log_id = Some(entry.log_id);
                 replies.push(match entry.payload {
                     EntryPayload::Blank => ReplyBatch::default(),
-                    EntryPayload::Normal(batch) if !batch.is_known() => {
-                        let newer = "the log holds a command of a newer version: update this controller";
-                        return Err(StorageIOError::apply(entry.log_id, &io::Error::other(newer)));
-                    }
                     EntryPayload::Normal(batch) => state.apply_batch(&batch),
                     EntryPayload::Membership(membership) => {
                         self.applied.membership = StoredMembership::new(Some(entry.log_id), membership);
@@ -151,6 +175,15 @@ impl StateMachine {
         };
         SnapshotMeta { last_log_id: self.applied.log_id, last_membership: self.applied.membership.clone(), snapshot_id }
     }
+}
+
+/// Whether a version of this software can apply a batch as all others do. What raises the level beyond it counts as not: what
+/// comes behind may hold what it would misread.
+fn understands(software: &Software, batch: &CommandBatch) -> Result<(), Beyond> {
+    if let Some((level, since)) = batch.raises_to() {
+        software.reaches(level, since)?;
+    }
+    if batch.is_known(software.level) { Ok(()) } else { Err(software.unknown_command()) }
 }
 
 impl RaftStateMachine<TypeConfig> for StateMachine {
@@ -185,7 +218,13 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: Box<SnapshotData>) -> Result<(), StorageError> {
-        let mut state = read_state(&snapshot).map_err(|e| StorageIOError::read_snapshot(Some(meta.signature()), &e))?;
+        let mut state = read_state(&snapshot, &self.software)
+            .map_err(|e| match e.into_inner().map(|e| e.downcast::<Beyond>()) {
+                Some(Ok(beyond)) => self.shared.refuse(*beyond),
+                Some(Err(e)) => io::Error::other(e),
+                None => io::Error::other("the snapshot cannot be read"),
+            })
+            .map_err(|e| StorageIOError::read_snapshot(Some(meta.signature()), &e))?;
         // The file first: should we die between, the rows are still the old ones and the snapshot is asked for again.
         let data = self
             .snapshots
@@ -240,13 +279,18 @@ fn load(kv: &dyn Kv) -> Result<State, BoxError> {
 }
 
 /// The state in a snapshot, whose rows must be in order.
-fn read_state(data: &SnapshotData) -> io::Result<State> {
+fn read_state(data: &SnapshotData, software: &Software) -> io::Result<State> {
     let damaged = |e: BoxError| io::Error::new(io::ErrorKind::InvalidData, e);
     let (mut loading, mut last) = (State::loading(), None);
     for row in RowReader::begin(data.reader()?)? {
         let (key, value) = row?;
         if last.as_ref().is_some_and(|last| *last >= key) {
             return Err(damaged("the rows of a snapshot are not in order".into()));
+        }
+        // The first row, and what comes behind it may be beyond this software.
+        if key == State::core_key() {
+            let (level, since) = State::level_in(&value);
+            software.reaches(level, &since).map_err(|e| damaged(e.into()))?;
         }
         loading.row(&key, &value).map_err(|e| damaged(e.into()))?;
         last = Some(key);
@@ -301,6 +345,7 @@ fn finish_installation(
     views: &Views,
     snapshots: &SnapshotDir,
     meta: &SnapshotMeta,
+    software: &Software,
 ) -> Result<(), BoxError> {
     let data = match snapshots.newest()? {
         Some((found, data)) if found == *meta => data,
@@ -312,7 +357,7 @@ fn finish_installation(
             );
         }
     };
-    read_state(&data)?;
+    read_state(&data, software)?;
     tracing::info!("going on to install a snapshot");
     install_rows(kv, views, meta, &data)
 }

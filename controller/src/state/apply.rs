@@ -2,8 +2,9 @@
 
 use super::{
     ANSWER_MS, Action, AnswerRow, Bootstrap, ClearPsk, Command, CommandBatch, ConflictKind, MAX_ANSWERS, MAX_ATTEMPTS,
-    Outcome, Reply, ReplyBatch, RootRow, SetPsk, SettingsRow, State, UpdateSettings,
+    Outcome, Reply, ReplyBatch, RevokeTokens, RootRow, SetPsk, SettingsRow, State, UpdateSettings,
 };
+use crate::software::since;
 
 impl State {
     /// Applies commands in order.
@@ -67,6 +68,8 @@ impl State {
             Action::DescribeMember(c) => self.describe_member(c),
             Action::PromoteMember(c) => self.promote_member(c),
             Action::RemoveMember(c) => self.remove_member(c),
+            Action::RaiseLevel(c) => self.raise_level(c),
+            Action::RevokeTokens(RevokeTokens {}) => self.revoke_tokens(),
         }
     }
 
@@ -107,6 +110,9 @@ impl State {
         self.change_core(|core| {
             core.cluster_id.clone_from(&command.cluster_id);
             core.settings = Some(SettingsRow::initial());
+            // The first member is the whole group: what it understands, everybody does.
+            let level = command.member.as_ref().map_or(0, |m| m.level);
+            (core.level, core.level_since) = (level, since(level).into());
         });
         let root =
             RootRow { certificate: command.root_certificate.clone(), sealed_key: command.sealed_root_key.clone() };

@@ -22,9 +22,19 @@ pub struct CommandBatch {
 }
 
 impl CommandBatch {
-    /// Whether this version knows every command. A node that skipped one would no longer be the same as those that did not.
-    pub(crate) fn is_known(&self) -> bool {
-        self.commands.iter().all(|command| command.action.is_some())
+    /// Whether a software of this level knows every command. A node that skipped one would no longer be the same as those that
+    /// did not.
+    pub(crate) fn is_known(&self, level: u32) -> bool {
+        self.commands.iter().all(|command| command.action.as_ref().is_some_and(|action| action.level() <= level))
+    }
+
+    /// The level that this batch raises the group to, and the version that brought it.
+    pub(crate) fn raises_to(&self) -> Option<(u32, &str)> {
+        let raises = self.commands.iter().filter_map(|command| match &command.action {
+            Some(Action::RaiseLevel(raise)) => Some((raise.level, raise.since.as_str())),
+            _ => None,
+        });
+        raises.max_by_key(|(level, _)| *level)
     }
 }
 
@@ -42,7 +52,7 @@ pub struct Command {
     /// What to do.
     #[prost(
         oneof = "Action",
-        tags = "3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28"
+        tags = "3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30"
     )]
     pub action: Option<Action>,
 }
@@ -128,6 +138,48 @@ pub enum Action {
     /// A controller is out for good.
     #[prost(message, tag = "28")]
     RemoveMember(RemoveMember),
+    /// All members understand more.
+    #[prost(message, tag = "29")]
+    RaiseLevel(RaiseLevel),
+    /// No token is good any more.
+    #[prost(message, tag = "30")]
+    RevokeTokens(RevokeTokens),
+}
+
+impl Action {
+    /// The level from which on this may stand in the log: one for each command, or higher for fields that came later.
+    pub const fn level(&self) -> u32 {
+        match self {
+            Self::Bootstrap(_)
+            | Self::AddUser(_)
+            | Self::RemoveUser(_)
+            | Self::SetPassword(_)
+            | Self::SetUserEnabled(_)
+            | Self::AddPool(_)
+            | Self::RemovePool(_)
+            | Self::RecordCertificate(_)
+            | Self::RevokeCertificate(_)
+            | Self::SetPsk(_)
+            | Self::ClearPsk(_)
+            | Self::UpdateSettings(_)
+            | Self::RegisterGateway(_)
+            | Self::LoseGateway(_)
+            | Self::RemoveGateway(_)
+            | Self::OpenSession(_)
+            | Self::SessionsUp(_)
+            | Self::EndSessions(_)
+            | Self::KillSession(_)
+            | Self::RecordAttempts(_)
+            | Self::CreateToken(_)
+            | Self::AdmitMember(_)
+            | Self::ReadmitMember(_)
+            | Self::DescribeMember(_)
+            | Self::PromoteMember(_)
+            | Self::RemoveMember(_)
+            | Self::RaiseLevel(_) => 1,
+            Self::RevokeTokens(_) => 2,
+        }
+    }
 }
 
 /// First command of a cluster.
@@ -461,6 +513,9 @@ pub struct DescribeMember {
     /// Its software.
     #[prost(string, tag = "4")]
     pub version: String,
+    /// The highest level that its software understands; 0 is 1.
+    #[prost(uint32, tag = "5")]
+    pub level: u32,
 }
 
 /// A controller joins by a token: the token is used up and the certificate recorded in the same entry.
@@ -509,6 +564,21 @@ pub struct RemoveMember {
     #[prost(uint64, tag = "1")]
     pub id: u64,
 }
+
+/// All members understand more than the level in force.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct RaiseLevel {
+    /// The level from now on.
+    #[prost(uint32, tag = "1")]
+    pub level: u32,
+    /// The version that brought it: what a node with older software is told to install.
+    #[prost(string, tag = "2")]
+    pub since: String,
+}
+
+/// No token is good any more: one may have come into wrong hands.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct RevokeTokens {}
 
 /// Attempts for the audit.
 #[derive(Clone, PartialEq, prost::Message)]

@@ -61,6 +61,11 @@ impl State {
         Reply::done()
     }
 
+    pub(super) fn revoke_tokens(&mut self) -> Reply {
+        while self.tokens.pop_first().is_some() {}
+        Reply::done()
+    }
+
     pub(super) fn admit_member(&mut self, command: &AdmitMember) -> Reply {
         let (Some(member), Some(record)) = (&command.member, &command.record) else {
             return Reply::conflict(ConflictKind::Invalid, "no member in the command");
@@ -92,6 +97,9 @@ impl State {
         if member.address.is_empty() {
             return Some(Reply::conflict(ConflictKind::Invalid, "a controller needs an address that others reach"));
         }
+        if let Some(message) = self.refuses_software(&member.version, member.level) {
+            return Some(Reply::conflict(ConflictKind::Precondition, message));
+        }
         if self.members.len() >= MAX_MEMBERS {
             return Some(Reply::conflict(ConflictKind::Exhausted, "too many controllers have been members"));
         }
@@ -117,6 +125,7 @@ impl State {
             joined_ms: self.now_ms(),
             removed_ms: 0,
             successor: 0,
+            supports_level: member.level,
         };
         self.members.insert(id, row);
         self.change_core(|core| core.last_member = core.last_member.max(id));
@@ -176,6 +185,7 @@ impl State {
             row.name.clone_from(&command.name);
             row.address.clone_from(&command.address);
             row.version.clone_from(&command.version);
+            row.supports_level = command.level;
         }
         self.notices += 1;
         Reply::done()

@@ -8,6 +8,7 @@ mod attempts;
 mod certificates;
 mod command;
 mod gateways;
+mod level;
 mod lockouts;
 mod members;
 pub mod net;
@@ -22,6 +23,7 @@ mod users;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use prost::Message;
 use sallyport_proto::v1;
 
 pub use command::*;
@@ -32,6 +34,8 @@ pub use reply::{
 pub use row::*;
 pub use rows::{RowError, Rows};
 pub(crate) use stream::{RowReader, RowWriter};
+
+use rows::Key;
 
 use crate::raft::kv::{Op, Row};
 
@@ -253,6 +257,17 @@ impl State {
         self.tokens.take_changes(&mut ops);
         self.lockouts.take_changes(&mut ops);
         ops
+    }
+
+    /// Where the row of what there is once is stored.
+    pub(crate) fn core_key() -> Vec<u8> {
+        [[CORE].as_slice(), &0_u32.to_bytes()].concat()
+    }
+
+    /// The level in force by that row and the version that brought it, also where the rest is beyond this software.
+    pub(crate) fn level_in(core: &[u8]) -> (u32, String) {
+        let core = core.get(1..).and_then(|row| CoreRow::decode(row).ok());
+        core.map_or_else(Default::default, |core| (core.level, core.level_since))
     }
 
     /// Counts what gateways must hear of: policy, sessions to end, revocations. Not part of the state.

@@ -48,6 +48,12 @@ pub struct CoreRow {
     /// When the cluster was restored from a backup, milliseconds since 1970; 0 if it never was. Two restores have two times.
     #[prost(uint64, tag = "20")]
     pub begun_ms: u64,
+    /// The level in force; 0 is 1.
+    #[prost(uint32, tag = "13")]
+    pub level: u32,
+    /// The version of this software that brought it.
+    #[prost(string, tag = "14")]
+    pub level_since: String,
 }
 
 /// Settings of the cluster.
@@ -86,6 +92,9 @@ pub struct SettingsRow {
     /// Attempts to keep.
     #[prost(uint32, tag = "11")]
     pub audit_keep: u32,
+    /// Keep the level of the cluster as it is.
+    #[prost(bool, tag = "12")]
+    pub hold_upgrade: bool,
 }
 
 impl SettingsRow {
@@ -289,6 +298,9 @@ pub struct MemberRow {
     /// The id it has now, when it was removed because it came back without its store.
     #[prost(uint64, tag = "7")]
     pub successor: u64,
+    /// The highest level that its software understands, when it last said so; 0 is 1.
+    #[prost(uint32, tag = "8")]
+    pub supports_level: u32,
 }
 
 /// A token with which a controller can join.

@@ -5,16 +5,17 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 
 use sallyport_ca::{Certificate, check_dns_name};
-use sallyport_controller::{Config as ControllerConfig, Controller, Formation, Running as RunningController};
+use sallyport_controller::{Config as ControllerConfig, Controller, Formation, Running as RunningController, Start};
 use sallyport_gateway::app::{Gateway, Running as RunningGateway, StartError};
 use sallyport_gateway::config::GatewayConfig;
 use sallyport_gateway::identity::Identity;
 
 use crate::error::{Error, Exit, Result};
 
-/// Starts a controller on `state`, making a cluster where there is none.
+/// Starts a controller on `state` that a gateway is started beside, making a cluster where there is none.
 pub(crate) async fn start_controller(config: ControllerConfig, state: &Path) -> Result<RunningController> {
-    form_controller(config, state, Formation::Found).await
+    let start = Start { with_gateway: true, ..Start::new(Formation::Found) };
+    Controller::start_as(config, state, start).await.map_err(controller_error)
 }
 
 /// Starts a controller on `state`; `formation` is for an empty one.

@@ -22,9 +22,11 @@ Three controllers, each on a machine of its own that the others reach at the add
   sudo sallyport controller --join A:7443 --token TOKEN        on the second, and with another token on the third
   sallyport cluster status                                     on any")]
 pub(crate) enum Command {
-    /// Show the controllers: role, log, lag, disk.
+    /// Show the controllers: role, log, lag, disk, version, level. It needs no majority.
     #[command(alias = "list", alias = "ls")]
     Status,
+    /// Take back all tokens that are out: none of them lets a controller join any more.
+    RevokeTokens,
     /// Make a token with which one controller can join.
     #[command(after_help = "\
 The token is shown once. It names this cluster by the fingerprint of its root, works for one controller, and ends by itself.
@@ -60,6 +62,46 @@ The certificate in its operator folder is revoked, too. Where that is the one yo
     },
 }
 
+/// What is said of the group as a whole.
+struct Cluster {
+    level: u32,
+    held: bool,
+    leader: u64,
+    seen_by: u64,
+}
+
+impl Cluster {
+    fn of(answer: &v1::GetClusterResponse) -> Self {
+        Self { level: answer.level.max(1), held: answer.level_held, leader: answer.leader_id, seen_by: answer.seen_by }
+    }
+
+    /// Below the table: the level in force, what keeps the next one away, and whose view this is.
+    fn remark(&self, rows: &[Row]) -> String {
+        let mut text = format!("level {} in force", self.level);
+        let newest = rows.iter().map(|row| row.level).max().unwrap_or_default();
+        if newest > self.level {
+            let behind: Vec<String> = rows
+                .iter()
+                .filter(|row| row.level < newest)
+                .map(|row| format!("controller {} ({}) runs {}", row.id, row.name, row.version))
+                .collect();
+            let why = match (behind.is_empty(), self.held) {
+                (false, _) => format!("as soon as all controllers understand it; {}", behind.join(", ")),
+                (true, true) => {
+                    "when the setting hold-upgrade lets it rise: sallyport setting set hold-upgrade=false".into()
+                }
+                (true, false) => "in a moment".into(),
+            };
+            text.push_str(&format!("; level {newest} {why}"));
+        }
+        if self.seen_by != 0 && self.leader != self.seen_by {
+            let leader = if self.leader == 0 { "there is no leader" } else { "the leader does not answer" };
+            text.push_str(&format!("\n{leader}: this is what controller {} knows by itself", self.seen_by));
+        }
+        text
+    }
+}
+
 #[derive(Serialize)]
 struct Row {
     id: u64,
@@ -79,16 +121,24 @@ struct Row {
     /// By how much the clock of its machine is ahead of the cluster's time, seconds.
     clock_offset_s: Option<f64>,
     version: String,
+    level: u32,
+    cluster_level: u32,
+    last_contact: String,
+    seen_by: u64,
     joined: String,
     started: String,
     #[serde(skip)]
     up: String,
+    #[serde(skip)]
+    silent: String,
 }
 
-impl From<v1::ClusterMember> for Row {
-    fn from(member: v1::ClusterMember) -> Self {
+impl Row {
+    fn new(member: v1::ClusterMember, cluster: &Cluster) -> Self {
         let role = names::member_role(member.role());
         let answers = member.vitals.is_some();
+        let contact = unix(member.last_contact_unix_ms);
+        let heard = member.last_contact_unix_ms != 0;
         let vitals = member.vitals.unwrap_or_default();
         Self {
             id: member.id,
@@ -106,10 +156,16 @@ impl From<v1::ClusterMember> for Row {
             engine: vitals.engine,
             unsealed: vitals.unsealed,
             clock_offset_s: vitals.clock_offset_ms.map(|ms| ms as f64 / 1_000.0),
-            version: vitals.version,
+            // What runs says it better than the records, which may be of before an upgrade.
+            version: if answers { vitals.version } else { member.version },
+            level: if answers { vitals.level.max(1) } else { member.level },
+            cluster_level: cluster.level,
+            last_contact: if heard { rfc3339(contact) } else { String::new() },
+            seen_by: cluster.seen_by,
             joined: rfc3339(unix(member.joined_unix_ms)),
             started: rfc3339(unix(vitals.started_unix_ms)),
             up: if answers { age(unix(vitals.started_unix_ms), unix_now()) } else { String::new() },
+            silent: if heard && !answers { age(contact, unix_now()) } else { String::new() },
         }
     }
 }
@@ -131,13 +187,15 @@ impl Record for Row {
         Column::right("CLOCK"),
         Column::right("UP"),
         Column::left("VERSION"),
+        Column::right("LEVEL"),
     ];
 
     fn cells(&self) -> Vec<String> {
         let state = match (self.answers, self.unsealed) {
-            (false, _) => "no answer",
-            (true, false) => "starting",
-            (true, true) => "unsealed",
+            (false, _) if self.silent.is_empty() => "no answer".to_owned(),
+            (false, _) => format!("silent for {}", self.silent),
+            (true, false) => "starting".to_owned(),
+            (true, true) => "unsealed".to_owned(),
         };
         let known = |text: String| if self.answers { text } else { String::new() };
         vec![
@@ -145,7 +203,7 @@ impl Record for Row {
             self.name.clone(),
             self.address.clone(),
             self.role.into(),
-            state.into(),
+            state,
             known(self.term.to_string()),
             known(self.last_log_index.to_string()),
             known(self.applied_index.to_string()),
@@ -156,6 +214,7 @@ impl Record for Row {
             self.clock_offset_s.map(|s| format!("{s:+.1}s")).unwrap_or_default(),
             self.up.clone(),
             self.version.clone(),
+            self.level.to_string(),
         ]
     }
 }
@@ -166,6 +225,11 @@ struct Token {
     expires: String,
     addresses: Vec<String>,
     command: String,
+}
+
+#[derive(Serialize)]
+struct Revoked {
+    revoked: bool,
 }
 
 #[derive(Serialize)]
@@ -185,8 +249,10 @@ pub(crate) async fn run(command: Command, global: &Global) -> Result {
     match command {
         Command::Status => {
             let cluster = client.get_cluster(v1::GetClusterRequest {}).await.map_err(refused)?.into_inner();
-            let rows: Vec<Row> = cluster.members.into_iter().map(Row::from).collect();
-            context.printer.list(&rows, "no controllers")
+            let about = Cluster::of(&cluster);
+            let rows: Vec<Row> = cluster.members.into_iter().map(|member| Row::new(member, &about)).collect();
+            context.printer.list(&rows, "no controllers")?;
+            context.printer.remark(&about.remark(&rows))
         }
         Command::Token { ttl } => {
             let ttl_s = u32::try_from(ttl.as_secs()).unwrap_or(u32::MAX);
@@ -208,6 +274,10 @@ pub(crate) async fn run(command: Command, global: &Global) -> Result {
             };
             let text = format!("{command}\n\nGood for one controller until {expires}.{hint}");
             context.printer.one(&Token { token, expires, addresses: made.addresses, command }, &text)
+        }
+        Command::RevokeTokens => {
+            client.revoke_cluster_tokens(v1::RevokeClusterTokensRequest {}).await.map_err(refused)?;
+            context.printer.one(&Revoked { revoked: true }, "no token is good any more")
         }
         Command::Remove { id } => {
             client.remove_member(v1::RemoveMemberRequest { id }).await.map_err(refused)?;

@@ -85,6 +85,8 @@ pub(crate) enum Key {
     LockoutTime,
     /// Attempts kept for the audit, the newest: 1 to 1000000.
     AuditKeep,
+    /// Keep the level of the cluster as it is, so that controllers can go back to the version before: true, false.
+    HoldUpgrade,
 }
 
 impl Key {
@@ -116,12 +118,14 @@ impl Key {
             Self::LockoutFailures => settings.lockout_failures.to_string(),
             Self::LockoutTime => settings.lockout_s.to_string(),
             Self::AuditKeep => settings.audit_keep.to_string(),
+            Self::HoldUpgrade => settings.hold_upgrade.to_string(),
         }
     }
 
     fn set(self, settings: &mut Settings, value: &str) -> Result {
         let wrong = |allowed: &str| Error::usage(format!("`{value}` is no value of {}", self.name())).remedy(allowed);
         let number = || value.parse::<u32>().map_err(|_| wrong("write a number"));
+        let switch = || value.parse::<bool>().map_err(|_| wrong("write true or false"));
         let list = || value.split(',').map(|v| v.trim().to_owned()).filter(|v| !v.is_empty()).collect::<Vec<_>>();
         match self {
             Self::AuthMethods => {
@@ -132,7 +136,7 @@ impl Key {
                 settings.auth_methods = methods.into_iter().map(i32::from).collect();
             }
             Self::StoreChapSecrets => {
-                settings.store_chap_secrets = value.parse().map_err(|_| wrong("write true or false"))?;
+                settings.store_chap_secrets = switch()?;
             }
             Self::IkeProposals => settings.ike.get_or_insert_default().ike_proposals = list(),
             Self::EspProposals => settings.ike.get_or_insert_default().esp_proposals = list(),
@@ -149,6 +153,7 @@ impl Key {
             Self::LockoutFailures => settings.lockout_failures = number()?,
             Self::LockoutTime => settings.lockout_s = number()?,
             Self::AuditKeep => settings.audit_keep = number()?,
+            Self::HoldUpgrade => settings.hold_upgrade = switch()?,
         }
         Ok(())
     }
@@ -223,7 +228,7 @@ mod tests {
             let mut settings = Settings::default();
             let value = match key {
                 Key::AuthMethods => "mschapv2,pap",
-                Key::StoreChapSecrets => "true",
+                Key::StoreChapSecrets | Key::HoldUpgrade => "true",
                 Key::IkeProposals => "aes256-sha256-modp2048,3des-sha1-modp1024",
                 Key::EspProposals => "aes256gcm16",
                 _ => "1234",

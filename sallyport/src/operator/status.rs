@@ -10,8 +10,8 @@ use super::{Context, refused, unix};
 use crate::cli::Global;
 use crate::clock::unix_now;
 use crate::duration::parse_duration;
-use crate::error::Result;
-use crate::output::{age, rfc3339};
+use crate::error::{Error, Result};
+use crate::output::{Printer, age, rfc3339};
 
 #[derive(Serialize)]
 struct Status {
@@ -32,6 +32,7 @@ struct Status {
     leases_used: u64,
     root_fingerprint: String,
     policy_version: u64,
+    starting: bool,
     #[serde(skip)]
     up: String,
 }
@@ -58,6 +59,7 @@ impl From<GetStatusResponse> for Status {
             leases_used: status.leases_used,
             root_fingerprint: crate::hex::lower(&status.root_fingerprint),
             policy_version: status.policy_version,
+            starting: status.starting,
         }
     }
 }
@@ -109,7 +111,7 @@ impl Status {
 Examples:
   sallyport standalone & sallyport status --wait 30s && sallyport pool list")]
 pub(crate) struct Arguments {
-    /// Wait so long for a controller that is starting, such as 30s.
+    /// Wait so long for a controller that is starting, and for the gateway beside it in standalone, such as 30s.
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     wait: Option<Duration>,
 }
@@ -121,19 +123,27 @@ const RETRY: Duration = Duration::from_millis(200);
 pub(crate) async fn run(arguments: Arguments, global: &Global) -> Result {
     let deadline = tokio::time::Instant::now() + arguments.wait.unwrap_or_default();
     loop {
+        let waits = tokio::time::Instant::now() < deadline;
         match ask(global).await {
             // A controller's first start makes the operator's identity, too.
-            Err(error) if error.may_pass() && tokio::time::Instant::now() < deadline => {
-                tokio::time::sleep(RETRY).await;
+            Err(error) if error.may_pass() && waits => {}
+            Err(error) => return Err(error),
+            Ok((_, status)) if status.starting && waits => {}
+            Ok((printer, status)) => {
+                printer.one(&status, &status.text())?;
+                if status.starting && arguments.wait.is_some() {
+                    return Err(Error::failed("the gateway beside this controller has not registered in that time")
+                        .remedy("its log says why"));
+                }
+                return Ok(());
             }
-            ended => return ended,
         }
+        tokio::time::sleep(RETRY).await;
     }
 }
 
-async fn ask(global: &Global) -> Result {
+async fn ask(global: &Global) -> Result<(Printer, Status)> {
     let mut context = Context::open(global).await?;
     let response = context.connection.client.get_status(GetStatusRequest {}).await.map_err(refused)?;
-    let status = Status::from(response.into_inner());
-    context.printer.one(&status, &status.text())
+    Ok((context.printer, Status::from(response.into_inner())))
 }

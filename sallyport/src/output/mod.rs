@@ -63,6 +63,14 @@ impl Printer {
         }
     }
 
+    /// Adds a line or more for people below a table; programs find the same in the records.
+    pub(crate) fn remark(&self, text: &str) -> Result {
+        match self.format {
+            Format::Json => Ok(()),
+            Format::Table => self.write(&format!("\n{text}\n")),
+        }
+    }
+
     /// Prints one thing: `text` for people, `value` for programs.
     pub(crate) fn one<T: Serialize>(&self, value: &T, text: &str) -> Result {
         match self.format {

@@ -47,7 +47,7 @@ impl OperatorService {
             created_unix_ms: self.core.now_ms(),
             log_time_unix_ms: log_time_ms,
             applied_index: applied,
-            version: env!("CARGO_PKG_VERSION").into(),
+            version: self.core.software.version.clone(),
             state_bytes,
         };
         tracing::info!(operator = %caller.name, serial = %caller.serial, bytes = state_bytes, "an operator makes a backup");

@@ -1,18 +1,24 @@
 //! The controllers themselves: tokens, status, removal, promotion, the lead.
 
-use sallyport_proto::v1;
-use tonic::Status;
+use std::time::Duration;
+
+use sallyport_proto::v1::operator_client::OperatorClient;
+use sallyport_proto::{MAX_MESSAGE_BYTES, v1};
+use tonic::{Request, Status};
 use zeroize::Zeroizing;
 
 use super::super::caller::Caller;
 use super::super::error::done;
+use super::super::forward;
 use super::OperatorService;
 use crate::cluster::token::Token;
 use crate::cluster::{admit, lead, status};
-use crate::state::{Action, CreateToken, PromoteMember, RemoveMember};
+use crate::state::{Action, CreateToken, PromoteMember, RemoveMember, RevokeTokens};
 
 /// How long a token is good when nothing is asked for, and at most, seconds.
 const TTL: (u32, u32) = (3_600, 86_400);
+/// How long the leader may take to say how the members are, its own questions to them included.
+const LEADER_VIEW: Duration = Duration::from_millis(1_500);
 
 impl OperatorService {
     pub(super) async fn do_create_cluster_token(
@@ -56,12 +62,34 @@ impl OperatorService {
         })
     }
 
+    pub(super) async fn do_revoke_cluster_tokens(
+        &self,
+        caller: &Caller,
+        _request: v1::RevokeClusterTokensRequest,
+    ) -> Result<v1::RevokeClusterTokensResponse, Status> {
+        self.change(caller, "revoke cluster tokens", Action::RevokeTokens(RevokeTokens {})).await?;
+        Ok(v1::RevokeClusterTokensResponse {})
+    }
+
+    /// The leader's view where it answers soon; otherwise what this node knows by itself. Nothing here waits for a majority.
     pub(super) async fn do_get_cluster(
         &self,
-        _caller: &Caller,
-        _request: v1::GetClusterRequest,
+        request: Request<v1::GetClusterRequest>,
     ) -> Result<v1::GetClusterResponse, Status> {
-        Ok(status::cluster(&self.core).await)
+        let core = &self.core;
+        Caller::of(core, &request, v1::CertificateProfile::Operator)?;
+        let leader = core.node.leader().filter(|(id, _)| *id != core.node.id());
+        if let Some((_, address)) = leader
+            && !forward::is_forwarded(&request)
+            && let Ok(channel) = core.links.calls(&address)
+        {
+            let passed = forward::on_behalf(request)?;
+            let mut leader = OperatorClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
+            if let Ok(Ok(answer)) = tokio::time::timeout(LEADER_VIEW, leader.get_cluster(passed)).await {
+                return Ok(answer.into_inner());
+            }
+        }
+        Ok(status::cluster(core).await)
     }
 
     pub(super) async fn do_remove_member(

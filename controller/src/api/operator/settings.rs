@@ -70,7 +70,7 @@ impl OperatorService {
             .map(|(name, _)| state.pool_use(name))
             .fold((0, 0), |(size, used), (s, u)| (size + s, used + u));
         Ok(v1::GetStatusResponse {
-            version: env!("CARGO_PKG_VERSION").into(),
+            version: core.software.version.clone(),
             node_id: figures.id,
             leader_id: figures.leader,
             term: figures.term,
@@ -86,6 +86,7 @@ impl OperatorService {
             leases_used,
             root_fingerprint: core.authority().certificate().fingerprint.0.to_vec(),
             policy_version: state.policy_version(),
+            starting: core.with_gateway && gateways_alive == 0,
         })
     }
 }

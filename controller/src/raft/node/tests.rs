@@ -88,6 +88,7 @@ fn options(dir: &tempfile::TempDir) -> NodeOptions {
         transport: Arc::new(Alone),
         found: Some("here:1".into()),
         time: LogTime::new(Clock::system()),
+        software: Software::current(),
     }
 }
 
@@ -203,4 +204,68 @@ async fn the_leader_stamps_what_it_proposes_and_an_idle_one_puts_the_time_into_t
     node.propose(command(2, pool(2))).await.expect("works");
     assert_eq!(stored(&node), START + 172_800_000);
     node.shutdown().await;
+}
+
+fn old() -> Software {
+    Software { version: "0.0.9".into(), level: 1 }
+}
+
+fn raise() -> Action {
+    Action::RaiseLevel(crate::state::RaiseLevel { level: 2, since: "0.1.0".into() })
+}
+
+#[tokio::test]
+async fn software_that_the_group_has_left_behind_stops_before_it_misreads_anything() {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let node = Node::start(&NodeOptions { software: old(), ..options(&dir) }).await.expect("starts");
+    node.propose(command(1, pool(1))).await.expect("works");
+    let refused = node.propose(command(2, Action::RevokeTokens(crate::state::RevokeTokens {}))).await;
+    assert!(matches!(refused, Err(ProposeError::Level(_))), "{refused:?}");
+
+    // The entry is committed; applying it is what this software cannot do.
+    assert!(node.propose(command(3, raise())).await.is_err());
+    let mut health = node.health();
+    let ended = health.wait_for(|h| *h != Health::Running).await.expect("watches").clone();
+    let Health::Outdated(beyond) = ended else { panic!("{ended:?}") };
+    assert!(beyond.to_string().contains("install version 0.1.0 or newer"), "{beyond}");
+    node.shutdown().await;
+    drop(node);
+    // Neither does it start again; the newer one goes on with everything.
+    for _ in 0..2 {
+        let refused = Node::start(&NodeOptions { software: old(), ..options(&dir) }).await.err();
+        assert!(matches!(&refused, Some(Error::Outdated(again)) if *again == beyond), "{refused:?}");
+    }
+    let node = Node::start(&options(&dir)).await.expect("starts");
+    assert_eq!(node.shared().read().level(), 2);
+    assert!(node.shared().read().pools.contains(&"p1".to_owned()));
+    node.propose(command(2, Action::RevokeTokens(crate::state::RevokeTokens {}))).await.expect("works");
+    node.shutdown().await;
+    drop(node);
+    let refused = Node::start(&NodeOptions { software: old(), ..options(&dir) }).await.err();
+    assert!(matches!(&refused, Some(Error::Outdated(again)) if *again == beyond), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_snapshot_of_a_higher_level_is_refused_and_changes_nothing() {
+    use openraft::storage::RaftStateMachine;
+    let mut newer = crate::state::State::new();
+    newer.apply(&command(1, pool(1)));
+    newer.apply(&command(2, raise()));
+    let meta = crate::raft::SnapshotMeta::default();
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let open = |software| {
+        let kv = store::open(&dir.path().join("store"), Engine::default()).expect("opens");
+        StateMachine::open_as(kv, &dir.path().join("snapshots"), software).expect("opens")
+    };
+    let mut machine = open(old());
+    let refused =
+        machine.install_snapshot(&meta, Box::new(newer.to_bytes().into())).await.expect_err("refused").to_string();
+    assert!(refused.contains("install version 0.1.0 or newer"), "{refused}");
+    assert!(machine.shared().beyond().is_some());
+    assert_eq!(machine.shared().read().level(), 1);
+    drop(machine);
+    let mut machine = open(Software::current());
+    assert_eq!(machine.shared().read().pools.len(), 0, "nothing was stored");
+    machine.install_snapshot(&meta, Box::new(newer.to_bytes().into())).await.expect("installs");
+    assert_eq!(machine.shared().read().level(), 2);
 }
