@@ -149,6 +149,8 @@ impl Node {
         let raft = Raft::new(options.id, Arc::new(config), network, log, machine).await;
         let raft = raft.map_err(|e| outdated(storage(e.to_string())))?;
         lead_alone(&raft, options, &store).await.map_err(outdated)?;
+        // Whoever founds a group asks for the time at once, maybe before the task that looks after it has run.
+        time.follow(&raft.metrics().borrow());
 
         let (queue, waiting) = mpsc::channel(QUEUE);
         let (health_tx, health) = watch::channel(Health::Running);

@@ -186,6 +186,8 @@ async fn the_leader_stamps_what_it_proposes_and_an_idle_one_puts_the_time_into_t
     let clock = Clock::manual(START);
     let with = |clock: &Clock| NodeOptions { time: LogTime::new(clock.clone()), ..options(&dir) };
     let node = Node::start(&with(&clock)).await.expect("starts");
+    // No other task has run since.
+    assert_eq!(node.time().now_ms(), START, "a founder's time, from the first moment");
     let stored = |node: &Node| node.shared().read().now_ms();
     node.propose(Command { at_ms: START + 99_999, ..command(1, pool(1)) }).await.expect("works");
     assert_eq!(stored(&node), START, "whatever the caller wrote");
