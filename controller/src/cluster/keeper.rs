@@ -64,8 +64,12 @@ fn next(
     last_log: u64,
 ) -> Option<Change> {
     // Before the first rows are written, there is nothing to compare with.
-    if now.changing || wanted.is_empty() {
+    if wanted.is_empty() {
         return None;
+    }
+    // Our own changes are whole when we come here: this one lost its leader between its two halves.
+    if now.changing {
+        return Some(Change::Finish);
     }
     // Out first: a node that is gone for good counts against the majority.
     let out: BTreeSet<u64> = now.voters.iter().copied().filter(|id| !wanted.contains_key(id)).collect();
@@ -124,7 +128,7 @@ mod tests {
         assert_eq!(step(&membership(&[1, 2], &[(1, "a"), (2, "b")]), 5_000), None);
         let mut changing = learning;
         changing.changing = true;
-        assert_eq!(step(&changing, 5_000), None);
+        assert_eq!(step(&changing, 5_000), Some(Change::Finish), "a change that lost its leader");
     }
 
     #[test]

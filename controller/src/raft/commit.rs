@@ -9,12 +9,20 @@ use super::kv::Kv;
 /// Most waiters served by one barrier.
 const MAX_WAITERS: usize = 1_024;
 
-type Waiter = Box<dyn FnOnce(io::Result<()>) + Send>;
+/// Who waits for the disk.
+pub(super) type Waiter = Box<dyn FnOnce(io::Result<()>) + Send>;
 
 /// Handle to the thread, which ends when the handle is dropped.
 pub(super) struct Commit {
-    queue: Option<mpsc::Sender<Waiter>>,
+    queue: Option<Queue>,
     thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+enum Queue {
+    Thread(mpsc::Sender<Waiter>),
+    /// A simulation has no threads.
+    #[cfg(test)]
+    Simulated(Box<dyn Fn(Waiter) + Send + Sync>),
 }
 
 impl Commit {
@@ -22,14 +30,22 @@ impl Commit {
     pub(super) fn start(kv: Arc<dyn Kv>) -> io::Result<Self> {
         let (queue, waiters) = mpsc::channel();
         let thread = std::thread::Builder::new().name("raft-commit".into()).spawn(move || run(&*kv, &waiters))?;
-        Ok(Self { queue: Some(queue), thread: Mutex::new(Some(thread)) })
+        Ok(Self { queue: Some(Queue::Thread(queue)), thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Leaves the waiting to somebody else.
+    #[cfg(test)]
+    pub(super) fn simulated(queue: impl Fn(Waiter) + Send + Sync + 'static) -> Self {
+        Self { queue: Some(Queue::Simulated(Box::new(queue))), thread: Mutex::default() }
     }
 
     /// Calls `waiter` on the thread once everything written before this call is durable, or cannot be.
     pub(super) fn when_durable(&self, waiter: impl FnOnce(io::Result<()>) + Send + 'static) {
         let waiter: Waiter = Box::new(waiter);
         match &self.queue {
-            Some(queue) => {
+            #[cfg(test)]
+            Some(Queue::Simulated(queue)) => queue(waiter),
+            Some(Queue::Thread(queue)) => {
                 if let Err(mpsc::SendError(waiter)) = queue.send(waiter) {
                     waiter(Err(io::Error::other("the commit thread has ended")));
                 }

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use openraft::type_config::TypeConfigExt;
 use openraft::{Raft, ServerState};
-use tokio::time::Instant;
 
-use super::TypeConfig;
+use super::{Instant, TypeConfig};
 
 /// How often the silence is looked at.
 const LOOK: Duration = Duration::from_millis(25);
@@ -26,27 +26,25 @@ pub(super) struct Heard {
 
 impl Heard {
     pub(super) fn now() -> Self {
-        Self { origin: Instant::now(), at_ms: Arc::default() }
+        Self { origin: TypeConfig::now(), at_ms: Arc::default() }
     }
 
     /// A leader has spoken.
     pub(super) fn note(&self) {
-        let ms = u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let ms = u64::try_from((TypeConfig::now() - self.origin).as_millis()).unwrap_or(u64::MAX);
         self.at_ms.fetch_max(ms, Ordering::Relaxed);
     }
 
     fn silence(&self) -> Duration {
-        self.origin.elapsed().saturating_sub(Duration::from_millis(self.at_ms.load(Ordering::Relaxed)))
+        (TypeConfig::now() - self.origin).saturating_sub(Duration::from_millis(self.at_ms.load(Ordering::Relaxed)))
     }
 }
 
 /// Watches until the member ends. `lease` is how long the others believe in a leader they heard of last a `heartbeat` after us.
 pub(super) async fn run(raft: Raft<TypeConfig>, heard: Heard, lease: Duration, heartbeat: Duration) {
     let metrics = raft.metrics();
-    let mut ticks = tokio::time::interval(LOOK);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
-        ticks.tick().await;
+        TypeConfig::sleep(LOOK).await;
         let rank = {
             let now = metrics.borrow();
             if now.running_state.is_err() {

@@ -1,20 +1,25 @@
 //! The Raft log, the vote and the log pointers in [`Kv`].
 
 use std::fmt::Debug;
+use std::io;
 use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use openraft::storage::{LogFlushed, LogState, RaftLogStorage};
+use openraft::type_config::TypeConfigExt;
 use openraft::{OptionalSend, RaftLogReader, StorageIOError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::commit::Commit;
 use super::kv::{KEY_END, Kv, Op, Table};
+use super::state_machine::{APPLIED, Applied};
 use super::{Entry, LogId, StorageError, TypeConfig, Vote, codec};
 
-const VOTE: &[u8] = b"vote";
-const PURGED: &[u8] = b"purged";
+pub(super) const VOTE: &[u8] = b"vote";
+pub(super) const PURGED: &[u8] = b"purged";
 const COMMITTED: &[u8] = b"committed";
 
 /// Entries handed out at once to a peer that lags, by count.
@@ -25,18 +30,50 @@ const MAX_READ_BYTES: usize = 64 * 1024;
 /// Entries looked at together on the way there.
 const READ_PAGE: usize = 16;
 
+/// How often a snapshot that is being installed is looked after when entries behind it come.
+const INSTALL_LOOK: Duration = Duration::from_millis(10);
+
+/// What log and state machine know together of the snapshots that came from other members.
+#[derive(Debug, Default)]
+pub(super) struct Received {
+    /// First index behind the newest one that was given to openraft, 0 for none.
+    next: AtomicU64,
+    /// Whether no more of them will be installed: the state machine has failed, or is gone.
+    ended: AtomicBool,
+}
+
+impl Received {
+    /// Notes a snapshot up to `last`, before openraft gets it.
+    pub(super) fn note(&self, last: &LogId) {
+        self.next.fetch_max(last.index.saturating_add(1), Ordering::AcqRel);
+    }
+
+    /// Nobody needs to wait for an installation any more.
+    pub(super) fn end(&self) {
+        self.ended.store(true, Ordering::Release);
+    }
+}
+
 /// The log; clones share it.
 #[derive(Clone)]
 pub struct LogStore {
     kv: Arc<dyn Kv>,
     commit: Arc<Commit>,
+    received: Arc<Received>,
+    /// Last index in one that the state machine may not have installed yet.
+    installing: Option<u64>,
 }
 
 impl LogStore {
     /// The log in `kv`. Starts the thread that syncs it.
     pub fn new(kv: Arc<dyn Kv>) -> std::io::Result<Self> {
-        let commit = Arc::new(Commit::start(kv.clone())?);
-        Ok(Self { kv, commit })
+        let commit = Commit::start(kv.clone())?;
+        Ok(Self::with_commit(kv, commit))
+    }
+
+    /// The log in `kv`, synced by `commit`.
+    pub(super) fn with_commit(kv: Arc<dyn Kv>, commit: Commit) -> Self {
+        Self { kv, commit: Arc::new(commit), received: Arc::default(), installing: None }
     }
 
     fn meta<T: DeserializeOwned>(&self, key: &[u8]) -> Result<Option<T>, StorageIOError<u64>> {
@@ -50,10 +87,59 @@ impl LogStore {
         Ok(Op::Put(Table::Meta, key.to_vec(), codec::encode(value).map_err(|e| StorageIOError::write(&e))?))
     }
 
+    /// Takes the lead out of the vote of a member that led when it ended. openraft would lead on in the same term. But entries
+    /// that were not on this disk yet may be gone while the others have them, committed even: the new ones would get the same
+    /// log ids, and nobody would see the difference. A new term tells them apart.
+    pub(super) fn give_up_lead(&self, id: u64) -> Result<(), StorageIOError<u64>> {
+        match self.meta::<Vote>(VOTE)? {
+            Some(mut vote) if vote.committed && vote.leader_id.node_id == id => {
+                vote.committed = false;
+                // Not synced: should it be lost, the next start does it again.
+                self.kv.write(vec![Self::put_meta(VOTE, &vote)?]).map_err(|e| StorageIOError::write(&e))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Where received snapshots are noted.
+    pub(super) fn received(&self) -> Arc<Received> {
+        self.received.clone()
+    }
+
+    /// Index of the last entry that the stored state holds.
+    fn applied(&self) -> Result<Option<u64>, StorageIOError<u64>> {
+        let applied: Option<Applied> = self.meta(APPLIED)?;
+        Ok(applied.and_then(|a| a.log_id).map(|id| id.index))
+    }
+
+    /// Returns once the state machine has a snapshot that was to take the place of the log: what comes behind it must not be
+    /// on the disk, and acknowledged, before it is. That may take minutes. openraft hears of a failed installation only when
+    /// we return, so it must end the waiting, too.
+    async fn installed(&mut self) -> Result<(), StorageIOError<u64>> {
+        while let Some(last) = self.installing {
+            let ended = self.received.ended.load(Ordering::Acquire);
+            if self.applied()? >= Some(last) {
+                self.installing = None;
+            } else if ended {
+                return Err(StorageIOError::write_logs(&io::Error::other("a snapshot was not installed")));
+            } else {
+                TypeConfig::sleep(INSTALL_LOOK).await;
+            }
+        }
+        Ok(())
+    }
+
     async fn write_durably(&self, ops: Vec<Op>) -> Result<(), StorageIOError<u64>> {
         self.kv.write(ops).map_err(|e| StorageIOError::write(&e))?;
         self.commit.durable().await.map_err(|e| StorageIOError::write(&e))
     }
+}
+
+/// What removes the log up to an entry.
+pub(super) fn forget(last: &LogId) -> Result<[Op; 2], codec::CodecError> {
+    let to = last.index.checked_add(1).map_or_else(|| KEY_END.to_vec(), index_key);
+    let purged = Op::Put(Table::Meta, PURGED.to_vec(), codec::encode(last)?);
+    Ok([purged, Op::DelRange(Table::Log, Vec::new(), to)])
 }
 
 fn index_key(index: u64) -> Vec<u8> {
@@ -161,20 +247,28 @@ impl RaftLogStorage<TypeConfig> for LogStore {
                 Ok(Op::Put(Table::Log, index_key(entry.log_id.index), bytes))
             })
             .collect::<Result<Vec<_>, StorageIOError<u64>>>()?;
+        self.installed().await?;
         self.kv.write(ops).map_err(|e| StorageIOError::write_logs(&e))?; // readable from here on
         self.commit.when_durable(move |result| callback.log_io_completed(result));
         Ok(())
     }
 
     async fn truncate(&mut self, log_id: LogId) -> Result<(), StorageError> {
+        self.installed().await?;
         let from = index_key(log_id.index);
         Ok(self.write_durably(vec![Op::DelRange(Table::Log, from, KEY_END.to_vec())]).await?)
     }
 
+    /// openraft purges the log up to a snapshot that it has only begun to install. A crash between the two would leave a store
+    /// with neither the entries nor the state that they make. So that part is left to the state machine, which does both
+    /// in one write.
     async fn purge(&mut self, log_id: LogId) -> Result<(), StorageError> {
-        let to = log_id.index.checked_add(1).map_or_else(|| KEY_END.to_vec(), index_key);
-        let ops = vec![Self::put_meta(PURGED, &log_id)?, Op::DelRange(Table::Log, Vec::new(), to)];
-        Ok(self.write_durably(ops).await?)
+        if self.received.next.load(Ordering::Acquire) > log_id.index && self.applied()? < Some(log_id.index) {
+            self.installing = Some(log_id.index);
+            return Ok(());
+        }
+        let ops = forget(&log_id).map_err(|e| StorageIOError::write(&e))?;
+        Ok(self.write_durably(ops.into()).await?)
     }
 }
 

@@ -134,6 +134,7 @@ pub(super) async fn run(
         // A new leader begins at once: the clocks of the others come with the answers to its first entry.
         let leads = time.follow(&metrics.borrow());
         if tokio::select! {
+            biased;
             () = TypeConfig::sleep(LOOK) => false,
             changed = roles.changed() => match changed {
                 Ok(()) => true,

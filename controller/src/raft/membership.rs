@@ -6,7 +6,7 @@ use openraft::error::{ClientWriteError, RaftError};
 use openraft::{BasicNode, ChangeMembers, Raft};
 
 use super::TypeConfig;
-use super::propose::ProposeError;
+use super::propose::{ProposeError, while_leading};
 
 /// Members by id.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -49,6 +49,8 @@ pub enum Change {
     RemoveVoters(BTreeSet<u64>),
     /// Takes learners out.
     RemoveLearners(BTreeSet<u64>),
+    /// Ends a change that a leader before left half made.
+    Finish,
 }
 
 pub(super) fn of(raft: &Raft<TypeConfig>) -> Membership {
@@ -65,16 +67,20 @@ pub(super) fn of(raft: &Raft<TypeConfig>) -> Membership {
 /// Makes one step; returns when it is committed.
 pub(super) async fn change(raft: &Raft<TypeConfig>, change: Change) -> Result<(), ProposeError> {
     let node = |address: String| BasicNode { addr: address };
-    let changed = match change {
-        // Not waited for: who is far behind would hold everyone else up.
-        Change::AddLearner { id, address } => raft.add_learner(id, node(address), false).await,
-        Change::SetAddress { id, address } => {
-            raft.change_membership(ChangeMembers::SetNodes(BTreeMap::from([(id, node(address))])), true).await
+    let changed = async {
+        match change {
+            // Not waited for: who is far behind would hold everyone else up.
+            Change::AddLearner { id, address } => raft.add_learner(id, node(address), false).await,
+            Change::SetAddress { id, address } => {
+                raft.change_membership(ChangeMembers::SetNodes(BTreeMap::from([(id, node(address))])), true).await
+            }
+            Change::Promote(ids) => raft.change_membership(ChangeMembers::AddVoterIds(ids), true).await,
+            Change::RemoveVoters(ids) => raft.change_membership(ChangeMembers::RemoveVoters(ids), false).await,
+            Change::RemoveLearners(ids) => raft.change_membership(ChangeMembers::RemoveNodes(ids), false).await,
+            Change::Finish => raft.change_membership(ChangeMembers::AddVoterIds(BTreeSet::new()), false).await,
         }
-        Change::Promote(ids) => raft.change_membership(ChangeMembers::AddVoterIds(ids), true).await,
-        Change::RemoveVoters(ids) => raft.change_membership(ChangeMembers::RemoveVoters(ids), false).await,
-        Change::RemoveLearners(ids) => raft.change_membership(ChangeMembers::RemoveNodes(ids), false).await,
     };
+    let Some(changed) = while_leading(raft, changed).await else { return Err(ProposeError::NoLeader) };
     changed.map(drop).map_err(|e| match e {
         RaftError::APIError(ClientWriteError::ForwardToLeader(to)) => {
             ProposeError::elsewhere(to.leader_id, to.leader_node)

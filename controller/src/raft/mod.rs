@@ -20,6 +20,8 @@ mod propose;
 pub mod redb_kv;
 mod schema;
 mod seed;
+#[cfg(test)]
+mod simulation;
 pub mod sled_kv;
 mod snapshot;
 mod state_machine;
@@ -37,6 +39,15 @@ pub use state_machine::{Shared, StateCopy, StateMachine};
 
 use crate::state::{CommandBatch, ReplyBatch};
 
+/// Where tasks run and what time it is: tokio.
+#[cfg(not(test))]
+type Runtime = openraft::TokioRuntime;
+#[cfg(not(test))]
+use tokio::task::AbortHandle;
+
+#[cfg(test)]
+use simulation::{AbortHandle, Runtime};
+
 openraft::declare_raft_types!(
     /// What the group agrees on: batches of commands.
     pub TypeConfig:
@@ -46,6 +57,7 @@ openraft::declare_raft_types!(
         Node = openraft::BasicNode,
         Entry = openraft::Entry<TypeConfig>,
         SnapshotData = SnapshotData,
+        AsyncRuntime = Runtime,
 );
 
 type StorageError = openraft::StorageError<u64>;
@@ -55,8 +67,15 @@ type StoredMembership = openraft::StoredMembership<u64, openraft::BasicNode>;
 type SnapshotMeta = openraft::SnapshotMeta<u64, openraft::BasicNode>;
 type Metrics = openraft::RaftMetrics<u64, openraft::BasicNode>;
 type Entry = openraft::Entry<TypeConfig>;
+type JoinHandle = <Runtime as openraft::AsyncRuntime>::JoinHandle<()>;
+type Instant = <Runtime as openraft::AsyncRuntime>::Instant;
 
 /// Runs what waits for the disk beside the other tasks.
 pub(crate) async fn blocking<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'static) -> std::io::Result<T> {
+    #[cfg(test)]
+    if simulation::is_active() {
+        simulation::disk_pause().await;
+        return Ok(call());
+    }
     tokio::task::spawn_blocking(call).await.map_err(std::io::Error::other)
 }

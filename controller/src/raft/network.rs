@@ -138,6 +138,7 @@ impl RaftNetwork<TypeConfig> for Link {
             Head { vote: encode(&vote).map_err(|e| fault(&e))?, meta: encode(&snapshot.meta).map_err(|e| fault(&e))? };
         let sent = self.transport.snapshot(&self.to, head, *snapshot.snapshot);
         tokio::select! {
+            biased;
             answer = sent => match answer {
                 Ok(answer) => decode(&answer).map_err(|e| fault(&e)),
                 Err(e @ LinkError::Unreachable(_)) => Err(StreamingError::Unreachable(Unreachable::new(&e))),

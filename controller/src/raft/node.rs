@@ -6,18 +6,21 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use openraft::error::{CheckIsLeaderError, Fatal, InitializeError, RaftError};
+use openraft::type_config::TypeConfigExt;
 use openraft::{BasicNode, Raft, Snapshot, SnapshotPolicy};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::{AbortHandle, JoinHandle};
 
 use super::failover::{self, Heard};
 use super::kv::{CatchPanics, Kv, KvError};
+use super::log_store::Received;
 use super::membership::{self, Change, Membership};
 use super::network::{Head, Network, Transport};
 use super::propose::{self, ProposeError, Waiting};
 use super::snapshot::{ChunkWriter, SnapshotData};
 use super::state_machine::{Copier, StateCopy};
-use super::{LogStore, LogTime, Shared, StateMachine, TypeConfig, blocking, codec, log_time, store};
+use super::{
+    AbortHandle, JoinHandle, LogStore, LogTime, Shared, StateMachine, TypeConfig, blocking, codec, log_time, store,
+};
 use crate::config::Engine;
 use crate::error::Error;
 use crate::software::{Beyond, Software};
@@ -31,6 +34,9 @@ const OPEN_PATIENCE: Duration = Duration::from_secs(5);
 const LEADER_PATIENCE: Duration = Duration::from_secs(120);
 /// Heartbeats that make a leader's lease: so many in a row may be lost before anybody doubts it.
 const LEASE_HEARTBEATS: u64 = 4;
+
+/// Entries that stay behind a snapshot.
+const KEEP_ENTRIES: u64 = 1_000;
 
 /// How to run.
 #[derive(Clone)]
@@ -102,12 +108,13 @@ pub struct Node {
     queue: mpsc::Sender<Waiting>,
     health: watch::Receiver<Health>,
     heard: Heard,
+    received: Arc<Received>,
     lease: Duration,
     /// Whose turn it is to put something into the log.
     turn: Arc<tokio::sync::Mutex<()>>,
     /// Standing for election when the leader is silent.
     candidacy: AbortHandle,
-    tasks: Mutex<Vec<JoinHandle<()>>>,
+    tasks: Mutex<Vec<JoinHandle>>,
 }
 
 impl Node {
@@ -120,15 +127,29 @@ impl Node {
 
     /// The same on an engine that is open; `store` is what errors name.
     async fn start_on(kv: Arc<dyn Kv>, store: PathBuf, options: &NodeOptions) -> Result<Self, Error> {
-        let storage = |cause: String| Error::storage(&store, cause);
         let kv: Arc<dyn Kv> = Arc::new(CatchPanics(kv));
-        let log = LogStore::new(kv.clone()).map_err(|e| storage(e.to_string()))?;
+        let log = LogStore::new(kv.clone()).map_err(|e| Error::storage(&store, e.to_string()))?;
+        log.give_up_lead(options.id).map_err(|e| Error::storage(&store, e.to_string()))?;
+        Self::start_with(kv, log, store, options, KEEP_ENTRIES).await
+    }
+
+    /// The same with a log that is open; `keep` entries stay behind a snapshot, for followers that lag.
+    pub(super) async fn start_with(
+        kv: Arc<dyn Kv>,
+        log: LogStore,
+        store: PathBuf,
+        options: &NodeOptions,
+        keep: u64,
+    ) -> Result<Self, Error> {
+        let storage = |cause: String| Error::storage(&store, cause);
         let machine = StateMachine::open_as(kv, &options.dir.join("snapshots"), options.software.clone());
-        let machine = machine.map_err(|e| match e.downcast::<Beyond>() {
+        let mut machine = machine.map_err(|e| match e.downcast::<Beyond>() {
             Ok(beyond) => Error::Outdated(*beyond),
             Err(e) => storage(e.to_string()),
         })?;
         let (shared, copier, time) = (machine.shared(), machine.copier(), options.time.clone());
+        let received = log.received();
+        machine.installs(received.clone());
         shared.keep(time.clone());
         let lease_ms = options.heartbeat_ms.saturating_mul(LEASE_HEARTBEATS);
         let config = openraft::Config {
@@ -139,8 +160,8 @@ impl Node {
             election_timeout_max: lease_ms,
             max_payload_entries: 300,
             snapshot_policy: SnapshotPolicy::LogsSinceLast(options.snapshot_every),
-            max_in_snapshot_log_to_keep: 1_000,
-            replication_lag_threshold: 1_000,
+            max_in_snapshot_log_to_keep: keep,
+            replication_lag_threshold: keep,
             ..openraft::Config::default()
         };
         let config = config.validate().map_err(|e| Error::Internal(e.to_string()))?;
@@ -157,13 +178,13 @@ impl Node {
         let (heard, lease) = (Heard::now(), Duration::from_millis(lease_ms));
         let heartbeat = Duration::from_millis(options.heartbeat_ms);
         let turn = Arc::<tokio::sync::Mutex<()>>::default();
-        let candidacy = tokio::spawn(failover::run(raft.clone(), heard.clone(), lease, heartbeat));
+        let candidacy = TypeConfig::spawn(failover::run(raft.clone(), heard.clone(), lease, heartbeat));
         let abort = candidacy.abort_handle();
         let tasks = vec![
-            tokio::spawn(propose::run(raft.clone(), waiting, turn.clone(), time.clone())),
-            tokio::spawn(log_time::run(raft.clone(), time.clone(), shared.clone(), queue.clone())),
+            TypeConfig::spawn(propose::run(raft.clone(), waiting, turn.clone(), time.clone())),
+            TypeConfig::spawn(log_time::run(raft.clone(), time.clone(), shared.clone(), queue.clone())),
             candidacy,
-            tokio::spawn(watch_health(raft.clone(), shared.clone(), store.clone(), health_tx)),
+            TypeConfig::spawn(watch_health(raft.clone(), shared.clone(), store.clone(), health_tx)),
         ];
         Ok(Self {
             id: options.id,
@@ -174,6 +195,7 @@ impl Node {
             queue,
             health,
             heard,
+            received,
             lease,
             turn,
             candidacy: abort,
@@ -201,9 +223,11 @@ impl Node {
         self.health.clone()
     }
 
-    /// Whether this node leads.
+    /// Whether this node leads. One that has taken itself out of the group does not, though openraft still says so.
     pub fn leads(&self) -> bool {
-        self.raft.metrics().borrow().current_leader == Some(self.id)
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow();
+        metrics.current_leader == Some(self.id) && metrics.membership_config.membership().get_node(&self.id).is_some()
     }
 
     /// Who leads and where it is, as far as this node knows.
@@ -305,7 +329,10 @@ impl Node {
     pub async fn handle_snapshot(&self, head: &Head, state: impl Into<SnapshotData>) -> Result<Vec<u8>, ProposeError> {
         let vote = codec::decode(&head.vote).map_err(garbled)?;
         let meta = codec::decode(&head.meta).map_err(garbled)?;
-        let snapshot = Snapshot { meta, snapshot: Box::new(state.into()) };
+        let snapshot: Snapshot<TypeConfig> = Snapshot { meta, snapshot: Box::new(state.into()) };
+        if let Some(last) = &snapshot.meta.last_log_id {
+            self.received.note(last);
+        }
         let installed = self.raft.install_full_snapshot(vote, snapshot).await;
         self.heard.note();
         codec::encode(&installed.map_err(|e| ProposeError::Stopped(e.to_string()))?).map_err(garbled)

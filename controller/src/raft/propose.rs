@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use openraft::Raft;
 use openraft::error::{ClientWriteError, RaftError};
 use openraft::type_config::TypeConfigExt;
+use openraft::{Raft, ServerState};
 use prost::Message;
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 
@@ -105,12 +105,44 @@ async fn stamp(leads: &watch::Receiver<Metrics>, time: &LogTime, commands: &mut 
     }
 }
 
+/// The answer to a write, for as long as this member leads as it did when it took it on: `None` says that it does not any more,
+/// and that nobody knows what became of the write. openraft answers writes when it applies them; those of a leader that was
+/// deposed and caught up by a snapshot are never applied here, and never answered.
+pub(super) async fn while_leading<T>(raft: &Raft<TypeConfig>, write: impl Future<Output = T>) -> Option<T> {
+    let mut metrics = raft.metrics();
+    // With the vote: what is seen lags behind, and a lead may have come and gone unseen.
+    let place = |m: &Metrics| (m.state == ServerState::Leader, m.vote.leader_id);
+    let mut at = place(&metrics.borrow_and_update());
+    let deposed = async {
+        while metrics.changed().await.is_ok() {
+            let now = place(&metrics.borrow_and_update());
+            match (at, now) {
+                _ if now == at => {}
+                ((false, _), (true, _)) => at = now,
+                _ => return,
+            }
+        }
+        std::future::pending().await // the member ends, which answers all writes
+    };
+    tokio::select! {
+        biased;
+        written = write => Some(written),
+        () = deposed => None,
+    }
+}
+
 async fn propose(
     raft: &Raft<TypeConfig>,
     commands: Vec<Command>,
     answers: Vec<oneshot::Sender<Result<Reply, ProposeError>>>,
 ) {
-    match raft.client_write(CommandBatch { commands }).await {
+    let Some(written) = while_leading(raft, raft.client_write(CommandBatch { commands })).await else {
+        for answer in answers {
+            let _ = answer.send(Err(ProposeError::NoLeader)); // the caller may have gone
+        }
+        return;
+    };
+    match written {
         Ok(response) => {
             for (answer, reply) in answers.into_iter().zip(response.data.replies) {
                 let _ = answer.send(Ok(reply)); // the caller may have gone

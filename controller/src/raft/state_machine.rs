@@ -11,15 +11,16 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::kv::{KEY_END, Kv, Op, Row, Table};
+use super::log_store::{self, Received};
 use super::snapshot::{SnapshotData, SnapshotDir, SnapshotWriter};
 use super::view::{View, Views};
 use super::{Entry, LogId, LogTime, SnapshotMeta, StorageError, StoredMembership, TypeConfig, blocking, codec};
 use crate::software::{Beyond, Software};
 use crate::state::{CommandBatch, ReplyBatch, RowReader, RowWriter, State};
 
-const APPLIED: &[u8] = b"applied";
+pub(super) const APPLIED: &[u8] = b"applied";
 /// The snapshot whose rows are taking the place of those in the store: until this is gone, the store holds some of each.
-const INSTALLING: &[u8] = b"installing";
+pub(super) const INSTALLING: &[u8] = b"installing";
 /// Rows in one write of an installation.
 const PAGE: usize = 256;
 /// Writes between two barriers of an installation.
@@ -75,8 +76,8 @@ impl Shared {
 
 /// Where the state machine stands.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-struct Applied {
-    log_id: Option<LogId>,
+pub(super) struct Applied {
+    pub(super) log_id: Option<LogId>,
     membership: StoredMembership,
 }
 
@@ -88,6 +89,16 @@ pub struct StateMachine {
     shared: Arc<Shared>,
     applied: Applied,
     software: Software,
+    received: Option<Installs>,
+}
+
+/// Who waits for an installation learns that there will be none, also when the task that makes them panics.
+struct Installs(Arc<Received>);
+
+impl Drop for Installs {
+    fn drop(&mut self) {
+        self.0.end();
+    }
 }
 
 impl StateMachine {
@@ -116,12 +127,17 @@ impl StateMachine {
         let (changed, _) = watch::channel(0);
         let state = RwLock::new(state);
         let shared = Arc::new(Shared { state, changed, time: OnceLock::new(), beyond: OnceLock::new() });
-        Ok(Self { kv, views, snapshots, shared, applied, software })
+        Ok(Self { kv, views, snapshots, shared, applied, software, received: None })
     }
 
     /// The state, for readers.
     pub fn shared(&self) -> Arc<Shared> {
         self.shared.clone()
+    }
+
+    /// The log leaves these snapshots to this state machine.
+    pub(super) fn installs(&mut self, received: Arc<Received>) {
+        self.received = Some(Installs(received));
     }
 
     /// Copies of the state, for a backup, and a place for snapshots that come from others.
@@ -161,6 +177,35 @@ impl StateMachine {
         drop(change);
         self.shared.changed.send_if_modified(|seen| std::mem::replace(seen, notices) != notices);
         Ok(replies)
+    }
+
+    /// Takes a snapshot in the place of the state.
+    fn install(&mut self, meta: &SnapshotMeta, snapshot: &SnapshotData) -> Result<(), StorageError> {
+        let mut state = read_state(snapshot, &self.software)
+            .map_err(|e| match e.into_inner().map(|e| e.downcast::<Beyond>()) {
+                Some(Ok(beyond)) => self.shared.refuse(*beyond),
+                Some(Err(e)) => io::Error::other(e),
+                None => io::Error::other("the snapshot cannot be read"),
+            })
+            .map_err(|e| StorageIOError::read_snapshot(Some(meta.signature()), &e))?;
+        // The file first: should we die between, the rows are still the old ones and the snapshot is asked for again.
+        let data = self
+            .snapshots
+            .install(meta, snapshot)
+            .map_err(|e| StorageIOError::write_snapshot(Some(meta.signature()), &e))?;
+        let replacing = self.views.replace();
+        install_rows(&*self.kv, &self.views, meta, &data)
+            .map_err(|e| StorageIOError::write_snapshot(Some(meta.signature()), &io::Error::other(e)))?;
+        self.applied = Applied { log_id: meta.last_log_id, membership: meta.last_membership.clone() };
+        let mut current = self.shared.state.write().unwrap_or_else(PoisonError::into_inner);
+        state.continue_notices(&current);
+        let (notices, now_ms) = (state.notices(), state.now_ms());
+        *current = state;
+        drop(current);
+        drop(replacing);
+        self.shared.tell_time(now_ms);
+        self.shared.changed.send_replace(notices);
+        Ok(())
     }
 
     fn put_applied(&self) -> Result<Op, StorageIOError<u64>> {
@@ -218,31 +263,11 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: Box<SnapshotData>) -> Result<(), StorageError> {
-        let mut state = read_state(&snapshot, &self.software)
-            .map_err(|e| match e.into_inner().map(|e| e.downcast::<Beyond>()) {
-                Some(Ok(beyond)) => self.shared.refuse(*beyond),
-                Some(Err(e)) => io::Error::other(e),
-                None => io::Error::other("the snapshot cannot be read"),
-            })
-            .map_err(|e| StorageIOError::read_snapshot(Some(meta.signature()), &e))?;
-        // The file first: should we die between, the rows are still the old ones and the snapshot is asked for again.
-        let data = self
-            .snapshots
-            .install(meta, &snapshot)
-            .map_err(|e| StorageIOError::write_snapshot(Some(meta.signature()), &e))?;
-        let replacing = self.views.replace();
-        install_rows(&*self.kv, &self.views, meta, &data)
-            .map_err(|e| StorageIOError::write_snapshot(Some(meta.signature()), &io::Error::other(e)))?;
-        self.applied = Applied { log_id: meta.last_log_id, membership: meta.last_membership.clone() };
-        let mut current = self.shared.state.write().unwrap_or_else(PoisonError::into_inner);
-        state.continue_notices(&current);
-        let (notices, now_ms) = (state.notices(), state.now_ms());
-        *current = state;
-        drop(current);
-        drop(replacing);
-        self.shared.tell_time(now_ms);
-        self.shared.changed.send_replace(notices);
-        Ok(())
+        let installed = self.install(meta, &snapshot);
+        if let (Err(_), Some(Installs(received))) = (&installed, &self.received) {
+            received.end();
+        }
+        installed
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot<TypeConfig>>, StorageError> {
@@ -334,6 +359,10 @@ fn install_rows(kv: &dyn Kv, views: &Views, meta: &SnapshotMeta, data: &Snapshot
     let applied = Applied { log_id: meta.last_log_id, membership: meta.last_membership.clone() };
     ops.push(Op::Put(Table::Meta, APPLIED.to_vec(), codec::encode(&applied)?));
     ops.push(Op::Del(Table::Meta, INSTALLING.to_vec()));
+    // The log that it stands for goes with it: `LogStore::purge` leaves that to us.
+    if let Some(last) = &meta.last_log_id {
+        ops.extend(log_store::forget(last)?);
+    }
     views.change().write(ops)?;
     kv.sync()?;
     Ok(())
