@@ -135,7 +135,9 @@ async fn fill(path: &Path, engine: Engine, certificates: u64, sessions: u64) {
     let shared = filler.machine.shared();
     let epoch = shared.read().gateways.get(&1).unwrap().epoch;
     for n in 0..certificates {
-        filler.put(Action::RecordCertificate(RecordCertificate { record: Some(certificate(n)) })).await;
+        filler
+            .put(Action::RecordCertificate(RecordCertificate { record: Some(certificate(n)), answer: Vec::new() }))
+            .await;
     }
     for n in 0..sessions {
         let version = shared.read().users.get(&user(n)).unwrap().credentials_version;
@@ -166,7 +168,7 @@ async fn fill(path: &Path, engine: Engine, certificates: u64, sessions: u64) {
     let first = filler.index.saturating_sub(LOG) + 1;
     let last = LogId::new(CommittedLeaderId::new(1, 1), filler.index);
     let at = Command { request_id: vec![7; 16], at_ms: 5, action: None };
-    let revoke = Action::RecordCertificate(RecordCertificate { record: Some(certificate(0)) });
+    let revoke = Action::RecordCertificate(RecordCertificate { record: Some(certificate(0)), answer: Vec::new() });
     let entries: Vec<_> = (first..=filler.index)
         .map(|index| Entry {
             log_id: LogId::new(CommittedLeaderId::new(1, 1), index),
@@ -222,7 +224,7 @@ async fn open_it(path: &Path, engine: Engine, copy: bool) {
             n += 1;
             let begun = Instant::now();
             let record = CertificateRow { serial: serial(u64::MAX / 2 + n), ..certificate(n) };
-            filler.put(Action::RecordCertificate(RecordCertificate { record: Some(record) })).await;
+            filler.put(Action::RecordCertificate(RecordCertificate { record: Some(record), answer: Vec::new() })).await;
             filler.apply().await;
             longest[place] = longest[place].max(begun.elapsed().as_secs_f64() * 1e3);
             tokio::task::yield_now().await;

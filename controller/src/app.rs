@@ -231,6 +231,16 @@ impl Core {
         self.node.applied(index, READ_WAIT).await
     }
 
+    /// A node that lost the lead in the middle of a change made it through another leader, and knows of it later: this waits for that
+    /// as long as a read would. What was changed stays changed if it is in vain.
+    pub(crate) async fn catch_up(&self) {
+        if !self.node.leads()
+            && let Err(error) = self.linearizable().await
+        {
+            tracing::debug!(%error, "this node does not know yet what was changed through another");
+        }
+    }
+
     /// Does something at the leader: `None` is this node. Tried again for a while when there is none or it has just changed.
     async fn at_leader<T, F>(&self, mut ask: impl FnMut(Option<(u64, String)>) -> F) -> Result<T, ProposeError>
     where

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use prost::Message;
 use sallyport_ca::seal::Sealed;
 use sallyport_ca::{
     AltName, Authority, Certificate, KeyAlgorithm, KeyPair, Profile, PublicKey, Serial, Subject, UnixTime,
@@ -13,7 +14,11 @@ use zeroize::Zeroizing;
 
 use crate::app::Core;
 use crate::error::Error;
-use crate::state::{Action, CertificateRow, ConflictKind, Outcome, RecordCertificate};
+use crate::seal::Request;
+use crate::state::{self, Action, CertificateRow, ConflictKind, Outcome, RecordCertificate};
+
+/// The level from which on answers are kept (see `software`).
+const ANSWERS_LEVEL: u32 = 3;
 
 /// A key and its certificate, just made.
 pub struct Issued {
@@ -182,6 +187,44 @@ pub(crate) async fn issue(core: &Arc<Core>, request: IssueRequest) -> Result<Iss
 
 /// The same for what is kept in the state folder of a controller: it is revoked when that member is removed.
 pub(crate) async fn issue_to(core: &Arc<Core>, request: IssueRequest, member: u64) -> Result<Issued, Error> {
+    let made = make(core, request, member).await?;
+    record(core, RecordCertificate { record: Some(made.record.clone()), answer: Vec::new() }, None).await?;
+    finish(core, made).await
+}
+
+/// The same for a caller that may ask again, and then has the same certificate and key. Where not all members know how to keep
+/// the answer yet, it has another one.
+pub(crate) async fn issue_once(core: &Arc<Core>, request: IssueRequest, asked: Request<'_>) -> Result<Issued, Error> {
+    let (knows, earlier) = {
+        let state = core.node.shared().read();
+        (state.level() >= ANSWERS_LEVEL, state.answered(&asked.id).cloned())
+    };
+    if !knows {
+        return issue(core, request).await;
+    }
+    if let Some(Outcome::Issued(earlier)) = earlier.and_then(|reply| reply.outcome) {
+        return reopen(core, &asked, &earlier);
+    }
+    let made = make(core, request, 0).await?;
+    let answer = v1::IssueCertificateResponse {
+        private_key: Some(v1::Secret::new(made.private_key.to_vec())),
+        certificate: made.certificate.clone(),
+        ..Default::default()
+    };
+    let answer = core.sealer.seal_answer(&core.cluster_id(), &asked, &Zeroizing::new(answer.encode_to_vec()))?;
+    let command = RecordCertificate { record: Some(made.record.clone()), answer };
+    match record(core, command, Some(asked.id)).await? {
+        // Asked twice at a time: the other one was first.
+        Some(first) if first.serial != made.record.serial => {
+            core.catch_up().await;
+            reopen(core, &asked, &first)
+        }
+        _ => finish(core, made).await,
+    }
+}
+
+/// Makes a key pair and a certificate. Nobody may see them before they are recorded.
+async fn make(core: &Arc<Core>, request: IssueRequest, member: u64) -> Result<Issued, Error> {
     let subject = subject(&request)?;
     let sans: Vec<String> = subject.alt_names().iter().map(ToString::to_string).collect();
     let validity = match request.days {
@@ -204,21 +247,50 @@ pub(crate) async fn issue_to(core: &Arc<Core>, request: IssueRequest, member: u6
     .map_err(|_| Error::Internal("making a certificate panicked".into()))?;
     let (key, certificate) = made.map_err(|e| Error::Refused(e.to_string()))?;
     let record = record_of(&certificate, profile_to_proto(profile), &request.name, sans, algorithm);
-    let record = CertificateRow { member, ..record };
-    let reply = core.propose(Action::RecordCertificate(RecordCertificate { record: Some(record.clone()) })).await?;
-    match reply.outcome {
-        Some(Outcome::Done(_)) => {}
-        Some(Outcome::Conflict(conflict)) if conflict.kind() == ConflictKind::AlreadyExists => {
-            return Err(Error::Internal("a random serial number came twice".into()));
-        }
-        other => return Err(Error::Internal(format!("recording a certificate: {other:?}"))),
-    }
-    let record = core.node.shared().read().certificates.get(&record.serial).cloned().unwrap_or(record);
-    tracing::info!(serial = %record.serial, name = %record.name, profile = profile.name(), "issued a certificate");
     Ok(Issued {
         private_key: Zeroizing::new(key.pkcs8_der().to_vec()),
         certificate: certificate.der().to_vec(),
         chain: vec![core.authority().certificate().der().to_vec()],
-        record,
+        record: CertificateRow { member, ..record },
+    })
+}
+
+/// Puts a record into the log. Of a request that was answered before, what it was answered.
+async fn record(core: &Core, command: RecordCertificate, id: Option<[u8; 16]>) -> Result<Option<state::Issued>, Error> {
+    let action = Action::RecordCertificate(command);
+    let reply = match id {
+        Some(id) => core.propose_as(id, action).await?,
+        None => core.propose(action).await?,
+    };
+    match reply.outcome {
+        Some(Outcome::Done(_)) => Ok(None),
+        Some(Outcome::Issued(issued)) => Ok(Some(issued)),
+        Some(Outcome::Conflict(conflict)) if conflict.kind() == ConflictKind::AlreadyExists => {
+            Err(Error::Internal("a random serial number came twice".into()))
+        }
+        other => Err(Error::Internal(format!("recording a certificate: {other:?}"))),
+    }
+}
+
+/// The record as it is in the state.
+async fn finish(core: &Core, made: Issued) -> Result<Issued, Error> {
+    core.catch_up().await;
+    let record = core.node.shared().read().certificates.get(&made.record.serial).cloned().unwrap_or(made.record);
+    tracing::info!(serial = %record.serial, name = %record.name, profile = ?record.profile(), "issued a certificate");
+    Ok(Issued { record, ..made })
+}
+
+/// What a request was answered before.
+fn reopen(core: &Core, asked: &Request<'_>, earlier: &state::Issued) -> Result<Issued, Error> {
+    let opened = core.sealer.open_answer(&core.cluster_id(), asked, &earlier.answer)?;
+    let unreadable = || Error::Internal(format!("the answer with certificate {} cannot be read", earlier.serial));
+    let answer = v1::IssueCertificateResponse::decode(opened.as_slice()).map_err(|_| unreadable())?;
+    let record = core.node.shared().read().certificates.get(&earlier.serial).cloned();
+    tracing::info!(serial = %earlier.serial, "gave an issued certificate again, to the same request");
+    Ok(Issued {
+        private_key: Zeroizing::new(answer.private_key.ok_or_else(unreadable)?.into_inner().to_vec()),
+        certificate: answer.certificate,
+        chain: vec![core.authority().certificate().der().to_vec()],
+        record: record.ok_or_else(unreadable)?,
     })
 }

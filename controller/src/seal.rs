@@ -19,6 +19,7 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use ring::hmac;
 use ring::rand::{SecureRandom, SystemRandom};
 use sallyport_ca::seal::{Purpose, SealError, SealKey, Sealed};
 use zeroize::Zeroizing;
@@ -34,6 +35,9 @@ const VERIFIER: Purpose = Purpose::new("password verifier");
 
 /// Controllers prove to each other that they are of one cluster.
 const AMONG_MEMBERS: Purpose = Purpose::new("proof among controllers");
+
+/// Answers with a secret, for whoever asks again.
+const ANSWER: Purpose = Purpose::new("answer to a caller");
 
 /// A secret of a user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +58,15 @@ impl UserSecret {
             Self::Password => Purpose::PASSWORD,
         }
     }
+}
+
+/// A request that may be made again.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Request<'a> {
+    /// Its id in the log.
+    pub(crate) id: [u8; 16],
+    /// What its caller named it: kept nowhere.
+    pub(crate) name: &'a [u8],
 }
 
 /// This node's copy of the seal key, in the state folder.
@@ -223,6 +236,34 @@ impl Sealer {
     /// Opens the pre-shared key.
     pub(crate) fn open_psk(&self, cluster: &[u8], sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, Error> {
         self.unseal(Purpose::PRE_SHARED_KEY, &[cluster], sealed, || "the pre-shared key".into())
+    }
+
+    /// Seals the answer to a request under the seal key and the caller's name for the request. The log keeps a hash of that name
+    /// only, so once the caller is content nobody opens it any more.
+    pub(crate) fn seal_answer(&self, cluster: &[u8], request: &Request<'_>, answer: &[u8]) -> Result<Vec<u8>, Error> {
+        let key = self.answer_key(request);
+        let sealed = key.seal(ANSWER, &[cluster, &request.id], answer, &self.rng);
+        Ok(sealed.map_err(|e| Error::Internal(e.to_string()))?.into_bytes())
+    }
+
+    /// Opens such an answer for the same request.
+    pub(crate) fn open_answer(
+        &self,
+        cluster: &[u8],
+        request: &Request<'_>,
+        sealed: &[u8],
+    ) -> Result<Zeroizing<Vec<u8>>, Error> {
+        self.answer_key(request)
+            .open(ANSWER, &[cluster, &request.id], &Sealed::from_bytes(sealed.to_vec()))
+            .map_err(|_| Error::Seal { what: "an answer that was given before".into(), key: self.path.clone() })
+    }
+
+    fn answer_key(&self, request: &Request<'_>) -> SealKey {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, &*self.key.derive_key(ANSWER));
+        let tag = hmac::sign(&key, request.name);
+        let mut bytes = Zeroizing::new([0; 32]);
+        bytes.copy_from_slice(tag.as_ref());
+        SealKey::from_bytes(&bytes)
     }
 
     fn seal(&self, purpose: Purpose, place: &[&[u8]], secret: &[u8]) -> Result<Vec<u8>, Error> {

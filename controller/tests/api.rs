@@ -9,6 +9,7 @@ use common::{Way, add_pool, add_user, allow_all, attempts, change_settings, issu
 use ring::digest;
 use sallyport_ca::seal::SealKey;
 use sallyport_ca::{Authority, KeyAlgorithm, KeyPair, Profile, RootConfig, Serial, Subject, SystemRandom, UnixTime};
+use sallyport_proto::failover::REQUEST_ID;
 use sallyport_proto::v1;
 use sallyport_proto::v1::gateway_client::GatewayClient;
 use sallyport_proto::v1::joining_client::JoiningClient;
@@ -644,4 +645,41 @@ async fn a_strangers_message_is_not_waited_for() {
         }
     }
     site.running.shutdown().await;
+}
+
+/// Asks for a certificate under an id of the caller's.
+async fn issue_as(mut operator: OperatorClient<Channel>, name: &str, id: u128) -> v1::IssueCertificateResponse {
+    let mut request = tonic::Request::new(v1::IssueCertificateRequest {
+        profile: v1::CertificateProfile::Machine.into(),
+        name: name.into(),
+        key_algorithm: v1::KeyAlgorithm::EcdsaP256.into(),
+        ..Default::default()
+    });
+    request.metadata_mut().insert(REQUEST_ID, format!("{id:032x}").parse().expect("text"));
+    operator.issue_certificate(request).await.expect("issues").into_inner()
+}
+
+#[tokio::test]
+async fn a_certificate_that_is_asked_for_again_under_the_same_id_is_the_same_and_so_is_its_key() {
+    let site = site().await;
+    let operator = site.operator().await;
+    let ask = |id| issue_as(operator.clone(), "laptop.example.com", id);
+    // Also where the second question does not wait for the first answer.
+    let (first, meanwhile) = tokio::join!(ask(1), ask(1));
+    assert_eq!(meanwhile, first);
+    assert_eq!(ask(1).await, first);
+    let other = ask(2).await;
+    assert_ne!(other.certificate, first.certificate);
+    // The id is its caller's own: another operator's is another.
+    let olga = issue(&site.running, Profile::Operator, "olga").await;
+    let olga = OperatorClient::new(site.channel(&olga).await.expect("connects"));
+    let hers = issue_as(olga, "laptop.example.com", 1).await;
+    assert_ne!(hers.certificate, first.certificate);
+    // A new process has it from the log.
+    let site = site.restart().await;
+    let mut operator = site.operator().await;
+    assert_eq!(issue_as(operator.clone(), "laptop.example.com", 1).await, first);
+    let request = v1::ListCertificatesRequest { name_contains: "laptop".into(), ..Default::default() };
+    let listed = operator.list_certificates(request).await.expect("lists").into_inner().certificates;
+    assert_eq!(listed.len(), 3);
 }

@@ -143,6 +143,14 @@ pub(super) fn may_call(core: &Core, peer: &Peer, profile: v1::CertificateProfile
     Caller::check(&state, core.now_ms(), serial, Some(fingerprint), profile).map(drop)
 }
 
+/// Whether this node has no record of a caller, or of whom it speaks for. It may have yet to apply that.
+pub(super) fn is_unknown(core: &Core, peer: &Peer, on_behalf: Option<&str>) -> bool {
+    let state = core.node.shared().read();
+    let unknown = |serial: &str| !state.certificates.contains(&serial.to_owned());
+    !state.members.is_empty()
+        && (peer.certificate.as_ref().is_some_and(|(serial, _)| unknown(serial)) || on_behalf.is_some_and(unknown))
+}
+
 /// Whether the certificate of a connection is good for any call at all.
 pub(super) fn opens_a_service(core: &Core, peer: &Peer) -> bool {
     let Some((serial, fingerprint)) = &peer.certificate else { return false };

@@ -8,6 +8,7 @@ use tonic::{Request, Status};
 
 use super::caller::ON_BEHALF;
 use crate::app::Core;
+use crate::cluster::links::REMOVED;
 
 /// Metadata of a call that was passed on: it is not passed on again.
 const FORWARDED: &str = "sallyport-forwarded";
@@ -59,6 +60,18 @@ pub(super) async fn leader(core: &Core, forwarded: bool) -> Result<Leader, Statu
     tokio::time::timeout(PATIENCE, found).await.unwrap_or_else(|_| Err(none()))
 }
 
+/// What the caller is told when the leader was asked and this came of it. Where the connection broke, or this controller was
+/// refused and not its caller, the caller may try again, here or elsewhere: that is what UNAVAILABLE says, and other codes deny.
+pub(super) fn failed(status: Status) -> Status {
+    if status.metadata().contains_key(REMOVED) {
+        return Status::unavailable(format!("{}; try another", status.message()));
+    }
+    match std::error::Error::source(&status) {
+        None => status,
+        Some(_) => Status::unavailable(format!("the leader did not answer; try again ({})", status.message())),
+    }
+}
+
 /// The call as it goes to the leader, in the name of its caller: the leader looks the certificate up, whose chain was verified
 /// here.
 pub(super) fn on_behalf<T>(request: Request<T>) -> Result<Request<T>, Status> {
@@ -72,4 +85,20 @@ pub(super) fn on_behalf<T>(request: Request<T>) -> Result<Request<T>, Status> {
         passed.metadata_mut().insert(super::REQUEST_ID, id);
     }
     Ok(passed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_of_the_leader_is_passed_on_and_a_broken_connection_invites_another_try() {
+        let refused = failed(Status::internal("the seal key does not fit"));
+        assert_eq!((refused.code(), refused.message()), (tonic::Code::Internal, "the seal key does not fit"));
+        let broken = failed(Status::from_error(Box::new(std::io::Error::from(std::io::ErrorKind::BrokenPipe))));
+        assert_eq!(broken.code(), tonic::Code::Unavailable, "{broken:?}");
+        let mut removed = Status::permission_denied("controller 2 was removed from the cluster");
+        removed.metadata_mut().insert(REMOVED, MetadataValue::from_static("1"));
+        assert_eq!(failed(removed).code(), tonic::Code::Unavailable);
+    }
 }

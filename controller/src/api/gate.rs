@@ -21,6 +21,7 @@ use tonic::codegen::{Service, http};
 use tower::Layer;
 
 use super::caller;
+use super::latest::Latest;
 use super::server::Peer;
 use crate::app::Core;
 
@@ -31,18 +32,17 @@ const LONG: &str = "/sallyport.v1.Peer/InstallSnapshot";
 #[derive(Clone)]
 pub(super) struct GateLayer {
     core: Arc<Core>,
+    latest: Arc<Latest>,
     /// Second of the last refusal that was noted in the log.
     noted: Arc<AtomicU64>,
 }
 
 impl GateLayer {
     /// The layer over `core`.
-    pub(super) fn new(core: Arc<Core>) -> Self {
-        Self { core, noted: Arc::default() }
+    pub(super) fn new(core: Arc<Core>, latest: Arc<Latest>) -> Self {
+        Self { core, latest, noted: Arc::default() }
     }
-}
 
-impl GateLayer {
     /// Notes a refusal in the log, one in a second: whoever is refused must not fill it.
     fn note(&self, peer: &Peer, status: &Status) {
         let Some((serial, _)) = &peer.certificate else { return };
@@ -68,22 +68,25 @@ pub(super) struct Gate<S> {
     inner: S,
 }
 
-/// Whether whoever is at the other end may call a method of this path. The services look again, at each call and more closely.
-fn may_call(core: &Core, peer: &Peer, path: &str) -> Result<(), Status> {
+/// For whom a method of this path is; `None` is everybody. What there is not is refused unread.
+fn profile_of(path: &str) -> Option<v1::CertificateProfile> {
     let service = path.strip_prefix('/').and_then(|p| p.split_once('/')).map_or("", |(service, _)| service);
-    let profile = match service {
-        GATEWAY => v1::CertificateProfile::GatewayLink,
-        OPERATOR => v1::CertificateProfile::Operator,
-        PEER => v1::CertificateProfile::Controller,
-        // For everybody. What there is not is refused unread.
-        _ => return Ok(()),
-    };
-    caller::may_call(core, peer, profile)
+    match service {
+        GATEWAY => Some(v1::CertificateProfile::GatewayLink),
+        OPERATOR => Some(v1::CertificateProfile::Operator),
+        PEER => Some(v1::CertificateProfile::Controller),
+        _ => None,
+    }
+}
+
+/// Whether whoever is at the other end may make such a call. The services look again, at each call and more closely.
+fn may_call(core: &Core, peer: &Peer, profile: Option<v1::CertificateProfile>) -> Result<(), Status> {
+    profile.map_or(Ok(()), |profile| caller::may_call(core, peer, profile))
 }
 
 impl<S> Service<http::Request<Body>> for Gate<S>
 where
-    S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>,
+    S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send + 'static,
 {
     type Response = http::Response<Body>;
@@ -99,8 +102,13 @@ where
         let Some(peer) = request.extensions().get::<Peer>() else {
             return refuse(Status::internal("a connection of nobody"));
         };
-        let core = &self.by.core;
-        if let Err(status) = may_call(core, peer, request.uri().path()) {
+        let (core, profile) = (&self.by.core, profile_of(request.uri().path()));
+        // Messages of other controllers bring what is unknown here: they wait for nothing.
+        let waits = matches!(profile, Some(p) if p != v1::CertificateProfile::Controller) && {
+            let on_behalf = request.headers().get(caller::ON_BEHALF).and_then(|serial| serial.to_str().ok());
+            caller::is_unknown(core, peer, on_behalf)
+        };
+        if !waits && let Err(status) = may_call(core, peer, profile) {
             self.by.note(peer, &status);
             return refuse(status);
         }
@@ -113,15 +121,26 @@ where
             None => None,
         };
         let limit = (request.uri().path() != LONG).then(|| Duration::from_millis(core.config.limits.call_ms));
-        let answer = self.inner.call(request);
+        let unknown = waits.then(|| (self.by.clone(), peer.clone()));
+        let other = self.inner.clone();
+        let mut ready = std::mem::replace(&mut self.inner, other);
+        let answer = async move {
+            if let Some((by, peer)) = unknown {
+                by.latest.catch_up(&by.core).await?;
+                may_call(&by.core, &peer, profile).inspect_err(|status| by.note(&peer, status))?;
+            }
+            let Ok(answer) = ready.call(request).await;
+            Ok(answer)
+        };
         Box::pin(async move {
             let _turn = turn;
-            match limit {
+            let answered: Result<_, Status> = match limit {
                 None => answer.await,
                 Some(limit) => tokio::time::timeout(limit, answer).await.unwrap_or_else(|_| {
-                    Ok(Status::cancelled("this call took longer than limits.call_ms allows; try again").into_http())
+                    Err(Status::cancelled("this call took longer than limits.call_ms allows; try again"))
                 }),
-            }
+            };
+            Ok(answered.unwrap_or_else(Status::into_http))
         })
     }
 }

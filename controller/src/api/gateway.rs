@@ -348,7 +348,7 @@ macro_rules! calls {
                                     .max_decoding_message_size(MAX_MESSAGE_BYTES)
                                     .max_encoding_message_size(MAX_MESSAGE_BYTES);
                                 let passed = forward::on_behalf(request)?;
-                                leader.$method(passed).await.map(Response::into_inner)
+                                leader.$method(passed).await.map(Response::into_inner).map_err(forward::failed)
                             }
                         }
                     })

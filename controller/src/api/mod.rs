@@ -7,6 +7,7 @@ mod forward;
 mod gate;
 mod gateway;
 mod joining;
+mod latest;
 mod operator;
 mod peer;
 mod places;

@@ -52,6 +52,7 @@ impl OperatorService {
             None => self.core.propose(action).await?,
         };
         let done = done(reply)?;
+        self.core.catch_up().await;
         tracing::info!(operator = %caller.name, serial = %caller.serial, what, "an operator changed something");
         Ok(done)
     }
@@ -75,7 +76,7 @@ macro_rules! calls {
                                     .max_decoding_message_size(MAX_MESSAGE_BYTES)
                                     .max_encoding_message_size(MAX_MESSAGE_BYTES);
                                 let passed = forward::on_behalf(request)?;
-                                leader.$method(passed).await.map(Response::into_inner)
+                                leader.$method(passed).await.map(Response::into_inner).map_err(forward::failed)
                             }
                         }
                     })

@@ -25,6 +25,7 @@ use tonic::transport::server::Connected;
 use super::gate::GateLayer;
 use super::gateway::GatewayService;
 use super::joining::JoiningService;
+use super::latest::Latest;
 use super::operator::OperatorService;
 use super::peer::PeerService;
 use super::places::{Evicted, Place, Places, Settled};
@@ -140,16 +141,18 @@ struct Ready {
 pub(crate) async fn serve(listener: TcpListener, core: Arc<Core>, tls: Arc<Tls>, mut stopped: watch::Receiver<bool>) {
     let (members, of_members) = mpsc::channel(BACKLOG);
     let (clients, of_clients) = mpsc::channel(BACKLOG);
-    let accepting = tokio::spawn(accept(listener, core.clone(), tls, Ready { members, clients }));
+    let latest = Arc::<Latest>::default();
+    let accepting = tokio::spawn(accept(listener, core.clone(), tls, latest.clone(), Ready { members, clients }));
     let (last, mut drained) = watch::channel(false);
-    let (core_for_members, stopped_for_members) = (core.clone(), stopped.clone());
+    let gate = GateLayer::new(core.clone(), latest);
+    let (core_for_members, gate_for_members, stopped_for_members) = (core.clone(), gate.clone(), stopped.clone());
     let for_members = tokio::spawn(async move {
-        serve_some(core_for_members, of_members, stopped_for_members, async move {
+        serve_some(core_for_members, gate_for_members, of_members, stopped_for_members, async move {
             let _ = drained.wait_for(|done| *done).await; // the sender gone is a stop, too
         })
         .await;
     });
-    let for_clients = serve_some(core, of_clients, stopped.clone(), {
+    let for_clients = serve_some(core, gate, of_clients, stopped.clone(), {
         let mut stopped = stopped.clone();
         async move {
             let _ = stopped.wait_for(|stop| *stop).await; // the same
@@ -175,6 +178,7 @@ pub(crate) async fn serve(listener: TcpListener, core: Arc<Core>, tls: Arc<Tls>,
 
 async fn serve_some(
     core: Arc<Core>,
+    gate: GateLayer,
     connections: mpsc::Receiver<io::Result<Conn>>,
     stopped: watch::Receiver<bool>,
     end: impl Future<Output = ()>,
@@ -189,9 +193,9 @@ async fn serve_some(
     let peer = PeerServer::new(PeerService::new(core.clone()))
         .max_decoding_message_size(MAX_PEER_MESSAGE)
         .max_encoding_message_size(MAX_PEER_MESSAGE);
-    let joining = JoiningServer::new(JoiningService::new(core.clone())).max_decoding_message_size(MAX_JOIN);
+    let joining = JoiningServer::new(JoiningService::new(core)).max_decoding_message_size(MAX_JOIN);
     let served = Server::builder()
-        .layer(GateLayer::new(core))
+        .layer(gate)
         .concurrency_limit_per_connection(limits.calls_per_connection)
         .max_concurrent_streams(u32::try_from(limits.calls_per_connection).ok())
         .http2_keepalive_interval(Some(KEEPALIVE.0))
@@ -206,7 +210,7 @@ async fn serve_some(
     }
 }
 
-async fn accept(listener: TcpListener, core: Arc<Core>, tls: Arc<Tls>, ready: Ready) {
+async fn accept(listener: TcpListener, core: Arc<Core>, tls: Arc<Tls>, latest: Arc<Latest>, ready: Ready) {
     let places = Places::new(core.config.limits.connections);
     let patience = Duration::from_millis(core.config.limits.handshake_ms);
     loop {
@@ -218,20 +222,27 @@ async fn accept(listener: TcpListener, core: Arc<Core>, tls: Arc<Tls>, ready: Re
                 continue;
             }
         };
-        let (place, evicted) = places.arrive(remote.ip());
-        let (core, tls, ready) = (core.clone(), tls.clone(), ready.clone());
+        let (place, mut evicted) = places.arrive(remote.ip());
+        let (core, tls, latest, ready) = (core.clone(), tls.clone(), latest.clone(), ready.clone());
         tokio::spawn(async move {
             let _ = stream.set_nodelay(true); // slower at worst
             let shaken = tokio::select! {
                 biased;
                 shaken = tokio::time::timeout(patience, tls.acceptor().accept(stream)) => shaken,
                 // Others from there wait, too, and this one does nothing.
-                _ = evicted => return core.metrics.connection(Connection::TooMany),
+                _ = &mut evicted => return core.metrics.connection(Connection::TooMany),
             };
             match shaken {
                 Ok(Ok(stream)) => {
                     let mut peer = peer_of(&stream, remote);
                     let serial = peer.certificate.as_ref().map_or("", |(serial, _)| serial);
+                    // Somebody whose record is still to come is no visitor. What does not come is said to his first call.
+                    if !peer.is_controller && caller::is_unknown(&core, &peer, None) {
+                        tokio::select! {
+                            _ = latest.catch_up(&core) => {}
+                            _ = &mut evicted => return core.metrics.connection(Connection::TooMany),
+                        }
+                    }
                     let welcome = caller::opens_a_service(&core, &peer);
                     let (place, evicted) = match place.settle(serial, welcome) {
                         Settled::Stays(place) => (place, None),

@@ -110,7 +110,7 @@ pub(crate) async fn admit(core: &Arc<Core>, request: v1::JoinRequest) -> Result<
     // The same question again: its first answer was lost, and with it the certificate.
     if !core.node.shared().read().certificates.contains(&record.serial) {
         let record = crate::state::CertificateRow { member: member_id, ..record };
-        core.propose(Action::RecordCertificate(RecordCertificate { record: Some(record) })).await?;
+        core.propose(Action::RecordCertificate(RecordCertificate { record: Some(record), answer: Vec::new() })).await?;
     }
     tracing::info!(id = member_id, name = %request.name, address = %request.address, "a controller joined");
     let context = wrap_context(&core.cluster_id(), member_id);

@@ -192,3 +192,17 @@ fn a_state_whose_restore_was_cut_short_does_not_open() {
     assert!(error(Sealer::open(&state, &by_file(), true)).contains("sallyport backup restore"));
     assert_eq!(names(&state), [RESTORING]);
 }
+
+#[test]
+fn an_answer_opens_for_its_request_only_and_only_under_the_name_that_its_caller_gave_it() {
+    let (_dir, state) = state();
+    let sealer = Sealer::open(&state, &by_file(), true).expect("opens");
+    let asked = Request { id: [1; 16], name: b"5d3c" };
+    let sealed = sealer.seal_answer(b"cluster", &asked, b"secret").expect("seals");
+    assert_eq!(*sealer.open_answer(b"cluster", &asked, &sealed).expect("opens"), b"secret");
+    for other in [Request { name: b"5d3d", ..asked }, Request { id: [2; 16], ..asked }] {
+        assert!(sealer.open_answer(b"cluster", &other, &sealed).is_err(), "{other:?}");
+    }
+    // Whoever has the seal key and the log, which holds the id, has no name.
+    assert!(sealer.key().open(ANSWER, &[b"cluster", &asked.id], &Sealed::from_bytes(sealed)).is_err());
+}

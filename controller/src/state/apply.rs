@@ -41,7 +41,7 @@ impl State {
             Action::SetUserEnabled(c) => self.set_user_enabled(c),
             Action::AddPool(c) => self.add_pool(c),
             Action::RemovePool(c) => self.remove_pool(c),
-            Action::RecordCertificate(c) => self.record_certificate(c.record.as_ref()),
+            Action::RecordCertificate(c) => self.issue_certificate(c),
             Action::RevokeCertificate(c) => self.revoke_certificate(c),
             Action::SetPsk(c) => self.set_psk(c),
             Action::ClearPsk(ClearPsk {}) => self.clear_psk(),

@@ -2,9 +2,20 @@
 
 use sallyport_proto::v1;
 
-use super::{CertificateRow, ConflictKind, Reply, RevokeCertificate, State};
+use super::{CertificateRow, ConflictKind, Issued, Outcome, RecordCertificate, Reply, RevokeCertificate, State};
 
 impl State {
+    /// The answer to the caller is the answer to the command: remembered like every other, it is given again.
+    pub(super) fn issue_certificate(&mut self, command: &RecordCertificate) -> Reply {
+        let recorded = self.record_certificate(command.record.as_ref());
+        match (&recorded.outcome, &command.record) {
+            (Some(Outcome::Done(_)), Some(record)) if !command.answer.is_empty() => {
+                Outcome::Issued(Issued { serial: record.serial.clone(), answer: command.answer.clone() }).into()
+            }
+            _ => recorded,
+        }
+    }
+
     pub(super) fn record_certificate(&mut self, record: Option<&CertificateRow>) -> Reply {
         let Some(mut row) = record.filter(|r| !r.serial.is_empty()).cloned() else {
             return Reply::conflict(ConflictKind::Invalid, "no certificate in the command");

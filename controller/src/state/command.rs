@@ -157,7 +157,6 @@ impl Action {
             | Self::SetUserEnabled(_)
             | Self::AddPool(_)
             | Self::RemovePool(_)
-            | Self::RecordCertificate(_)
             | Self::RevokeCertificate(_)
             | Self::SetPsk(_)
             | Self::ClearPsk(_)
@@ -178,6 +177,13 @@ impl Action {
             | Self::RemoveMember(_)
             | Self::RaiseLevel(_) => 1,
             Self::RevokeTokens(_) => 2,
+            Self::RecordCertificate(c) => {
+                if c.answer.is_empty() {
+                    1
+                } else {
+                    3
+                }
+            }
         }
     }
 }
@@ -315,6 +321,9 @@ pub struct RecordCertificate {
     /// Its record.
     #[prost(message, optional, tag = "1")]
     pub record: Option<CertificateRow>,
+    /// What the caller is answered, sealed; empty where nobody can ask again.
+    #[prost(bytes = "vec", tag = "2")]
+    pub answer: Vec<u8>,
 }
 
 /// A certificate is no longer good.

@@ -28,8 +28,8 @@ use sallyport_proto::v1;
 
 pub use command::*;
 pub use reply::{
-    Admitted, Conflict, ConflictKind, DENIAL_PHASE, DenialKind, Denied, Done, Opened, Outcome, Registered, Reply,
-    ReplyBatch,
+    Admitted, Conflict, ConflictKind, DENIAL_PHASE, DenialKind, Denied, Done, Issued, Opened, Outcome, Registered,
+    Reply, ReplyBatch,
 };
 pub use row::*;
 pub use rows::{RowError, Rows};

@@ -17,7 +17,7 @@ pub struct ReplyBatch {
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Reply {
     /// What it is.
-    #[prost(oneof = "Outcome", tags = "1, 2, 3, 4, 5, 6")]
+    #[prost(oneof = "Outcome", tags = "1, 2, 3, 4, 5, 6, 7")]
     pub outcome: Option<Outcome>,
 }
 
@@ -42,6 +42,9 @@ pub enum Outcome {
     /// A controller is a member.
     #[prost(message, tag = "6")]
     Admitted(Admitted),
+    /// A certificate is recorded, for a caller who may ask again.
+    #[prost(message, tag = "7")]
+    Issued(Issued),
 }
 
 /// Done.
@@ -94,6 +97,17 @@ pub struct Admitted {
     /// The id.
     #[prost(uint64, tag = "1")]
     pub member_id: u64,
+}
+
+/// A certificate.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Issued {
+    /// Its serial number.
+    #[prost(string, tag = "1")]
+    pub serial: String,
+    /// What the caller is answered, sealed.
+    #[prost(bytes = "vec", tag = "2")]
+    pub answer: Vec<u8>,
 }
 
 /// A gateway's place.

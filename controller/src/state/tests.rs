@@ -241,7 +241,7 @@ fn slots_are_reused_and_epochs_are_not() {
 #[test]
 fn disabling_removing_and_revoking_doom_sessions_but_keep_their_addresses() {
     let mut b = Bench::new();
-    b.done(Action::RecordCertificate(RecordCertificate { record: Some(machine_record("ab")) }));
+    b.done(Action::RecordCertificate(RecordCertificate { record: Some(machine_record("ab")), answer: Vec::new() }));
     let machine = v1::MachineIdentity {
         auth: v1::MachineAuth::Certificate.into(),
         certificate_serial: "ab".into(),
@@ -272,7 +272,8 @@ fn disabling_removing_and_revoking_doom_sessions_but_keep_their_addresses() {
 fn certificates_that_are_not_a_live_machines_are_refused_with_the_reason() {
     let mut b = Bench::new();
     let cause = |b: &Bench, serial: &str, at| b.state.machine_certificate(serial, at).err().map(|(cause, _)| cause);
-    let record = |row: CertificateRow| Action::RecordCertificate(RecordCertificate { record: Some(row) });
+    let record =
+        |row: CertificateRow| Action::RecordCertificate(RecordCertificate { record: Some(row), answer: Vec::new() });
     b.done(record(CertificateRow { not_after_ms: 500, ..machine_record("aa") }));
     b.done(record(CertificateRow { profile: v1::CertificateProfile::Operator.into(), ..machine_record("bb") }));
     assert_eq!(b.conflict(record(machine_record("aa"))).0, ConflictKind::AlreadyExists);

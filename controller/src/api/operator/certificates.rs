@@ -6,8 +6,10 @@ use tonic::Status;
 
 use super::super::caller::Caller;
 use super::super::convert::{certificate, key_algorithm, number_token, page, profile};
+use super::super::gateway::dedup_id;
 use super::OperatorService;
 use crate::authority::{self, IssueRequest};
+use crate::seal::Request;
 use crate::state::{Action, RevokeCertificate};
 
 /// Alternative names in one request.
@@ -34,7 +36,13 @@ impl OperatorService {
         let key = key_algorithm(request.key_algorithm(), profile);
         let request =
             IssueRequest { profile, name: request.name, sans: request.sans, key, days: request.validity_days };
-        let issued = authority::issue(&self.core, request).await?;
+        let issued = match &caller.request_id {
+            Some(name) => {
+                let id = dedup_id(&caller.serial, "issue certificate", name);
+                authority::issue_once(&self.core, request, Request { id, name }).await?
+            }
+            None => authority::issue(&self.core, request).await?,
+        };
         tracing::info!(operator = %caller.name, serial = %issued.record.serial, "issued on an operator's request");
         Ok(v1::IssueCertificateResponse {
             private_key: Some(v1::Secret::new(issued.private_key.to_vec())),

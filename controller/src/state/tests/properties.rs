@@ -86,8 +86,9 @@ fn settings_and_certificates() -> impl Strategy<Value = Action> {
                 }),
             })
         });
-    let record =
-        |serial: String| Action::RecordCertificate(RecordCertificate { record: Some(machine_record(&serial)) });
+    let record = |serial: String| {
+        Action::RecordCertificate(RecordCertificate { record: Some(machine_record(&serial)), answer: Vec::new() })
+    };
     prop_oneof![
         settings,
         serial().prop_map(record),
