@@ -1,0 +1,121 @@
+//! What is done to a group, one thing after the other. In the quick set it is one group to which everything is done; in the slow
+//! set each has a group of its own, and more of it.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use super::lab::{Lab, run, say, skipped, slow_set};
+use super::{changes, clocks, full_disk, partitions, rolling, setback, sleeper, slow_link};
+
+/// Only some of it: names, with commas.
+const ONLY: &str = "SALLYPORT_LAB_ONLY";
+
+/// A thing that is done.
+struct Act {
+    name: &'static str,
+    /// Whether it is for the slow set only.
+    slow: bool,
+    /// What it cannot do without on this machine.
+    possible: fn(&Lab) -> Result<(), &'static str>,
+    /// Before there is a group.
+    prepare: fn(&mut Lab),
+    /// Returns what was done, in words.
+    play: for<'a> fn(&'a mut Lab) -> Pin<Box<dyn Future<Output = String> + 'a>>,
+}
+
+const ANYWHERE: fn(&Lab) -> Result<(), &'static str> = |_| Ok(());
+const NAMESPACES: fn(&Lab) -> Result<(), &'static str> =
+    |lab| if lab.place.is_a_network() { Ok(()) } else { Err("no network namespaces here") };
+const NOTHING: fn(&mut Lab) = |_| {};
+
+/// The last one leaves nothing to go on with.
+const ACTS: &[Act] = &[
+    Act {
+        name: "rolling",
+        slow: false,
+        possible: ANYWHERE,
+        prepare: rolling::prepare,
+        play: |lab| Box::pin(rolling::act(lab)),
+    },
+    Act {
+        name: "partitions",
+        slow: false,
+        possible: NAMESPACES,
+        prepare: NOTHING,
+        play: |lab| Box::pin(partitions::act(lab)),
+    },
+    Act { name: "sleeper", slow: false, possible: ANYWHERE, prepare: NOTHING, play: |lab| Box::pin(sleeper::act(lab)) },
+    Act {
+        name: "clocks",
+        slow: false,
+        possible: clocks::possible,
+        prepare: clocks::prepare,
+        play: |lab| Box::pin(clocks::act(lab)),
+    },
+    // It needs that who hears nothing does not stand for election without end: see `slow_link`.
+    Act {
+        name: "slow_link",
+        slow: true,
+        possible: NAMESPACES,
+        prepare: NOTHING,
+        play: |lab| Box::pin(slow_link::act(lab)),
+    },
+    Act {
+        name: "full_disk",
+        slow: false,
+        possible: NAMESPACES,
+        prepare: full_disk::prepare,
+        play: |lab| Box::pin(full_disk::act(lab)),
+    },
+    Act { name: "changes", slow: false, possible: ANYWHERE, prepare: NOTHING, play: |lab| Box::pin(changes::act(lab)) },
+    Act { name: "setback", slow: false, possible: ANYWHERE, prepare: NOTHING, play: |lab| Box::pin(setback::act(lab)) },
+];
+
+#[test]
+fn a_group_goes_on_under_what_operators_fear() {
+    run(module_path!(), "a_group_goes_on_under_what_operators_fear", scenario);
+}
+
+async fn scenario(lab: &mut Lab) {
+    let only = std::env::var(ONLY).unwrap_or_default();
+    let mut chosen = Vec::new();
+    for act in ACTS {
+        let named = only.split(',').any(|name| name == act.name);
+        match (act.possible)(lab) {
+            _ if !(named || only.is_empty() && (slow_set() || !act.slow)) => {}
+            Ok(()) => chosen.push(act),
+            Err(why) => skipped(&format!("{why}: cluster_lab, {}", act.name)),
+        }
+    }
+    let groups: Vec<&[&Act]> = if slow_set() { chosen.chunks(1).collect() } else { vec![&chosen] };
+    for (n, acts) in groups.into_iter().enumerate() {
+        lab.renew(&format!("group{n}"));
+        acts.iter().for_each(|act| (act.prepare)(lab));
+        let begun = tokio::time::Instant::now();
+        lab.form().await;
+        say(&format!("a group of three after {} ms", begun.elapsed().as_millis()));
+        for act in acts {
+            lab.play(act).await;
+        }
+        if lab.is_open() {
+            lab.conclude().await;
+        }
+    }
+}
+
+impl Lab {
+    async fn play(&mut self, act: &Act) {
+        self.fault(act.name);
+        let (begun, before) = (tokio::time::Instant::now(), self.world().acknowledged());
+        self.world().longest_stall(); // of what was before
+        let what = (act.play)(self).await;
+        let stall = if self.is_open() { self.world().longest_stall() } else { Duration::ZERO };
+        say(&format!(
+            "{}: {what}; {} ms, {} sessions acknowledged, longest stall {} ms",
+            act.name,
+            begun.elapsed().as_millis(),
+            self.world().acknowledged() - before,
+            stall.as_millis()
+        ));
+    }
+}
