@@ -259,7 +259,7 @@ impl Core {
                     other => return other,
                 }
                 let before = leader.map(|(id, _)| id);
-                self.node.leader_changes(before, PAUSE).await;
+                self.node.leader_changes(before, PAUSE).await?;
             }
         };
         tokio::time::timeout(LEADER_WAIT, tries).await.unwrap_or(Err(ProposeError::NoLeader))

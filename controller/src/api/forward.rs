@@ -52,7 +52,7 @@ pub(super) async fn leader(core: &Core, forwarded: bool) -> Result<Leader, Statu
                     let channel = core.links.calls(&address).map_err(|e| Status::unavailable(e.to_string()))?;
                     return Ok(Leader::There(channel));
                 }
-                None => core.node.leader_changes(None, PATIENCE).await,
+                None => core.node.leader_changes(None, PATIENCE).await?,
             }
         }
     };

@@ -67,7 +67,7 @@ async fn hand_over_to(core: &Core, chosen: u64, address: &str) -> Result<u64, St
         let mut request = Request::new(v1::StandForElectionRequest { target: chosen });
         request.set_timeout(ASK);
         client.stand_for_election(request).await?;
-        core.node.leader_changes(Some(own), patience).await;
+        core.node.leader_changes(Some(own), patience).await?;
         if let Some((leader, _)) = core.node.leader().filter(|(id, _)| *id != own) {
             return Ok(leader);
         }

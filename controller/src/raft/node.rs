@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use openraft::error::{CheckIsLeaderError, Fatal, InitializeError, RaftError};
+use openraft::metrics::WaitError;
 use openraft::type_config::TypeConfigExt;
 use openraft::{BasicNode, Raft, Snapshot, SnapshotPolicy};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -19,7 +20,8 @@ use super::propose::{self, ProposeError, Waiting};
 use super::snapshot::{ChunkWriter, SnapshotData};
 use super::state_machine::{Copier, StateCopy};
 use super::{
-    AbortHandle, JoinHandle, LogStore, LogTime, Shared, StateMachine, TypeConfig, blocking, codec, log_time, store,
+    AbortHandle, JoinHandle, LogStore, LogTime, Metrics, Shared, StateMachine, TypeConfig, blocking, codec, log_time,
+    store,
 };
 use crate::config::Engine;
 use crate::error::Error;
@@ -232,11 +234,7 @@ impl Node {
 
     /// Who leads and where it is, as far as this node knows.
     pub fn leader(&self) -> Option<(u64, String)> {
-        let metrics = self.raft.metrics();
-        let metrics = metrics.borrow();
-        let id = metrics.current_leader?;
-        let node = metrics.membership_config.membership().get_node(&id)?;
-        Some((id, node.addr.clone()))
+        leader_of(&self.raft.metrics().borrow())
     }
 
     /// How long the others believe in a leader that they no longer hear.
@@ -244,14 +242,16 @@ impl Node {
         self.lease
     }
 
-    /// Returns when the leader is another than before, or after `limit`.
-    pub async fn leader_changes(&self, before: Option<u64>, limit: Duration) {
+    /// Returns when [`Node::leader`] is another than before, or after `limit`. A node that has stopped waits for nothing: that
+    /// is an error, so that nobody asks it again and again.
+    pub async fn leader_changes(&self, before: Option<u64>, limit: Duration) -> Result<(), ProposeError> {
+        let other = |m: &Metrics| leader_of(m).is_some_and(|(id, _)| Some(id) != before);
         let wait = self.raft.wait(Some(limit));
-        let changed = wait.metrics(
-            |m| (m.current_leader.is_some() && m.current_leader != before) || m.running_state.is_err(),
-            "another leader",
-        );
-        let _ = changed.await; // the time is over
+        match wait.metrics(|m| m.running_state.is_err() || other(m), "another leader").await {
+            Ok(m) if m.running_state.is_err() => Err(self.stopped()),
+            Err(WaitError::ShuttingDown) => Err(self.stopped()),
+            Ok(_) | Err(WaitError::Timeout(..)) => Ok(()),
+        }
     }
 
     /// Puts a command through the log and returns the state machine's answer to it. Once it returns `Ok`, the command is on
@@ -516,6 +516,13 @@ async fn watch_health(raft: Raft<TypeConfig>, shared: Arc<Shared>, store: PathBu
         }
     }
     health.send_replace(Health::Stopped);
+}
+
+/// Who leads and where it is, by these figures.
+fn leader_of(metrics: &Metrics) -> Option<(u64, String)> {
+    let id = metrics.current_leader?;
+    let node = metrics.membership_config.membership().get_node(&id)?;
+    Some((id, node.addr.clone()))
 }
 
 #[cfg(test)]

@@ -271,3 +271,15 @@ async fn a_snapshot_of_a_higher_level_is_refused_and_changes_nothing() {
     machine.install_snapshot(&meta, Box::new(newer.to_bytes().into())).await.expect("installs");
     assert_eq!(machine.shared().read().level(), 2);
 }
+
+#[tokio::test]
+async fn who_waits_for_a_leader_at_a_node_that_has_stopped_is_told_so() {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let node = Node::start(&options(&dir)).await.expect("starts");
+    let limit = Duration::from_secs(60);
+    assert_eq!(node.leader_changes(None, limit).await, Ok(()));
+    assert_eq!(node.leader().map(|(id, _)| id), Some(1));
+    node.shutdown().await;
+    // At once, so that whoever asked again and again would never let anybody else have a turn.
+    assert!(matches!(node.leader_changes(None, limit).await, Err(ProposeError::Stopped(_))));
+}
