@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use prost::Message;
 use sallyport_ca::Authority;
 use sallyport_proto::v1;
@@ -338,7 +339,14 @@ impl Controller {
     }
 
     /// The same with everything else said, too.
-    pub async fn start_as(config: Config, state_dir: &Path, start: Start) -> Result<Running, Error> {
+    ///
+    /// The future has no type of its own, so that the code of a whole controller is compiled here, and not in each program and test
+    /// that starts one.
+    pub fn start_as(config: Config, state_dir: &Path, start: Start) -> BoxFuture<'_, Result<Running, Error>> {
+        Box::pin(Self::begin(config, state_dir, start))
+    }
+
+    async fn begin(config: Config, state_dir: &Path, start: Start) -> Result<Running, Error> {
         let Start { formation, clock, software, with_gateway } = start;
         config.check()?;
         let paths = Paths { root: state_dir.to_path_buf() };

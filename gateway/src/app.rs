@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -89,7 +90,17 @@ pub struct Gateway;
 
 impl Gateway {
     /// Opens device and sockets, registers with a controller, and starts both planes.
-    pub async fn start(config: GatewayConfig, identity: Identity) -> Result<Running, StartError> {
+    ///
+    /// The future has no type of its own, so that the code of a whole gateway is compiled here, and not in each program and test
+    /// that starts one.
+    pub fn start(
+        config: GatewayConfig,
+        identity: Identity,
+    ) -> Pin<Box<dyn Future<Output = Result<Running, StartError>> + Send>> {
+        Box::pin(Self::begin(config, identity))
+    }
+
+    async fn begin(config: GatewayConfig, identity: Identity) -> Result<Running, StartError> {
         config.validate()?;
         let clock = Clock::start();
         let (keys, credentials) = credentials(&identity)?;

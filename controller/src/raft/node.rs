@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use openraft::error::{CheckIsLeaderError, Fatal, InitializeError, RaftError};
 use openraft::metrics::WaitError;
 use openraft::type_config::TypeConfigExt;
@@ -121,10 +122,12 @@ pub struct Node {
 
 impl Node {
     /// Opens the store and takes part in the group. Where the options say to make the group, or the group is this node alone,
-    /// it returns once this node leads; otherwise at once.
-    pub async fn start(options: &NodeOptions) -> Result<Self, Error> {
-        let store = options.dir.join("store");
-        Self::start_on(open(&store, options.engine).await?, store, options).await
+    /// it returns once this node leads; otherwise at once. Boxed for the reason of `Controller::start_as`.
+    pub fn start(options: &NodeOptions) -> BoxFuture<'_, Result<Self, Error>> {
+        Box::pin(async move {
+            let store = options.dir.join("store");
+            Self::start_on(open(&store, options.engine).await?, store, options).await
+        })
     }
 
     /// The same on an engine that is open; `store` is what errors name.
