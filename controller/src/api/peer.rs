@@ -101,6 +101,11 @@ impl Peer for PeerService {
         Ok(answer(self.core.node.handle_vote(&message.body).await?))
     }
 
+    async fn pre_vote(&self, request: Request<v1::RaftMessage>) -> Result<Response<v1::RaftMessage>, Status> {
+        let message = self.raft(request)?;
+        Ok(answer(self.core.node.handle_pre_vote(&message.body).await?))
+    }
+
     async fn install_snapshot(
         &self,
         request: Request<Streaming<v1::SnapshotPart>>,

@@ -1,4 +1,5 @@
-//! Mutual TLS to other members: one connection for Raft, one for calls that may be large.
+//! Mutual TLS to other members: one connection for Raft, one for its entries where they are many, one for other calls that may be
+//! large. So a heartbeat does not stand in line behind what a slow line takes long for.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -27,6 +28,8 @@ const READ_AHEAD: usize = 4;
 const CONNECT: Duration = Duration::from_secs(2);
 /// Silence after which a connection is asked for a life sign, and how long that may take.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(2));
+/// Largest message with entries that goes by the connection of heartbeats, bytes.
+const SMALL: usize = 8 * 1024;
 /// Metadata of a refusal that says: the caller was removed from the cluster.
 pub(crate) const REMOVED: &str = "sallyport-removed";
 
@@ -34,6 +37,7 @@ pub(crate) const REMOVED: &str = "sallyport-removed";
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Use {
     Raft,
+    Entries,
     Calls,
 }
 
@@ -145,8 +149,8 @@ impl Links {
         Ok(sized(PeerClient::new(self.channel(Use::Calls, address)?)))
     }
 
-    fn raft(&self, to: &Destination) -> Result<PeerClient<Channel>, LinkError> {
-        let channel = self.channel(Use::Raft, &to.address).map_err(|e| LinkError::Unreachable(e.to_string()))?;
+    fn raft(&self, purpose: Use, to: &Destination) -> Result<PeerClient<Channel>, LinkError> {
+        let channel = self.channel(purpose, &to.address).map_err(|e| LinkError::Unreachable(e.to_string()))?;
         Ok(sized(PeerClient::new(channel)))
     }
 
@@ -223,8 +227,9 @@ fn with_habits(scheme: &str, address: &str) -> Result<Endpoint, Error> {
 impl Transport for Links {
     fn append_entries<'a>(&'a self, to: &'a Destination, body: Vec<u8>) -> Answer<'a, Vec<u8>> {
         Box::pin(async move {
+            let purpose = if body.len() > SMALL { Use::Entries } else { Use::Raft };
             let message = v1::RaftMessage { log_unix_ms: self.time.announced_ms(), ..self.message(to, body) };
-            let answer = self.raft(to)?.append_entries(message).await;
+            let answer = self.raft(purpose, to)?.append_entries(message).await;
             let answer = self.learn(to, answer)?.into_inner();
             self.time.heard_wall(to.target, answer.wall_unix_ms);
             Ok(answer.body)
@@ -234,7 +239,18 @@ impl Transport for Links {
     fn vote<'a>(&'a self, to: &'a Destination, body: Vec<u8>) -> Answer<'a, Vec<u8>> {
         Box::pin(async move {
             let message = self.message(to, body);
-            let answer = self.raft(to)?.vote(message).await;
+            let answer = self.raft(Use::Raft, to)?.vote(message).await;
+            Ok(self.learn(to, answer)?.into_inner().body)
+        })
+    }
+
+    fn pre_vote<'a>(&'a self, to: &'a Destination, body: Vec<u8>) -> Answer<'a, Vec<u8>> {
+        Box::pin(async move {
+            let message = self.message(to, body);
+            let answer = self.raft(Use::Raft, to)?.pre_vote(message).await;
+            if let Some(status) = answer.as_ref().err().filter(|status| status.code() == Code::Unimplemented) {
+                return Err(LinkError::Unknown(status.message().into()));
+            }
             Ok(self.learn(to, answer)?.into_inner().body)
         })
     }

@@ -1,8 +1,11 @@
 //! Standing for election as soon as the silence of a leader allows it.
 //!
-//! openraft waits for the leader's lease and then for an election timeout that each process draws once. The lease is
-//! needed: before its end nobody votes. The timeout only keeps candidates apart, and their rank does that better.
+//! openraft would wait for the leader's lease and then for an election timeout that each process draws once. The lease is
+//! needed: before its end nobody votes. The timeout only keeps candidates apart, and their rank does that better. And it would
+//! stand unasked: a member that alone does not hear the leader would depose it, again and again. So its own elections are
+//! off, and a member stands only if a majority would vote for it (see [`super::pre_vote`]).
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -10,7 +13,8 @@ use std::time::Duration;
 use openraft::type_config::TypeConfigExt;
 use openraft::{Raft, ServerState};
 
-use super::{Instant, TypeConfig};
+use super::network::Transport;
+use super::{Instant, TypeConfig, pre_vote};
 
 /// How often the silence is looked at.
 const LOOK: Duration = Duration::from_millis(25);
@@ -41,10 +45,18 @@ impl Heard {
 }
 
 /// Watches until the member ends. `lease` is how long the others believe in a leader they heard of last a `heartbeat` after us.
-pub(super) async fn run(raft: Raft<TypeConfig>, heard: Heard, lease: Duration, heartbeat: Duration) {
+pub(super) async fn run(
+    raft: Raft<TypeConfig>,
+    transport: Arc<dyn Transport>,
+    heard: Heard,
+    lease: Duration,
+    heartbeat: Duration,
+) {
     let metrics = raft.metrics();
+    // Before the next question, when the last one came to nothing.
+    let mut pause = Duration::ZERO;
     loop {
-        TypeConfig::sleep(LOOK).await;
+        TypeConfig::sleep(LOOK + pause).await;
         let rank = {
             let now = metrics.borrow();
             if now.running_state.is_err() {
@@ -52,18 +64,30 @@ pub(super) async fn run(raft: Raft<TypeConfig>, heard: Heard, lease: Duration, h
             }
             if now.state == ServerState::Leader {
                 heard.note();
+                pause = Duration::ZERO;
                 continue;
             }
-            let voters: Vec<u64> = now.membership_config.voter_ids().collect();
             // The leader that fell silent takes no turn.
-            let mut turns: Vec<u64> = voters.iter().copied().filter(|id| Some(*id) != now.current_leader).collect();
-            turns.sort_unstable();
+            let voters = now.membership_config.voter_ids().filter(|id| Some(*id) != now.current_leader);
+            let turns: BTreeSet<u64> = voters.collect();
             match turns.iter().position(|id| *id == now.id) {
-                Some(rank) if voters.len() > 1 => u32::try_from(rank).unwrap_or(u32::MAX),
-                _ => continue,
+                Some(rank) => u32::try_from(rank).unwrap_or(u32::MAX),
+                None => continue,
             }
         };
         if heard.silence() < lease + heartbeat + TURN.saturating_mul(rank) {
+            pause = Duration::ZERO;
+            continue;
+        }
+        if !pre_vote::would_win(&raft, &*transport, lease.saturating_sub(heartbeat)).await {
+            if pause.is_zero() {
+                tracing::info!("the leader is silent, and no majority would vote for this member: it does not stand");
+            }
+            pause = (pause * 2).clamp(TURN, lease);
+            continue;
+        }
+        // It may have spoken meanwhile, or another stands.
+        if heard.silence() < lease {
             continue;
         }
         tracing::info!("the leader is silent, standing for election");
@@ -72,5 +96,6 @@ pub(super) async fn run(raft: Raft<TypeConfig>, heard: Heard, lease: Duration, h
         }
         // If this comes to nothing, the next try is a full silence away.
         heard.note();
+        pause = Duration::ZERO;
     }
 }

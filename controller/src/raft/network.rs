@@ -1,9 +1,12 @@
 //! Between controllers: openraft's calls as bytes, over whatever carries them.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
+use std::time::Duration;
 
 use openraft::error::{Fatal, NetworkError, RPCError, RaftError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::{RPCOption, RaftNetwork, RaftNetworkFactory};
@@ -13,6 +16,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::codec::{decode, encode};
+use super::flight::{Flight, Pace};
 use super::{SnapshotData, TypeConfig, Vote};
 
 type RpcResult<T> = Result<T, RPCError<u64, BasicNode, RaftError<u64>>>;
@@ -29,6 +33,9 @@ pub enum LinkError {
     /// The call broke off: try again at once.
     #[error("the call broke off: {0}")]
     Broken(String),
+    /// Its software is older, and has no such call.
+    #[error("it does not know this call: {0}")]
+    Unknown(String),
 }
 
 /// Whom a call is for.
@@ -57,6 +64,8 @@ pub trait Transport: Send + Sync + 'static {
     fn append_entries<'a>(&'a self, to: &'a Destination, body: Vec<u8>) -> Answer<'a, Vec<u8>>;
     /// Raft's RequestVote.
     fn vote<'a>(&'a self, to: &'a Destination, body: Vec<u8>) -> Answer<'a, Vec<u8>>;
+    /// The same question before standing, which changes nothing (see `super::pre_vote`).
+    fn pre_vote<'a>(&'a self, to: &'a Destination, body: Vec<u8>) -> Answer<'a, Vec<u8>>;
     /// Raft's InstallSnapshot with the whole state.
     fn snapshot<'a>(&'a self, to: &'a Destination, head: Head, state: SnapshotData) -> Answer<'a, Vec<u8>>;
 }
@@ -65,11 +74,14 @@ pub trait Transport: Send + Sync + 'static {
 pub(super) struct Network {
     source: u64,
     transport: Arc<dyn Transport>,
+    heartbeat: Duration,
+    /// What is known of the line to each member, whatever its links are.
+    paces: BTreeMap<u64, Arc<Pace>>,
 }
 
 impl Network {
-    pub(super) fn new(source: u64, transport: Arc<dyn Transport>) -> Self {
-        Self { source, transport }
+    pub(super) fn new(source: u64, transport: Arc<dyn Transport>, heartbeat: Duration) -> Self {
+        Self { source, transport, heartbeat, paces: BTreeMap::new() }
     }
 }
 
@@ -78,7 +90,8 @@ impl RaftNetworkFactory<TypeConfig> for Network {
 
     async fn new_client(&mut self, target: u64, node: &BasicNode) -> Link {
         let to = Destination { source: self.source, target, address: node.addr.clone() };
-        Link { to, transport: self.transport.clone() }
+        let pace = self.paces.entry(target).or_insert_with(|| Arc::new(Pace::new(self.heartbeat))).clone();
+        Link { to, transport: self.transport.clone(), pace, flight: Mutex::default() }
     }
 }
 
@@ -86,6 +99,9 @@ impl RaftNetworkFactory<TypeConfig> for Network {
 pub(super) struct Link {
     to: Destination,
     transport: Arc<dyn Transport>,
+    pace: Arc<Pace>,
+    /// The call with entries that is under way.
+    flight: Mutex<Option<Flight>>,
 }
 
 fn broken(e: &(impl std::error::Error + 'static)) -> RPCError<u64, BasicNode, RaftError<u64>> {
@@ -94,7 +110,7 @@ fn broken(e: &(impl std::error::Error + 'static)) -> RPCError<u64, BasicNode, Ra
 
 fn failed(e: LinkError) -> RPCError<u64, BasicNode, RaftError<u64>> {
     match e {
-        LinkError::Unreachable(_) => RPCError::Unreachable(Unreachable::new(&e)),
+        LinkError::Unreachable(_) | LinkError::Unknown(_) => RPCError::Unreachable(Unreachable::new(&e)),
         LinkError::Broken(_) => broken(&e),
     }
 }
@@ -109,6 +125,47 @@ impl Link {
         let answer = send(&*self.transport, &self.to, body).await.map_err(failed)?;
         decode(&answer).map_err(|e| broken(&e))
     }
+
+    /// Begins a call with as many of the entries as the line takes.
+    fn depart(&self, mut request: AppendEntriesRequest<TypeConfig>) -> RpcResult<Option<Flight>> {
+        self.pace.cut(&mut request.entries).map_err(|e| broken(&e))?;
+        let body = encode(&request).map_err(|e| broken(&e))?;
+        let bytes = body.len();
+        Ok(Flight::begin(&request, bytes, self.appends(body)))
+    }
+
+    /// A call without entries: it tells the follower that the leader is there while a larger one is under way.
+    fn heartbeat(&self, request: &AppendEntriesRequest<TypeConfig>) -> RpcResult<Answer<'static, Vec<u8>>> {
+        let (vote, prev_log_id, leader_commit) = (request.vote, request.prev_log_id, request.leader_commit);
+        let request = AppendEntriesRequest::<TypeConfig> { vote, prev_log_id, leader_commit, entries: Vec::new() };
+        Ok(self.appends(encode(&request).map_err(|e| broken(&e))?))
+    }
+
+    fn appends(&self, body: Vec<u8>) -> Answer<'static, Vec<u8>> {
+        let (to, transport) = (self.to.clone(), self.transport.clone());
+        Box::pin(async move { transport.append_entries(&to, body).await })
+    }
+}
+
+/// The answer to the call, or one to the heartbeat beside it that deposes the leader.
+async fn arrival(flight: &mut Flight, mut beside: Option<Answer<'static, Vec<u8>>>) -> Result<Vec<u8>, LinkError> {
+    let deposed = |answer: &Result<Vec<u8>, LinkError>| {
+        let answer = answer.as_ref().ok().and_then(|body| decode::<AppendEntriesResponse<u64>>(body).ok());
+        matches!(answer, Some(AppendEntriesResponse::HigherVote(_)))
+    };
+    std::future::poll_fn(|cx| {
+        if let Poll::Ready(answer) = flight.call.as_mut().poll(cx) {
+            return Poll::Ready(answer);
+        }
+        if let Some(Poll::Ready(answer)) = beside.as_mut().map(|call| call.as_mut().poll(cx)) {
+            beside = None;
+            if deposed(&answer) {
+                return Poll::Ready(answer);
+            }
+        }
+        Poll::Pending
+    })
+    .await
 }
 
 impl RaftNetwork<TypeConfig> for Link {
@@ -117,7 +174,38 @@ impl RaftNetwork<TypeConfig> for Link {
         rpc: AppendEntriesRequest<TypeConfig>,
         _option: RPCOption,
     ) -> RpcResult<AppendEntriesResponse<u64>> {
-        self.call(&rpc, |transport, to, body| transport.append_entries(to, body)).await
+        let Some(last) = rpc.entries.last().map(|entry| entry.log_id) else {
+            return self.call(&rpc, |transport, to, body| transport.append_entries(to, body)).await;
+        };
+        let under_way = self.flight.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        let (mut under_way, mut beside) = (under_way.filter(|flight| flight.serves(&rpc)), None);
+        if let Some(flight) = &mut under_way {
+            flight.is_late(&self.pace);
+            if flight.age() < self.pace.patience() {
+                beside = Some(self.heartbeat(&rpc)?);
+            } else {
+                self.pace.gave_up();
+                under_way = None;
+            }
+        }
+        let under_way = match under_way {
+            Some(flight) => Some(flight),
+            None => self.depart(rpc)?,
+        };
+        // It stays there when openraft gives this attempt up.
+        let slot = self.flight.get_mut().unwrap_or_else(PoisonError::into_inner);
+        *slot = under_way;
+        let Some(flight) = slot else { return Ok(AppendEntriesResponse::Success) };
+        let answer = arrival(flight, beside).await;
+        if answer.is_ok() {
+            flight.arrived(&self.pace);
+        }
+        let sent = flight.last;
+        *slot = None;
+        match decode(&answer.map_err(failed)?).map_err(|e| broken(&e))? {
+            AppendEntriesResponse::Success if sent != last => Ok(AppendEntriesResponse::PartialSuccess(Some(sent))),
+            answer => Ok(answer),
+        }
     }
 
     async fn vote(&mut self, rpc: VoteRequest<u64>, _option: RPCOption) -> RpcResult<VoteResponse<u64>> {

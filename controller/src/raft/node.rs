@@ -17,6 +17,7 @@ use super::kv::{CatchPanics, Kv, KvError};
 use super::log_store::Received;
 use super::membership::{self, Change, Membership};
 use super::network::{Head, Network, Transport};
+use super::pre_vote;
 use super::propose::{self, ProposeError, Waiting};
 use super::snapshot::{ChunkWriter, SnapshotData};
 use super::state_machine::{Copier, StateCopy};
@@ -167,10 +168,13 @@ impl Node {
             snapshot_policy: SnapshotPolicy::LogsSinceLast(options.snapshot_every),
             max_in_snapshot_log_to_keep: keep,
             replication_lag_threshold: keep,
+            // It would stand without asking: `failover` does it.
+            enable_elect: false,
             ..openraft::Config::default()
         };
         let config = config.validate().map_err(|e| Error::Internal(e.to_string()))?;
-        let network = Network::new(options.id, options.transport.clone());
+        let heartbeat = Duration::from_millis(options.heartbeat_ms);
+        let network = Network::new(options.id, options.transport.clone(), heartbeat);
         let outdated = |e| shared.beyond().map_or(e, |beyond| Error::Outdated(beyond.clone()));
         let raft = Raft::new(options.id, Arc::new(config), network, log, machine).await;
         let raft = raft.map_err(|e| outdated(storage(e.to_string())))?;
@@ -181,9 +185,9 @@ impl Node {
         let (queue, waiting) = mpsc::channel(QUEUE);
         let (health_tx, health) = watch::channel(Health::Running);
         let (heard, lease) = (Heard::now(), Duration::from_millis(lease_ms));
-        let heartbeat = Duration::from_millis(options.heartbeat_ms);
         let turn = Arc::<tokio::sync::Mutex<()>>::default();
-        let candidacy = TypeConfig::spawn(failover::run(raft.clone(), heard.clone(), lease, heartbeat));
+        let candidacy = failover::run(raft.clone(), options.transport.clone(), heard.clone(), lease, heartbeat);
+        let candidacy = TypeConfig::spawn(candidacy);
         let abort = candidacy.abort_handle();
         let tasks = vec![
             TypeConfig::spawn(propose::run(raft.clone(), waiting, turn.clone(), time.clone())),
@@ -301,10 +305,8 @@ impl Node {
     pub async fn handle_append(&self, body: &[u8]) -> Result<Vec<u8>, ProposeError> {
         let request = codec::decode(body).map_err(garbled)?;
         let answer = self.raft.append_entries(request).await.map_err(|e| ProposeError::Stopped(e.to_string()))?;
-        if matches!(
-            answer,
-            openraft::raft::AppendEntriesResponse::Success | openraft::raft::AppendEntriesResponse::PartialSuccess(_)
-        ) {
+        // One that looks for where the logs part leads, too.
+        if !matches!(answer, openraft::raft::AppendEntriesResponse::HigherVote(_)) {
             self.heard.note();
         }
         codec::encode(&answer).map_err(garbled)
@@ -318,6 +320,13 @@ impl Node {
             self.heard.note();
         }
         codec::encode(&answer).map_err(garbled)
+    }
+
+    /// Whoever would stand asks what this member would say: RequestVote, encoded. Nothing changes by it.
+    pub async fn handle_pre_vote(&self, body: &[u8]) -> Result<Vec<u8>, ProposeError> {
+        let question = codec::decode(body).map_err(garbled)?;
+        let answer = pre_vote::answer(&self.raft, &question, self.lease).await;
+        codec::encode(&answer.map_err(|e| ProposeError::Stopped(e.to_string()))?).map_err(garbled)
     }
 
     /// A place for the state that a leader sends, of `length` bytes, because the log no longer reaches back far enough.
@@ -383,7 +392,6 @@ impl Node {
 
     /// Does not stand for election by itself any more: who is about to end must not unsettle the others.
     pub fn retire(&self) {
-        self.raft.runtime_config().elect(false);
         self.candidacy.abort();
     }
 

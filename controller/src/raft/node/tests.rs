@@ -64,6 +64,9 @@ impl Transport for Alone {
     fn vote<'a>(&'a self, _: &'a Destination, _: Vec<u8>) -> Answer<'a, Vec<u8>> {
         Box::pin(async { Err(LinkError::Unreachable("a group of one".into())) })
     }
+    fn pre_vote<'a>(&'a self, _: &'a Destination, _: Vec<u8>) -> Answer<'a, Vec<u8>> {
+        Box::pin(async { Err(LinkError::Unreachable("a group of one".into())) })
+    }
     fn snapshot<'a>(&'a self, _: &'a Destination, _: Head, _: SnapshotData) -> Answer<'a, Vec<u8>> {
         Box::pin(async { Err(LinkError::Unreachable("a group of one".into())) })
     }

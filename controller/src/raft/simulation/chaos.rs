@@ -26,6 +26,8 @@ enum Blow {
     CrashAll,
     SlowDisk,
     Weather,
+    /// One machine has a slow line.
+    SlowLine,
     /// A process stands still and wakes up.
     Pause,
     Transfer,
@@ -33,7 +35,7 @@ enum Blow {
     Snapshot,
 }
 
-const BLOWS: [(Blow, u64); 11] = [
+const BLOWS: [(Blow, u64); 12] = [
     (Blow::Isolate, 10),
     (Blow::Split, 5),
     (Blow::OneWay, 6),
@@ -41,6 +43,7 @@ const BLOWS: [(Blow, u64); 11] = [
     (Blow::CrashAll, 3),
     (Blow::SlowDisk, 6),
     (Blow::Weather, 6),
+    (Blow::SlowLine, 5),
     (Blow::Pause, 6),
     (Blow::Transfer, 6),
     (Blow::Members, 12),
@@ -71,12 +74,33 @@ pub(super) async fn run(world: &Arc<World>) {
     heal(world).await;
 }
 
+/// Bytes in a second of a line of 256 kbit/s.
+const SLOW: u64 = 32_000;
+
+/// One follower has a slow line from now on. Returns the term in which it begins.
+pub(super) async fn slow_line(world: &Arc<World>) -> Option<u64> {
+    let (leader, _, node) = world.leader()?;
+    let ids = world.ids();
+    let others: Vec<u64> = ids.iter().copied().filter(|id| *id != leader).collect();
+    let slow = world.random().one_of(&others)?;
+    world.trace(|| format!("{slow} has a slow line"));
+    let term = node.figures().term;
+    world.net().line(slow, &ids, Some(SLOW));
+    let until = executor::now() + Duration::from_millis(LASTS);
+    while executor::now() < until && !world.is_over() {
+        executor::sleep(Duration::from_millis(100)).await;
+        world.keeps(Some(term));
+    }
+    Some(term)
+}
+
 async fn heal(world: &Arc<World>) {
     world.trace(|| "all is mended".into());
     {
         let mut net = world.net();
         net.cut.clear();
         net.weather = Weather::FINE;
+        net.mend_lines();
     }
     for id in world.ids() {
         if let Some(disk) = world.disk(id) {
@@ -167,6 +191,15 @@ async fn strike(world: &Arc<World>, blow: Blow, next_id: &mut u64) {
                 };
                 net.weather = weather;
             }
+        }
+        Blow::SlowLine => {
+            let bytes_per_s = world.random().between(4_000, 64_000);
+            world.net().line(id, &ids, Some(bytes_per_s));
+            let world = world.clone();
+            executor::spawn_in(OUTSIDE, async move {
+                executor::sleep(length).await;
+                world.net().line(id, &ids, None);
+            });
         }
         Blow::Pause => {
             let process = world.process(id);

@@ -43,7 +43,11 @@ impl Client {
 
     async fn write(&mut self) {
         let request_id = self.request_id();
-        let sealed = request_id.clone();
+        let mut sealed = request_id.clone();
+        if self.world.settings.slow_line {
+            let length = if self.random.permille(20) { 60_000 } else { self.random.below(6_000) };
+            sealed.resize(sealed.len() + length as usize, 0);
+        }
         let floor = self.world.history().begins();
         let Some(request_id) = self.submit(request_id, Action::SetPsk(SetPsk { sealed })).await else { return };
         let version = self.world.ledger().version_of(&request_id);

@@ -1,12 +1,14 @@
 //! The Raft layer under a simulated network, on simulated disks, in virtual time: interleavings that processes do not reach.
 //!
 //! Each seed is a group of three or five nodes ([`Node`](super::Node) as it is, on openraft as it is) that suffers cut ways, loss,
-//! delay, repetition, power failures that forget what was not synced, slow disks, processes that stand still, changes of its
+//! delay, repetition, slow lines, power failures that forget what was not synced, slow disks, processes that stand still, changes of its
 //! members, snapshots and handed-over leads, while clients write and read. [`ledger`] says what must hold throughout; in the
 //! end everything works again, and all nodes must come to stand at the same entry with the same state.
 //!
 //!     SALLYPORT_SEED=4711 cargo test -p sallyport-controller --lib raft::simulation        # replays one, with all that happens
 //!     SALLYPORT_SEEDS=10000 SALLYPORT_SEED_FROM=1 cargo test -p sallyport-controller --lib raft::simulation
+//!     SALLYPORT_SEEDS=10000 SALLYPORT_SEED_SECONDS=600 ...                                    # begins none after ten minutes
+//!     SALLYPORT_SLOW_LINE=1 ...                                                               # one follower has a slow line instead
 //!
 //! # What makes it repeatable
 //!
@@ -46,6 +48,11 @@ use world::{Outcome, Planted, Settings};
 pub(super) async fn disk_pause() {
     let time = executor::Random::new(executor::draw()).micros(100, 80_000);
     executor::sleep(time).await;
+}
+
+/// Runs a test whose waits take no time.
+pub(super) fn in_virtual_time<T: Send + 'static>(test: impl Future<Output = T> + Send + 'static) -> T {
+    executor::run(1, test).expect("it ends, and does not panic")
 }
 
 /// Says something past the capturing of output.

@@ -46,6 +46,8 @@ pub(super) enum Planted {
     RetryWithNewId,
     /// A leader that was started anew leads on, as openraft would have it.
     LeadOn,
+    /// Whoever misses the leader stands for election without asking first.
+    NoPreVote,
 }
 
 /// What is simulated.
@@ -53,6 +55,8 @@ pub(super) enum Planted {
 pub(super) struct Settings {
     pub(super) seed: u64,
     pub(super) planted: Option<Planted>,
+    /// Nothing befalls the group but that one follower has a slow line.
+    pub(super) slow_line: bool,
     /// Whether each line is printed as it comes.
     pub(super) print: bool,
 }
@@ -156,6 +160,10 @@ impl World {
         // Snapshots are synced files: in memory where that can be had.
         let memory = Path::new("/dev/shm");
         let dir = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+        let snapshot_every = match settings.slow_line && settings.seed.is_multiple_of(2) {
+            true => 100_000, // it catches up by the log
+            false => random.between(10, 60),
+        };
         Arc::new(Self {
             settings,
             dir: dir.expect("temporary folder"),
@@ -169,7 +177,7 @@ impl World {
             clock: Clock::manual(1_700_000_000_000),
             crashes: Mutex::default(),
             members: Mutex::default(),
-            snapshot_every: random.between(10, 60),
+            snapshot_every,
             keep: random.between(1, 30),
             random: Mutex::new(random),
         })
@@ -216,7 +224,13 @@ impl World {
             return;
         }
         let clients: Vec<_> = (0..4).map(|n| executor::spawn_in(OUTSIDE, clients::run(self.clone(), n))).collect();
-        chaos::run(self).await;
+        let term = match self.settings.slow_line {
+            true => chaos::slow_line(self).await,
+            false => {
+                chaos::run(self).await;
+                None
+            }
+        };
         self.calm.store(true, Ordering::Relaxed);
         for client in clients {
             if executor::timeout(RECOVERY, client).await.is_none() {
@@ -230,9 +244,20 @@ impl World {
             if self.members().changing {
                 self.change(Change::Finish).await;
             }
+            self.keeps(term);
             self.is_whole()
         });
         whole.await;
+    }
+
+    /// Nobody has stood for election after `term`.
+    pub(super) fn keeps(&self, term: Option<u64>) {
+        let now = self.ids().into_iter().filter_map(|id| Some(self.node(id)?.1.figures().term)).max();
+        if let (Some(term), Some(now)) = (term, now)
+            && now > term
+        {
+            self.violated(format!("the term rose from {term} to {now}, though no leader failed"));
+        }
     }
 
     async fn reach<F: Future<Output = bool>>(&self, what: &str, mut is: impl FnMut() -> F) -> bool {
@@ -409,7 +434,7 @@ impl World {
             engine: Engine::Sled,
             snapshot_every: self.snapshot_every,
             heartbeat_ms: HEARTBEAT_MS,
-            transport: Arc::new(Wire { world: self.clone(), source: id, process }),
+            transport: Arc::new(Wire::new(self.clone(), id, process)),
             found: found.then(|| address(id)),
             time: LogTime::new(self.clock.clone()),
             software: Software::current(),
