@@ -21,17 +21,24 @@ async fn scenario(lab: &mut Lab) {
     let mut seed = 0xdead_u64;
     let mut leaderless = Vec::new();
     let mut followers = Vec::new();
+    let mut leader = 0;
     for round in 0..kills {
-        let leader = lab.whole(3).await;
-        // The leader, or one of the others.
+        // One of the others, or the leader: in the quick set while the one before is on its way back.
+        let follower = round % 2 == 0;
+        if follower || slow_set() {
+            leader = lab.whole(3).await;
+        }
         let other = u32::try_from(random(&mut seed) % 2).expect("small");
-        let victim = if round % 2 == 0 { leader } else { (leader - 1 + 1 + other) % 3 + 1 };
+        let victim = if follower { (leader - 1 + 1 + other) % 3 + 1 } else { leader };
         lab.fault(format!("member {victim} is killed, {leader} leads"));
         lab.member(victim).kill();
         // The others go on without it, before it comes back.
         let first = lab.goes_on("a session after the kill").await;
-        if victim == leader { &mut leaderless } else { &mut followers }.push(first);
-        lab.start_again(victim).await;
+        if follower { &mut followers } else { &mut leaderless }.push(first);
+        lab.restart(victim);
+        if !follower || slow_set() {
+            lab.member(victim).ready().await;
+        }
     }
     lab.whole(3).await;
     let stall = lab.world().longest_stall().as_millis();

@@ -71,9 +71,10 @@ pub(crate) async fn act(lab: &mut Lab) -> String {
     for cut in rounds {
         let leader = lab.whole(3).await;
         lab.cut_off(leader, cut);
+        lab.goes_on("sessions without the old leader").await;
         let next = lab.leader_without(leader).await;
         lab.fault(format!("member {next} leads"));
-        refused += tokio::join!(lab.is_mute(leader), lab.goes_on("sessions without the old leader")).0;
+        refused += lab.is_mute(leader).await;
         lab.heal();
     }
     // A follower that nobody hears, and that hears nobody: the others keep their leader.

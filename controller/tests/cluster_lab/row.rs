@@ -1,5 +1,5 @@
-//! What is done to a group, one thing after the other. In the quick set it is one group to which everything is done; in the slow
-//! set each has a group of its own, and more of it.
+//! What is done to a group, one thing after the other. In the quick set there are two groups for everything; in the slow set each
+//! thing has a group of its own, and more of it.
 
 use std::pin::Pin;
 use std::time::Duration;
@@ -28,8 +28,8 @@ const NAMESPACES: fn(&Lab) -> Result<(), &'static str> =
     |lab| if lab.place.is_a_network() { Ok(()) } else { Err("no network namespaces here") };
 const NOTHING: fn(&mut Lab) = |_| {};
 
-/// The last one leaves nothing to go on with.
-const ACTS: &[Act] = &[
+/// To one group. The last one leaves nothing to go on with.
+const FIRST: &[Act] = &[
     Act {
         name: "rolling",
         slow: false,
@@ -44,6 +44,12 @@ const ACTS: &[Act] = &[
         prepare: NOTHING,
         play: |lab| Box::pin(partitions::act(lab)),
     },
+    Act { name: "changes", slow: false, possible: ANYWHERE, prepare: NOTHING, play: |lab| Box::pin(changes::act(lab)) },
+    Act { name: "setback", slow: false, possible: ANYWHERE, prepare: NOTHING, play: |lab| Box::pin(setback::act(lab)) },
+];
+
+/// To another, meanwhile.
+const SECOND: &[Act] = &[
     Act { name: "sleeper", slow: false, possible: ANYWHERE, prepare: NOTHING, play: |lab| Box::pin(sleeper::act(lab)) },
     Act {
         name: "clocks",
@@ -67,19 +73,24 @@ const ACTS: &[Act] = &[
         prepare: full_disk::prepare,
         play: |lab| Box::pin(full_disk::act(lab)),
     },
-    Act { name: "changes", slow: false, possible: ANYWHERE, prepare: NOTHING, play: |lab| Box::pin(changes::act(lab)) },
-    Act { name: "setback", slow: false, possible: ANYWHERE, prepare: NOTHING, play: |lab| Box::pin(setback::act(lab)) },
 ];
 
 #[test]
-fn a_group_goes_on_under_what_operators_fear() {
-    run(module_path!(), "a_group_goes_on_under_what_operators_fear", scenario);
+fn a_group_goes_on_under_restarts_cut_links_and_changes_of_its_members() {
+    let name = "a_group_goes_on_under_restarts_cut_links_and_changes_of_its_members";
+    run(module_path!(), name, async |lab: &mut Lab| scenario(lab, FIRST).await);
 }
 
-async fn scenario(lab: &mut Lab) {
+#[test]
+fn a_group_goes_on_under_sleep_wrong_clocks_and_full_disks() {
+    let name = "a_group_goes_on_under_sleep_wrong_clocks_and_full_disks";
+    run(module_path!(), name, async |lab: &mut Lab| scenario(lab, SECOND).await);
+}
+
+async fn scenario(lab: &mut Lab, all: &[Act]) {
     let only = std::env::var(ONLY).unwrap_or_default();
     let mut chosen = Vec::new();
-    for act in ACTS {
+    for act in all {
         let named = only.split(',').any(|name| name == act.name);
         match (act.possible)(lab) {
             _ if !(named || only.is_empty() && (slow_set() || !act.slow)) => {}
@@ -87,7 +98,7 @@ async fn scenario(lab: &mut Lab) {
             Err(why) => skipped(&format!("{why}: cluster_lab, {}", act.name)),
         }
     }
-    let groups: Vec<&[&Act]> = if slow_set() { chosen.chunks(1).collect() } else { vec![&chosen] };
+    let groups: Vec<&[&Act]> = chosen.chunks(if slow_set() { 1 } else { usize::MAX }).collect();
     for (n, acts) in groups.into_iter().enumerate() {
         lab.renew(&format!("group{n}"));
         acts.iter().for_each(|act| (act.prepare)(lab));
