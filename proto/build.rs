@@ -2,11 +2,12 @@
 
 use std::error::Error;
 
-const FILES: [&str; 4] = [
+const FILES: [&str; 5] = [
     "sallyport/v1/types.proto",
     "sallyport/v1/gateway.proto",
     "sallyport/v1/operator.proto",
     "sallyport/v1/raft.proto",
+    "sallyport/v1/trust.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

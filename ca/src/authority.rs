@@ -122,7 +122,7 @@ impl Authority {
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let unsigned = Unsigned { spki: &key.public_key(), algorithm: key.signature_algorithm() };
         let tbs = params.self_signed(&unsigned).map_err(|_| Error::Crypto("the root could not be encoded"))?;
-        let der = attach_signature(&tbs_of(tbs.der())?, &key, rng)?;
+        let der = attach_signature(&tbs_of(tbs.der())?, CERTIFICATE_HEAD, &key, rng)?;
         let authority = Self::from_parts(key, &der)?;
         let sealed = authority.seal(seal_key, rng)?;
         Ok((authority, sealed))
@@ -165,6 +165,10 @@ impl Authority {
     /// Seals the private key again, for example under a new seal key.
     pub fn seal(&self, seal_key: &SealKey, rng: &dyn SecureRandom) -> Result<Sealed, Error> {
         Ok(seal_key.seal(Purpose::CA_KEY, &[&self.certificate.fingerprint.0], self.key.pkcs8_der(), rng)?)
+    }
+
+    pub(crate) const fn key(&self) -> &KeyPair {
+        &self.key
     }
 
     /// The authority's own certificate.
@@ -257,7 +261,7 @@ impl Authority {
 
     /// Signs what [`Authority::prepare`] built.
     pub fn sign(&self, prepared: &Prepared, rng: &dyn SecureRandom) -> Result<Certificate, Error> {
-        let der = attach_signature(&prepared.tbs, &self.key, rng)?;
+        let der = attach_signature(&prepared.tbs, CERTIFICATE_HEAD, &self.key, rng)?;
         Certificate::from_der(&der)
     }
 }
@@ -287,7 +291,7 @@ fn period(now: UnixTime, validity: Duration, issuer: Option<&Certificate>) -> Re
     if from < to { Ok((UnixTime(from), UnixTime(to))) } else { Err(out_of_range) }
 }
 
-fn date(time: UnixTime) -> Result<OffsetDateTime, Error> {
+pub(crate) fn date(time: UnixTime) -> Result<OffsetDateTime, Error> {
     OffsetDateTime::from_unix_timestamp(time.0)
         .map_err(|_| Error::Validity("beyond the dates that a certificate can hold"))
 }
@@ -309,9 +313,9 @@ fn authority_information(urls: &RevocationUrls) -> Option<CustomExtension> {
 }
 
 /// Stands for the authority's key while a certificate is built: rcgen gets an empty signature and the key stays shut.
-struct Unsigned<'a> {
-    spki: &'a PublicKey,
-    algorithm: &'static rcgen::SignatureAlgorithm,
+pub(crate) struct Unsigned<'a> {
+    pub(crate) spki: &'a PublicKey,
+    pub(crate) algorithm: &'static rcgen::SignatureAlgorithm,
 }
 
 impl PublicKeyData for Unsigned<'_> {
@@ -339,20 +343,30 @@ impl SigningKey for Unsigned<'_> {
     }
 }
 
-/// The TBSCertificate inside a certificate.
-fn tbs_of(certificate: &[u8]) -> Result<Vec<u8>, Error> {
-    let outer = der::Der::new(certificate).expect(SEQUENCE);
+/// What stands before the algorithm in a TBSCertificate: version and serialNumber (RFC 5280 §4.1).
+const CERTIFICATE_HEAD: &[u8] = &[der::CONTEXT_0, der::INTEGER];
+
+/// What is signed inside a certificate or a revocation list.
+pub(crate) fn tbs_of(signed: &[u8]) -> Result<Vec<u8>, Error> {
+    let outer = der::Der::new(signed).expect(SEQUENCE);
     let tbs = outer.and_then(|c| der::Der::new(c.content).expect(SEQUENCE));
     tbs.map(|t| t.whole.to_vec()).ok_or(Error::Crypto("the certificate could not be encoded"))
 }
 
-/// The certificate of a TBSCertificate: its own signature algorithm, then the signature (RFC 5280 §4.1.1).
-fn attach_signature(tbs: &[u8], key: &KeyPair, rng: &dyn SecureRandom) -> Result<Vec<u8>, Error> {
+/// The certificate or list of what is signed: its own signature algorithm, which stands behind elements of the tags `head`,
+/// then the signature (RFC 5280 §4.1.1, §5.1.1).
+pub(crate) fn attach_signature(
+    tbs: &[u8],
+    head: &[u8],
+    key: &KeyPair,
+    rng: &dyn SecureRandom,
+) -> Result<Vec<u8>, Error> {
     let signature = Zeroizing::new(key.sign(tbs, rng)?);
     let algorithm = || {
         let mut fields = der::Der::new(der::Der::new(tbs).expect(SEQUENCE)?.content);
-        fields.expect(der::CONTEXT_0)?; // version
-        fields.expect(der::INTEGER)?; // serialNumber
+        for tag in head {
+            fields.expect(*tag)?;
+        }
         fields.expect(SEQUENCE)
     };
     let algorithm = algorithm().ok_or(Error::Crypto("the certificate could not be encoded"))?;

@@ -36,6 +36,9 @@ pub enum Error {
     /// Text that holds no PEM block of the kind asked for.
     #[error("no PEM block of type {0}")]
     Pem(&'static str),
+    /// What was given as a revocation list is none of a trusted authority.
+    #[error("bad revocation list: {0}")]
+    RevocationList(&'static str),
     /// The random source or a cryptographic operation failed.
     #[error("cryptographic failure: {0}")]
     Crypto(&'static str),

@@ -4,6 +4,7 @@
 //! * [`Authority`] makes the enterprise root and issues from it. What a certificate contains is decided by its
 //!   [`Profile`] and by the [`Subject`] that the caller's records name; of a certification request only the public key
 //!   and the proof of possession count ([`PublicKey::from_csr_der`]).
+//! * [`crl`] says what it has taken back, signed.
 //! * [`seal`] keeps keys and other secrets at rest.
 //! * [`verify`] validates what an IKE peer presents (RFC 5280 §6, RFC 4945) and says in words what is wrong with it.
 //!
@@ -28,6 +29,7 @@
 
 mod authority;
 mod certificate;
+pub mod crl;
 mod der;
 mod error;
 mod key;

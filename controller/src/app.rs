@@ -392,6 +392,7 @@ impl Controller {
             authenticator: OnceLock::new(),
             authority: OnceLock::new(),
         });
+        cluster::know_servers(&core);
         let tls = match bootstrap::identify(&core).await {
             Ok(tls) => tls,
             Err(e) => {

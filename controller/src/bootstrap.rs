@@ -1,5 +1,6 @@
 //! The first start of a cluster, and what each start makes sure of.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -213,6 +214,13 @@ fn write_addresses(core: &Core, file: &MemberFile) -> Result<(), Error> {
     identity::write_if_other(&core.paths.operator().join("controller"), text.as_bytes())
 }
 
+/// Where members are by the state, and by Raft's membership, which follows it.
+fn in_use(core: &Core) -> BTreeSet<String> {
+    let of_group = core.node.membership().addresses.into_values();
+    let state = core.node.shared().read();
+    of_group.chain(state.live_members().map(|(_, m)| m.address.clone())).collect()
+}
+
 /// Keeps this node's certificates young, and what the cluster knows of it true.
 pub(crate) async fn keep_fresh(core: Arc<Core>, tls: Arc<Tls>) {
     let mut changes = core.node.shared().changes();
@@ -257,6 +265,7 @@ pub(crate) async fn keep_fresh(core: Arc<Core>, tls: Arc<Tls>) {
             // Members come and go rarely, and their addresses are what a node without a store needs.
             changed = changes.changed(), if core.is_ready() => {
                 if changed.is_err() { return }
+                core.links.keep_only(&in_use(&core));
                 if let Err(e) = write_member(&core) {
                     tracing::warn!(error = %e, "could not note the members");
                 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use sallyport_proto::dial::REVOKED;
 use zeroize::Zeroizing;
 
 /// One key with its chain for IKE.
@@ -29,6 +30,8 @@ pub struct Identity {
     pub grpc_key: Zeroizing<Vec<u8>>,
     /// The authority's root, PEM: whom we believe to be a controller.
     pub ca: Vec<u8>,
+    /// Certificates of controllers that were taken back when the folder was written: a list in DER that the root has signed.
+    pub revoked: Option<Vec<u8>>,
     /// Identities for IKE, one per kind of key.
     pub ike: Vec<IkeIdentity>,
 }
@@ -67,7 +70,7 @@ const CA: &str = "ca.pem";
 
 impl Identity {
     /// Reads the folder that the controller or `sallyport cert issue --gateway` wrote: `ca.pem`, `grpc.pem` and `.key`,
-    /// and at least one of `ike-rsa` and `ike-ecdsa`.
+    /// and at least one of `ike-rsa` and `ike-ecdsa`; `controllers.crl` if it is there.
     pub fn load(dir: &Path) -> Result<Self, IdentityError> {
         let mut ike = Vec::new();
         for (chain, key) in IKE {
@@ -83,6 +86,7 @@ impl Identity {
             grpc_chain: read(&dir.join(GRPC.0))?,
             grpc_key: Zeroizing::new(read(&dir.join(GRPC.1))?),
             ca: read(&dir.join(CA))?,
+            revoked: read_if_there(&dir.join(REVOKED))?,
             ike,
         })
     }
@@ -95,6 +99,14 @@ impl Identity {
 
 fn read(path: &Path) -> Result<Vec<u8>, IdentityError> {
     fs::read(path).map_err(|source| IdentityError::Read { path: path.into(), source })
+}
+
+fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, IdentityError> {
+    match fs::read(path) {
+        Ok(content) => Ok(Some(content)),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(IdentityError::Read { path: path.into(), source }),
+    }
 }
 
 fn load_ike(chain: &Path, key: &Path) -> Result<IkeIdentity, IdentityError> {

@@ -11,6 +11,7 @@ mod latest;
 mod operator;
 mod peer;
 mod places;
+mod revocation;
 pub(crate) mod server;
 mod tls;
 mod watch;

@@ -12,6 +12,7 @@ use sallyport_proto::v1::gateway_server::GatewayServer;
 use sallyport_proto::v1::joining_server::JoiningServer;
 use sallyport_proto::v1::operator_server::OperatorServer;
 use sallyport_proto::v1::peer_server::PeerServer;
+use sallyport_proto::v1::revocation_server::RevocationServer;
 use sallyport_proto::{CONTROLLER_NAME, MAX_MESSAGE_BYTES};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
@@ -29,6 +30,7 @@ use super::latest::Latest;
 use super::operator::OperatorService;
 use super::peer::PeerService;
 use super::places::{Evicted, Place, Places, Settled};
+use super::revocation::RevocationService;
 use super::{Tls, caller};
 use crate::app::Core;
 use crate::cluster::links::MAX_PEER_MESSAGE;
@@ -193,7 +195,8 @@ async fn serve_some(
     let peer = PeerServer::new(PeerService::new(core.clone()))
         .max_decoding_message_size(MAX_PEER_MESSAGE)
         .max_encoding_message_size(MAX_PEER_MESSAGE);
-    let joining = JoiningServer::new(JoiningService::new(core)).max_decoding_message_size(MAX_JOIN);
+    let joining = JoiningServer::new(JoiningService::new(core.clone())).max_decoding_message_size(MAX_JOIN);
+    let revocation = RevocationServer::new(RevocationService::new(core)).max_decoding_message_size(MAX_JOIN);
     let served = Server::builder()
         .layer(gate)
         .concurrency_limit_per_connection(limits.calls_per_connection)
@@ -204,6 +207,7 @@ async fn serve_some(
         .add_service(operator)
         .add_service(peer)
         .add_service(joining)
+        .add_service(revocation)
         .serve_with_incoming_shutdown(ReceiverStream::new(connections), end);
     if let Err(e) = served.await {
         tracing::error!(error = %e, "the gRPC server ended");

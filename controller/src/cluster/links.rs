@@ -2,9 +2,10 @@
 //! large. So a heartbeat does not stand in line behind what a slow line takes long for.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
+use sallyport_proto::dial::{self, Judge};
 use sallyport_proto::v1;
 use sallyport_proto::v1::peer_client::PeerClient;
 use tokio::sync::{mpsc, watch};
@@ -12,7 +13,6 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
-use super::dial;
 use super::pass::Pass;
 use crate::clock::Clock;
 use crate::error::Error;
@@ -53,6 +53,8 @@ pub(crate) struct Links {
     material: Mutex<Material>,
     channels: Mutex<BTreeMap<(Use, String), Channel>>,
     pass: Mutex<Option<Pass>>,
+    /// Says whether who answers is a member. Before there is a state, whoever has a certificate for a controller may be.
+    judge: Arc<OnceLock<Judge>>,
     removed: watch::Sender<bool>,
     /// Told to the others, and learned from them.
     time: Arc<LogTime>,
@@ -77,6 +79,7 @@ impl Links {
             material: Mutex::new(material),
             channels: Mutex::default(),
             pass: Mutex::default(),
+            judge: Arc::default(),
             removed: watch::Sender::new(false),
             time,
             away: Mutex::default(),
@@ -99,6 +102,18 @@ impl Links {
     /// Proves with this pass from now on that this node is of the cluster, and asks the same of others.
     pub(crate) fn belong(&self, pass: Pass) {
         *self.pass.lock().unwrap_or_else(PoisonError::into_inner) = Some(pass);
+    }
+
+    /// Asks this from now on, of connections to come, whether who answers is a member.
+    pub(crate) fn judge_by(&self, judge: Judge) {
+        let _ = self.judge.set(judge); // the first is as good
+        self.channels.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// Gives up connections to other addresses: whoever is there is no member any more.
+    pub(crate) fn keep_only(&self, addresses: &BTreeSet<String>) {
+        let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
+        channels.retain(|(_, address), _| addresses.contains(address));
     }
 
     fn message(&self, to: &Destination, body: Vec<u8>) -> v1::RaftMessage {
@@ -132,9 +147,15 @@ impl Links {
             if m.chain.is_empty() {
                 return Err(Error::Internal("this node has no certificate yet".into()));
             }
-            dial::tls(&m.ca, &m.chain, &m.key, self.time.clone())?
+            let judge = self.judge.clone();
+            let judge: Judge = Arc::new(move |shown| judge.get().map_or(Ok(()), |judge| judge(shown)));
+            let material = dial::Material { ca: &m.ca, chain: &m.chain, key: &m.key };
+            // By the log's time: a leader whose clock is set back an hour would else no longer reach a member that has a
+            // certificate of today.
+            dial::tls(&material, self.time.clone(), judge)
+                .map_err(|e| Error::Internal(format!("TLS to other controllers: {e}")))?
         };
-        let channel = dial::channel(&plain_endpoint(address)?, address, tls);
+        let channel = dial::lazy(&plain_endpoint(address)?, address, &tls);
         channels.insert((purpose, address.to_owned()), channel.clone());
         Ok(channel)
     }

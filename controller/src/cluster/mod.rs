@@ -7,15 +7,16 @@
 //! | `join` | the side of the node that joins, or comes back without its store |
 //! | `admit` | the side of the leader that takes it in |
 //! | `links` | mutual TLS to other members |
+//! | `known` | whether who answers at a member's address is a member |
 //! | `pass` | how members know each other where a certificate does not tell |
 //! | `keeper` | the leader's duty: Raft's membership follows the rows of the state |
 //! | `status` | what the members say of themselves |
 //! | `lead` | handing the lead over |
 
 pub(crate) mod admit;
-mod dial;
 pub(crate) mod join;
 pub(crate) mod keeper;
+mod known;
 pub(crate) mod lead;
 pub(crate) mod links;
 pub(crate) mod member;
@@ -24,7 +25,9 @@ pub(crate) mod status;
 pub(crate) mod token;
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
+use crate::app::Core;
 use crate::config::Config;
 use crate::error::Error;
 
@@ -45,6 +48,15 @@ pub enum Formation {
         /// Receive the log without voting.
         learner: bool,
     },
+}
+
+/// From now on, whoever answers at a member's address must be a member by the state of this node.
+pub(crate) fn know_servers(core: &Arc<Core>) {
+    let core_of_links = Arc::downgrade(core);
+    core.links.judge_by(Arc::new(move |certificate| match core_of_links.upgrade() {
+        Some(core) => known::judge(&core.node, certificate),
+        None => Err("this controller stops".into()),
+    }));
 }
 
 /// HOST:PORT under which others reach this node: as configured, or where it listens.

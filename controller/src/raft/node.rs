@@ -239,6 +239,14 @@ impl Node {
         metrics.current_leader == Some(self.id) && metrics.membership_config.membership().get_node(&self.id).is_some()
     }
 
+    /// Whether this node leads, and its state holds everything that was acknowledged before it began to.
+    pub fn leads_and_knows(&self) -> bool {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow();
+        metrics.current_leader == Some(self.id)
+            && metrics.last_applied.is_some_and(|id| id.leader_id.term == metrics.current_term)
+    }
+
     /// Who leads and where it is, as far as this node knows.
     pub fn leader(&self) -> Option<(u64, String)> {
         leader_of(&self.raft.metrics().borrow())

@@ -108,6 +108,11 @@ impl State {
         self.index.certificates.range(..number).rev().filter_map(|(_, serial)| self.certificates.get(serial))
     }
 
+    /// Certificates that go with controllers, those of removed ones included.
+    pub fn certificates_of_members(&self) -> impl Iterator<Item = &CertificateRow> {
+        self.index.certificates_of_member.values().flatten().filter_map(|serial| self.certificates.get(serial))
+    }
+
     /// Revocations in their order, after a number.
     pub fn revocations_after(&self, number: u64) -> impl Iterator<Item = &CertificateRow> {
         let after = self.index.revocations.range((std::ops::Bound::Excluded(number), std::ops::Bound::Unbounded));

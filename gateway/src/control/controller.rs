@@ -5,20 +5,22 @@
 //! carry identifiers, so that a repetition is harmless.
 
 mod reports;
+mod revocations;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
+use sallyport_proto::dial::{self, Channel, Judge, Material};
 use sallyport_proto::failover::Failover;
 use sallyport_proto::v1;
 use sallyport_proto::v1::gateway_client::GatewayClient;
 use tokio::sync::{mpsc, watch};
-use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
 use tonic::{Code, Status};
 use tracing::{debug, info, warn};
 
 use self::reports::Reports;
+use self::revocations::Watchman;
 use super::held::{Held, Lost, Report};
 use crate::identity::Identity;
 
@@ -85,12 +87,13 @@ pub struct Registration {
 /// The handle: cheap to clone, never blocks.
 #[derive(Clone)]
 pub struct Controllers {
-    client: GatewayClient<Failover>,
+    client: GatewayClient<Failover<Channel>>,
     member: Arc<RwLock<v1::Member>>,
     events: mpsc::Sender<FromController>,
     reports: Arc<Reports>,
     away: Arc<AtomicBool>,
     vitals: watch::Sender<Vitals>,
+    watchman: Arc<Watchman>,
     registering: Arc<tokio::sync::Mutex<()>>,
 }
 
@@ -122,10 +125,13 @@ impl Controllers {
     ) -> Result<(Self, v1::RegisterResponse), ControllerError> {
         // Gateways spread over the controllers.
         let seed = registration.boot_id.first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes));
-        let channel = connect(addresses, identity, seed)?;
-        let client = GatewayClient::new(channel)
+        let watchman = Watchman::new(addresses, identity)?;
+        let channels = watchman.channels().to_vec();
+        let client = GatewayClient::new(Failover::new(channels, seed).patience(PER_CONTROLLER))
             .max_decoding_message_size(sallyport_proto::MAX_MESSAGE_BYTES)
             .max_encoding_message_size(sallyport_proto::MAX_MESSAGE_BYTES);
+        // Before anything is said to one of them that may be none any more.
+        watchman.look().await;
         let registered = register(&client, &registration, addresses).await?;
         let member = Arc::new(RwLock::new(registered.member.unwrap_or_default()));
         let (vitals, vitals_rx) = watch::channel(Vitals::default());
@@ -136,8 +142,10 @@ impl Controllers {
             reports: Arc::default(),
             away: Arc::default(),
             vitals,
+            watchman,
             registering: Arc::default(),
         };
+        tokio::spawn(this.clone().keep_looking(seed));
         tokio::spawn(this.clone().watch_policy(registration.clone()));
         let interval = Duration::from_millis(u64::from(registered.heartbeat_interval_ms.clamp(100, 60_000)));
         tokio::spawn(this.clone().heartbeat(registration, interval, vitals_rx));
@@ -225,7 +233,7 @@ impl Controllers {
     async fn retry<T, F>(
         &self,
         limit: Duration,
-        mut call: impl FnMut(GatewayClient<Failover>, v1::Member) -> F,
+        mut call: impl FnMut(GatewayClient<Failover<Channel>>, v1::Member) -> F,
     ) -> Result<T, String>
     where
         F: Future<Output = Result<tonic::Response<T>, Status>>,
@@ -274,7 +282,14 @@ impl Controllers {
 
     async fn follow(&self, mut stream: tonic::Streaming<v1::WatchPolicyResponse>) -> Result<(), Status> {
         use v1::watch_policy_response::Update;
-        while let Some(message) = stream.message().await? {
+        let mut news = self.watchman.news();
+        loop {
+            let message = tokio::select! {
+                message = stream.message() => message?,
+                // It may come from a controller that is none any more: opened again, it comes from one that is.
+                _ = news.changed() => return Err(Status::cancelled("a controller's certificate was revoked")),
+            };
+            let Some(message) = message else { break };
             let event = match message.update {
                 Some(Update::Policy(policy)) => FromController::Policy(policy),
                 Some(Update::Command(command)) => FromController::Command(command),
@@ -335,6 +350,20 @@ impl Controllers {
         }
     }
 
+    /// Asks all controllers, now, whose certificates were revoked. It is done twice a minute anyway.
+    pub async fn look_for_revoked_controllers(&self) {
+        self.watchman.look().await;
+    }
+
+    /// Asks all controllers, again and again, whose certificates were revoked.
+    async fn keep_looking(self, seed: u64) {
+        let pause = revocations::pause(seed);
+        while !self.events.is_closed() {
+            tokio::time::sleep(pause).await;
+            self.watchman.look().await;
+        }
+    }
+
     /// Keeps, and says when it changes, whether the controllers are away, and why.
     fn note_away(&self, why: Option<String>) {
         let was = self.away.swap(why.is_some(), Ordering::Relaxed);
@@ -381,31 +410,6 @@ fn passes(status: &Status) -> bool {
     )
 }
 
-fn connect(addresses: &[String], identity: &Identity, seed: u64) -> Result<Failover, ControllerError> {
-    if addresses.is_empty() {
-        return Err(ControllerError::NoAddress);
-    }
-    let tls = ClientTlsConfig::new()
-        .ca_certificate(Certificate::from_pem(&identity.ca))
-        .identity(tonic::transport::Identity::from_pem(&identity.grpc_chain, identity.grpc_key.as_slice()))
-        .domain_name(sallyport_proto::CONTROLLER_NAME);
-    let mut endpoints = Vec::new();
-    for address in addresses {
-        let endpoint = Endpoint::from_shared(format!("https://{address}"))
-            .map_err(|_| ControllerError::Address(address.clone()))?
-            .tls_config(tls.clone())
-            .map_err(|e| ControllerError::Tls(e.to_string()))?
-            .connect_timeout(Duration::from_secs(3))
-            .http2_keep_alive_interval(Duration::from_secs(5))
-            .keep_alive_timeout(Duration::from_secs(5))
-            .keep_alive_while_idle(true)
-            .tcp_nodelay(true);
-        endpoints.push(endpoint);
-    }
-    let channels = endpoints.iter().map(Endpoint::connect_lazy).collect();
-    Ok(Failover::new(channels, seed).patience(PER_CONTROLLER))
-}
-
 fn register_request(registration: &Registration) -> v1::RegisterRequest {
     v1::RegisterRequest {
         name: registration.name.clone(),
@@ -417,7 +421,7 @@ fn register_request(registration: &Registration) -> v1::RegisterRequest {
 }
 
 async fn register(
-    client: &GatewayClient<Failover>,
+    client: &GatewayClient<Failover<Channel>>,
     registration: &Registration,
     addresses: &[String],
 ) -> Result<v1::RegisterResponse, ControllerError> {

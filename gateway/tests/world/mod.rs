@@ -177,6 +177,7 @@ impl World {
             grpc_chain: Vec::new(),
             grpc_key: Zeroizing::new(Vec::new()),
             ca: pki.root_pem(),
+            revoked: None,
             ike: vec![ike(KeyAlgorithm::Rsa2048), ike(KeyAlgorithm::EcdsaP256)],
         };
         let (keys, credentials) = credentials(&identity).unwrap();

@@ -300,6 +300,11 @@ impl Issue {
                 }
             }
         }
+        if profile != CertificateProfile::Machine
+            && let Some(list) = &context.connection.revoked
+        {
+            files.push(folder.write_revoked(list)?);
+        }
         if profile == CertificateProfile::Operator {
             files.push(folder.write_address(&context.connection.address)?);
         }

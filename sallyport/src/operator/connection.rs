@@ -1,17 +1,27 @@
 //! The way to the controllers: gRPC over TLS, both sides proven by certificates of our authority.
+//!
+//! Whoever was a controller has such a certificate, too. So all controllers are asked which certificates were taken back, and what
+//! they say is kept in the identity's folder: it is signed by the root, whoever tells it.
 
+use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
+use rustls::time_provider::DefaultTimeProvider;
+use sallyport_ca::crl::Revocations;
+use sallyport_proto::MAX_MESSAGE_BYTES;
+use sallyport_proto::dial::{self, Channel, Judge, Material, REVOKED};
 use sallyport_proto::failover::{Failover, REQUEST_ID};
+use sallyport_proto::v1;
 use sallyport_proto::v1::operator_client::OperatorClient;
-use sallyport_proto::{CONTROLLER_NAME, MAX_MESSAGE_BYTES};
+use sallyport_proto::v1::revocation_client::RevocationClient;
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Code, Request, Status};
 use zeroize::Zeroizing;
 
@@ -22,6 +32,8 @@ use crate::error::{Error, Exit, Result};
 const ADDRESS_FILE: &str = "controller";
 /// Patience with a controller that does not accept the connection.
 const CONNECT: Duration = Duration::from_secs(5);
+/// How long the others may take to say which certificates were taken back, once one has answered.
+const OTHERS: Duration = Duration::from_millis(500);
 /// Patience with one that does not answer; making an RSA key on a slow machine takes seconds.
 const ANSWER: Duration = Duration::from_secs(60);
 
@@ -31,10 +43,12 @@ pub(crate) struct Connection {
     pub(crate) client: OperatorClient<Named>,
     /// HOST:PORT of the controllers, separated by commas.
     pub(crate) address: String,
+    /// The certificates of controllers that were taken back: a list in DER, signed by the root. Older controllers have none.
+    pub(crate) revoked: Option<Vec<u8>>,
 }
 
 /// Calls to any of the controllers, each under a name: one that is repeated because a controller went away is made once.
-pub(crate) type Named = InterceptedService<Failover, Name>;
+pub(crate) type Named = InterceptedService<Failover<Channel>, Name>;
 
 /// Gives each call of a command its name.
 #[derive(Clone)]
@@ -84,59 +98,137 @@ impl Connection {
         let certificate = read_text(&dir.join("cert.pem"), dir)?;
         let key = Zeroizing::new(read_text(&dir.join("key.pem"), dir)?);
         let ca = read_text(&dir.join("ca.pem"), dir)?;
-        Self::connect(&addresses, &certificate, &key, &ca).await
+        let material = Material { ca: ca.as_bytes(), chain: certificate.as_bytes(), key: key.as_bytes() };
+        let revoked = Revoked::read(dir, &ca)?;
+        Self::connect(&addresses, &material, revoked).await
     }
 
     /// Connects with what was read: one controller must answer, the others are asked when it goes away.
-    async fn connect(addresses: &[&str], certificate: &str, key: &str, ca: &str) -> Result<Self> {
-        let tls = ClientTlsConfig::new()
-            .ca_certificate(Certificate::from_pem(ca))
-            .identity(Identity::from_pem(certificate, key))
-            .domain_name(CONTROLLER_NAME);
-        let mut endpoints = Vec::with_capacity(addresses.len());
+    async fn connect(addresses: &[&str], material: &Material<'_>, mut revoked: Revoked) -> Result<Self> {
+        let cannot =
+            |e: &dyn std::fmt::Display| Error::failed(format!("the operator's certificate cannot be used: {e}"));
+        let judge = revoked.judge();
+        let tls = dial::tls(material, Arc::new(DefaultTimeProvider), judge.clone()).map_err(|e| cannot(&e))?;
+        let mut channels = Vec::with_capacity(addresses.len());
         for address in addresses {
-            let wrong =
-                |_| Error::usage(format!("`{address}` is no address of a controller")).remedy("write HOST:PORT");
-            let endpoint = Endpoint::from_shared(format!("https://{address}"))
-                .map_err(wrong)?
-                .tls_config(tls.clone())
-                .map_err(|e| Error::failed(format!("the operator's certificate cannot be used: {}", sources(&e))))?
+            let endpoint = dial::endpoint(address).ok_or_else(|| {
+                Error::usage(format!("`{address}` is no address of a controller")).remedy("write HOST:PORT")
+            })?;
+            let endpoint = endpoint
                 .connect_timeout(CONNECT)
                 .timeout(ANSWER)
                 .http2_keep_alive_interval(CONNECT)
-                .keep_alive_timeout(CONNECT)
-                .tcp_nodelay(true);
-            endpoints.push((*address, endpoint));
+                .keep_alive_timeout(CONNECT);
+            channels.push(Channel::new(endpoint, address, tls.clone(), judge.clone()));
         }
         // Commands spread over the controllers.
         let seed = u64::from_be_bytes(random()?);
-        if !endpoints.is_empty() {
-            let first = usize::try_from(seed % endpoints.len() as u64).unwrap_or(0);
-            endpoints.rotate_left(first);
+        if !channels.is_empty() {
+            let first = usize::try_from(seed % channels.len() as u64).unwrap_or(0);
+            channels.rotate_left(first);
         }
-        let (mut channels, mut silent) = (Vec::new(), Vec::new());
-        let mut answered = false;
-        for (address, endpoint) in endpoints {
-            if answered {
-                channels.push(endpoint.connect_lazy());
-                continue;
-            }
-            match endpoint.connect().await {
-                Ok(channel) => {
-                    answered = true;
-                    channels.push(channel);
-                }
-                Err(e) => silent.push(format!("{address}: {}", sources(&e))),
-            }
-        }
-        if !answered {
-            return Err(Error::new(Exit::Unreachable, format!("no controller answers at {}", silent.join("; ")))
+        let silent = ask_all(&channels, &mut revoked).await;
+        let why_not = |channel: &Channel| channel.refusal().or_else(|| silent.get(channel.address())?.clone());
+        // Those that do not answer may do so later.
+        let (good, rest): (Vec<_>, Vec<_>) = channels.into_iter().partition(|channel| why_not(channel).is_none());
+        if good.is_empty() {
+            let why: Vec<String> = rest
+                .iter()
+                .map(|channel| format!("{}: {}", channel.address(), why_not(channel).unwrap_or_default()))
+                .collect();
+            return Err(Error::new(Exit::Unreachable, format!("no controller answers at {}", why.join("; ")))
                 .remedy("start it (`sallyport standalone`), or name others with --controller HOST:PORT,..."));
         }
+        let channels = good.into_iter().chain(rest).collect();
         let client = OperatorClient::with_interceptor(Failover::in_order(channels, seed), Name::new()?)
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
-        Ok(Self { client, address: addresses.join(",") })
+        Ok(Self { client, address: addresses.join(","), revoked: revoked.list })
+    }
+}
+
+/// What is known of certificates of controllers that were taken back.
+struct Revoked {
+    known: Arc<Revocations>,
+    /// Where it is kept.
+    path: PathBuf,
+    /// The list with most in it, DER.
+    list: Option<Vec<u8>>,
+}
+
+impl Revoked {
+    fn read(dir: &Path, ca: &str) -> Result<Self> {
+        let known = Revocations::trusting(ca.as_bytes())
+            .map_err(|e| Error::failed(format!("{}: {e}", dir.join("ca.pem").display())))?;
+        let path = dir.join(REVOKED);
+        // A list of another root, or a broken one, is asked for again.
+        let list = fs::read(&path).ok().filter(|list| known.take(list).is_ok());
+        Ok(Self { known: Arc::new(known), path, list })
+    }
+
+    fn judge(&self) -> Judge {
+        let known = self.known.clone();
+        Arc::new(move |certificate| match known.refuses(certificate) {
+            None => Ok(()),
+            Some(serial) => Err(format!(
+                "who answers there was a controller and is none any more: its certificate (serial number {serial}) is revoked"
+            )),
+        })
+    }
+
+    /// Takes up what a controller says. What cannot be kept (the folder may be another's) is asked for again next time.
+    fn take(&mut self, list: Vec<u8>) {
+        match self.known.take(&list) {
+            Ok(news) if !news.is_empty() || self.list.is_none() => {
+                let temporary = self.path.with_extension("new");
+                let kept = fs::write(&temporary, &list).and_then(|()| fs::rename(&temporary, &self.path));
+                if let Err(error) = kept {
+                    tracing::debug!(path = %self.path.display(), %error, "the list of revoked controllers is not kept");
+                }
+                self.list = Some(list);
+            }
+            Ok(_) => {}
+            Err(error) => tracing::debug!(%error, "a controller sent no list of revoked controllers that can be used"),
+        }
+    }
+}
+
+/// Connects to all controllers and asks them which certificates were taken back; gives those that did not answer in time, and
+/// why.
+async fn ask_all(channels: &[Channel], revoked: &mut Revoked) -> BTreeMap<String, Option<String>> {
+    let mut silent: BTreeMap<String, Option<String>> =
+        channels.iter().map(|c| (c.address().to_owned(), Some("no answer yet".to_owned()))).collect();
+    let mut asked: FuturesUnordered<_> = channels
+        .iter()
+        .map(|channel| {
+            async move {
+                channel.connect().await.map_err(|e| sources(&e))?;
+                let mut client = RevocationClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES);
+                let answer =
+                    tokio::time::timeout(CONNECT, client.list_controllers(v1::ListControllersRequest {})).await;
+                // One with older software has none; one that is starting says so when it is asked for more.
+                Ok::<_, String>(answer.ok().and_then(std::result::Result::ok).map(|answer| answer.into_inner().crl))
+            }
+            .map(move |said| (channel.address().to_owned(), said))
+        })
+        .collect();
+    let mut answered = false;
+    loop {
+        let next = match answered {
+            false => asked.next().await,
+            true => tokio::time::timeout(OTHERS, asked.next()).await.unwrap_or(None),
+        };
+        let Some((address, said)) = next else { return silent };
+        match said {
+            Ok(list) => {
+                answered = true;
+                silent.insert(address, None);
+                if let Some(list) = list {
+                    revoked.take(list);
+                }
+            }
+            Err(why) => drop(silent.insert(address, Some(why))),
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use sallyport_ca::pem;
+use sallyport_proto::dial::REVOKED;
 use sallyport_proto::v1::{CertificateProfile, IssueCertificateResponse, KeyAlgorithm, Secret};
 
 use crate::error::{Error, Result};
@@ -72,6 +73,11 @@ impl Folder {
     /// Notes which controller issued an operator's identity, so that commands need no `--controller`.
     pub(crate) fn write_address(&self, address: &str) -> Result<PathBuf> {
         self.put(ADDRESS, PUBLIC, format!("{address}\n").as_bytes())
+    }
+
+    /// Notes which controllers' certificates were taken back: who begins with this folder knows from the first word on.
+    pub(crate) fn write_revoked(&self, list: &[u8]) -> Result<PathBuf> {
+        self.put(REVOKED, PUBLIC, list)
     }
 
     /// Writes under another name first, so that a file is either the old one or the new one, and never readable by others

@@ -2,6 +2,7 @@
 //! restarted, and nobody gives a gateway up, or a session, because the controllers were away.
 
 mod proxy;
+mod removed;
 
 use std::path::Path;
 use std::time::Duration;

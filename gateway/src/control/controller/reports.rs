@@ -127,7 +127,10 @@ impl Controllers {
     }
 
     /// Repeats `call` until a controller took it, refused it for good, or the gateway stops.
-    async fn persist<T, F>(&self, mut call: impl FnMut(GatewayClient<Failover>, v1::Member) -> F) -> Persisted<T>
+    async fn persist<T, F>(
+        &self,
+        mut call: impl FnMut(GatewayClient<Failover<Channel>>, v1::Member) -> F,
+    ) -> Persisted<T>
     where
         F: Future<Output = Result<tonic::Response<T>, Status>>,
     {

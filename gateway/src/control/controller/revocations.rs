@@ -1,0 +1,118 @@
+//! Who is a controller no more: its certificate chains to the root, but a list that the root has signed names it.
+//!
+//! Whoever carries such a list may keep it back, and whoever was a controller would. So every controller that is configured is
+//! asked, before the first is told anything and then again and again, over connections of their own; what was learned is kept as
+//! long as the process runs. A list cannot be forged, so a hostile controller cannot talk us out of the others.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::time_provider::DefaultTimeProvider;
+use sallyport_ca::crl::Revocations;
+use sallyport_proto::v1;
+use sallyport_proto::v1::revocation_client::RevocationClient;
+use tokio::sync::watch;
+use tracing::{debug, warn};
+
+use super::{Channel, ControllerError, Identity, Judge, Material, dial};
+
+/// How long a controller may take to answer.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// Time between two rounds, half of it differs between gateways.
+const EVERY: Duration = Duration::from_secs(30);
+
+/// The time between two rounds of a gateway.
+pub(super) fn pause(seed: u64) -> Duration {
+    EVERY / 2 + (EVERY / 2).mul_f64((seed >> 11) as f64 / (1_u64 << 53) as f64)
+}
+
+/// Asks, and judges by what it has heard.
+pub(super) struct Watchman {
+    known: Arc<Revocations>,
+    channels: Vec<Channel>,
+    news: watch::Sender<u64>,
+}
+
+impl Watchman {
+    /// Connections to these controllers, whose servers are judged.
+    pub(super) fn new(addresses: &[String], identity: &Identity) -> Result<Arc<Self>, ControllerError> {
+        if addresses.is_empty() {
+            return Err(ControllerError::NoAddress);
+        }
+        let tls_error = |e: &dyn std::fmt::Display| ControllerError::Tls(e.to_string());
+        let known = Arc::new(Revocations::trusting(&identity.ca).map_err(|e| tls_error(&e))?);
+        if let Some(list) = &identity.revoked
+            && let Err(error) = known.take(list)
+        {
+            warn!(%error, "the identity folder's list of revoked controllers is not used");
+        }
+        let by = known.clone();
+        let judge: Judge = Arc::new(move |certificate| match by.refuses(certificate) {
+            None => Ok(()),
+            Some(serial) => Err(format!(
+                "who answers there was a controller and is none any more: its certificate (serial number {serial}) is revoked; \
+                 take it out of [gateway] controllers"
+            )),
+        });
+        let material = Material { ca: &identity.ca, chain: &identity.grpc_chain, key: &identity.grpc_key };
+        let tls = dial::tls(&material, Arc::new(DefaultTimeProvider), judge.clone()).map_err(|e| tls_error(&e))?;
+        let channels = addresses.iter().map(|address| {
+            let endpoint = dial::endpoint(address).ok_or_else(|| ControllerError::Address(address.clone()))?;
+            let endpoint = endpoint
+                .connect_timeout(Duration::from_secs(3))
+                .http2_keep_alive_interval(Duration::from_secs(5))
+                .keep_alive_timeout(Duration::from_secs(5))
+                .keep_alive_while_idle(true);
+            Ok(Channel::new(endpoint, address, tls.clone(), judge.clone()))
+        });
+        let channels = channels.collect::<Result<_, ControllerError>>()?;
+        Ok(Arc::new(Self { known, channels, news: watch::Sender::new(0) }))
+    }
+
+    /// The connections, in the order of their addresses.
+    pub(super) fn channels(&self) -> &[Channel] {
+        &self.channels
+    }
+
+    /// Changes when a certificate turned out to be revoked.
+    pub(super) fn news(&self) -> watch::Receiver<u64> {
+        self.news.subscribe()
+    }
+
+    /// Asks all controllers at a time; those that do not answer in time have said nothing.
+    pub(super) async fn look(self: &Arc<Self>) {
+        let asked: Vec<_> = self
+            .channels
+            .iter()
+            .map(|channel| {
+                let (this, channel) = (self.clone(), channel.clone());
+                tokio::spawn(async move { this.ask(channel).await })
+            })
+            .collect();
+        for one in asked {
+            let _ = one.await; // a panic in it was logged
+        }
+    }
+
+    async fn ask(&self, channel: Channel) {
+        let address = channel.address().to_owned();
+        let mut client = RevocationClient::new(channel).max_decoding_message_size(sallyport_proto::MAX_MESSAGE_BYTES);
+        let crl = match tokio::time::timeout(PATIENCE, client.list_controllers(v1::ListControllersRequest {})).await {
+            Ok(Ok(answer)) => answer.into_inner().crl,
+            Ok(Err(status)) => {
+                return debug!(address, status = %super::words(&status), "no list of revoked controllers");
+            }
+            Err(_) => return debug!(address, "no list of revoked controllers: no answer"),
+        };
+        match self.known.take(&crl) {
+            Ok(news) if news.is_empty() => {}
+            Ok(news) => {
+                for serial in news {
+                    warn!(%serial, "a controller's certificate is revoked: whoever shows it is refused from now on");
+                }
+                self.news.send_modify(|n| *n += 1);
+            }
+            Err(error) => warn!(address, %error, "a controller sent no list of revoked controllers that can be used"),
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! Connections to one controller: mutual TLS, and a say in whether the one that answers is a controller still.
+//!
+//! A certificate that chains to the root says that its owner *was* a controller. Who was removed, or has stolen a folder, has
+//! such a certificate, too; so whoever connects hands in a [`Judge`], which is asked about the server's certificate in each
+//! handshake, and again before each call: a connection to a server that lost its standing meanwhile is given up.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::time_provider::TimeProvider;
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, OtherError, RootCertStore, SignatureScheme};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tonic::body::Body;
+use tonic::codegen::{Service, http};
+use tonic::transport::Endpoint;
+
+use crate::CONTROLLER_NAME;
+
+/// File in the folder of a gateway's or operator's identity: the list of controllers' certificates that were taken back, DER.
+pub const REVOKED: &str = "controllers.crl";
+
+/// Says of a controller's certificate (DER), whose chain is good, whether its owner is to be talked to; if not, why.
+pub type Judge = Arc<dyn Fn(&[u8]) -> Result<(), String> + Send + Sync>;
+
+/// What TLS needs, PEM.
+pub struct Material<'a> {
+    /// The roots.
+    pub ca: &'a [u8],
+    /// Our certificate and what is between it and the root.
+    pub chain: &'a [u8],
+    /// Our key.
+    pub key: &'a [u8],
+}
+
+/// Our certificate, our key or the roots are not usable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unusable(String);
+
+impl fmt::Display for Unusable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Unusable {}
+
+/// TLS towards controllers. Certificates are judged by `time`, then by `judge`.
+pub fn tls(material: &Material<'_>, time: Arc<dyn TimeProvider>, judge: Judge) -> Result<Arc<ClientConfig>, Unusable> {
+    let unusable = |e: &dyn fmt::Display| Unusable(e.to_string());
+    let certificates = |pem| CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>();
+    let mut roots = RootCertStore::empty();
+    for root in certificates(material.ca).map_err(|e| unusable(&e))? {
+        roots.add(root).map_err(|e| unusable(&e))?;
+    }
+    let chain = certificates(material.chain).map_err(|e| unusable(&e))?;
+    let key = PrivateKeyDer::from_pem_slice(material.key).map_err(|e| unusable(&e))?;
+    // Named, not looked up: another provider in the process must not matter.
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let chains = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+        .build()
+        .map_err(|e| unusable(&e))?;
+    let mut config = ClientConfig::builder_with_details(provider, time)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(|e| unusable(&e))?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Judged { chains, judge }))
+        .with_client_auth_cert(chain, key)
+        .map_err(|e| unusable(&e))?;
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    // A connection that is resumed shows no certificate.
+    config.resumption = rustls::client::Resumption::disabled();
+    Ok(Arc::new(config))
+}
+
+/// The usual verification, then the judge.
+struct Judged {
+    chains: Arc<WebPkiServerVerifier>,
+    judge: Judge,
+}
+
+impl fmt::Debug for Judged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Judged").finish_non_exhaustive()
+    }
+}
+
+impl ServerCertVerifier for Judged {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let good = self.chains.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)?;
+        (self.judge)(end_entity).map_err(|why| CertificateError::Other(OtherError(Arc::new(Unusable(why)))))?;
+        Ok(good)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.chains.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.chains.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.chains.supported_verify_schemes()
+    }
+}
+
+/// How a controller is reached.
+struct Way {
+    endpoint: Endpoint,
+    address: String,
+    tls: Arc<ClientConfig>,
+    judge: Judge,
+    /// The certificate that was shown last.
+    server: Arc<Mutex<Option<CertificateDer<'static>>>>,
+    open: Mutex<tonic::transport::Channel>,
+}
+
+/// Calls to one controller, over a connection that is made when it is used. Clones share it.
+#[derive(Clone)]
+pub struct Channel(Arc<Way>);
+
+impl fmt::Debug for Channel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Channel").field(&self.0.address).finish()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What is behind these locks is replaced whole.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Channel {
+    /// To HOST:PORT, with the habits of `endpoint`, which must not speak TLS by itself (see [`endpoint`]).
+    pub fn new(endpoint: Endpoint, address: &str, tls: Arc<ClientConfig>, judge: Judge) -> Self {
+        let (server, address) = (Arc::default(), address.to_owned());
+        let open = Mutex::new(endpoint.connect_with_connector_lazy(connector(&address, &tls, &server)));
+        Self(Arc::new(Way { endpoint, address, tls, judge, server, open }))
+    }
+
+    /// HOST:PORT.
+    pub fn address(&self) -> &str {
+        &self.0.address
+    }
+
+    /// Connects now.
+    pub async fn connect(&self) -> Result<(), tonic::transport::Error> {
+        let connector = connector(&self.0.address, &self.0.tls, &self.0.server);
+        let open = self.0.endpoint.connect_with_connector(connector).await?;
+        *lock(&self.0.open) = open;
+        Ok(())
+    }
+
+    /// Why whoever showed a certificate last is not to be talked to; `None` if there is nothing against it.
+    pub fn refusal(&self) -> Option<String> {
+        let server = lock(&self.0.server);
+        server.as_ref().and_then(|shown| (self.0.judge)(shown).err())
+    }
+
+    /// The connection, unless its server may not be talked to any more: then one that is made anew.
+    fn current(&self) -> tonic::transport::Channel {
+        let way = &*self.0;
+        let mut open = lock(&way.open);
+        let mut server = lock(&way.server);
+        if server.as_ref().is_some_and(|shown| (way.judge)(shown).is_err()) {
+            *server = None;
+            *open = way.endpoint.connect_with_connector_lazy(connector(&way.address, &way.tls, &way.server));
+        }
+        open.clone()
+    }
+}
+
+impl Service<http::Request<Body>> for Channel {
+    type Response = http::Response<Body>;
+    type Error = tonic::transport::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let mut open = self.current();
+        Box::pin(async move {
+            std::future::poll_fn(|cx| open.poll_ready(cx)).await?;
+            open.call(request).await
+        })
+    }
+}
+
+/// A connection to HOST:PORT that is made when it is used, whose server is judged in the handshake only.
+pub fn lazy(endpoint: &Endpoint, address: &str, tls: &Arc<ClientConfig>) -> tonic::transport::Channel {
+    endpoint.connect_with_connector_lazy(connector(address, tls, &Arc::default()))
+}
+
+/// An endpoint for HOST:PORT; `None` if that is none.
+pub fn endpoint(address: &str) -> Option<Endpoint> {
+    // To tonic this looks like plain HTTP: the connector speaks TLS by itself.
+    Endpoint::from_shared(format!("http://{address}")).ok()
+}
+
+type Connecting = Pin<Box<dyn Future<Output = std::io::Result<Stream>> + Send>>;
+type Stream = hyper_util::rt::TokioIo<tokio_rustls::client::TlsStream<TcpStream>>;
+
+fn connector(
+    address: &str,
+    tls: &Arc<ClientConfig>,
+    server: &Arc<Mutex<Option<CertificateDer<'static>>>>,
+) -> impl Service<http::Uri, Response = Stream, Error = std::io::Error, Future = Connecting> + Send + Clone + 'static {
+    let (connector, target, server) = (TlsConnector::from(tls.clone()), address.to_owned(), server.clone());
+    tower::service_fn(move |_: http::Uri| -> Connecting {
+        let (connector, target, server) = (connector.clone(), target.clone(), server.clone());
+        Box::pin(async move {
+            let stream = TcpStream::connect(&target).await?;
+            let _ = stream.set_nodelay(true); // slower at worst
+            let name = ServerName::try_from(CONTROLLER_NAME).map_err(std::io::Error::other)?;
+            let stream = connector.connect(name, stream).await?;
+            let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+            *lock(&server) = shown.map(|certificate| certificate.clone().into_owned());
+            Ok(hyper_util::rt::TokioIo::new(stream))
+        })
+    })
+}
