@@ -3,12 +3,14 @@
 mod common;
 
 use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
 
 use base64ct::{Base64UrlUnpadded, Encoding};
 use common::{Way, add_pool, add_user, allow_all, attempts, change_settings, issue, settings, site, tls};
 use ring::digest;
 use sallyport_ca::seal::SealKey;
 use sallyport_ca::{Authority, KeyAlgorithm, KeyPair, Profile, RootConfig, Serial, Subject, SystemRandom, UnixTime};
+use sallyport_controller::LEVEL;
 use sallyport_proto::failover::REQUEST_ID;
 use sallyport_proto::v1;
 use sallyport_proto::v1::gateway_client::GatewayClient;
@@ -259,6 +261,38 @@ async fn guessing_is_slowed_down_and_a_repeated_question_does_not_count() {
     let mut wrong = other_proof(&elsewhere.request_id, gateway.question(Way::MsChapV2, "ada", "wrong"));
     wrong.remote.clone_from(&elsewhere.remote);
     assert!(gateway.ask(wrong).await.is_err());
+    site.running.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_gateway_that_names_another_address_for_each_guess_gets_no_further() {
+    let site = site().await;
+    let mut operator = site.operator().await;
+    add_user(&mut operator, "ada", "open sesame").await;
+    add_pool(&mut operator, "p", "10.9.0.0/24").await;
+    change_settings(&mut operator, |s| s.lockout_failures = 2).await;
+    // Gateways are counted once all controllers understand it, which takes a moment.
+    let mut level = 0;
+    while level < LEVEL {
+        level = operator.get_cluster(v1::GetClusterRequest {}).await.expect("answers").into_inner().level;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let mut gateway = site.gateway("gw1").await;
+    let ask = |gateway: &mut common::TestGateway, password: &str, last: u8| {
+        let remote = format!("203.0.113.{last}:500");
+        v1::AuthenticateRequest { remote, ..gateway.question(Way::MsChapV2, "ada", password) }
+    };
+    for last in 0..20 {
+        let question = ask(&mut gateway, "wrong", last);
+        assert!(gateway.ask(question).await.expect_err("refused").retry, "{last}: not yet locked out");
+    }
+    let right = ask(&mut gateway, "open sesame", 200);
+    assert!(!gateway.ask(right).await.expect_err("locked out").retry);
+    let newest = attempts(&mut operator).await.remove(0);
+    assert!(newest.cause.contains("locked out") && newest.cause.contains("gateway gw1"), "{}", newest.cause);
+    // Through another gateway the user gets in.
+    let mut other = site.gateway("gw2").await;
+    other.login(Way::MsChapV2, "ada", "open sesame").await.expect("accepted");
     site.running.shutdown().await;
 }
 

@@ -212,7 +212,8 @@ impl GatewayService {
     }
 
     async fn record(&self, attempts: Vec<v1::Attempt>) -> Result<(), Status> {
-        done(self.core.propose(Action::RecordAttempts(RecordAttempts { attempts, guesser: None })).await?).map(drop)
+        done(self.core.propose(Action::RecordAttempts(RecordAttempts { attempts, ..RecordAttempts::default() })).await?)
+            .map(drop)
     }
 
     async fn do_report_sessions(

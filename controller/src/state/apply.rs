@@ -58,7 +58,7 @@ impl State {
                     self.record_attempt(attempt.clone());
                 }
                 if let Some(guesser) = &c.guesser {
-                    self.count_wrong_password(guesser);
+                    self.count_wrong_password(guesser, &c.gateway);
                 }
                 Reply::done()
             }

@@ -168,7 +168,6 @@ impl Action {
             | Self::SessionsUp(_)
             | Self::EndSessions(_)
             | Self::KillSession(_)
-            | Self::RecordAttempts(_)
             | Self::CreateToken(_)
             | Self::AdmitMember(_)
             | Self::ReadmitMember(_)
@@ -183,6 +182,14 @@ impl Action {
                 } else {
                     3
                 }
+            }
+            Self::RecordAttempts(c) => {
+                if c.gateway.is_empty() {
+                    1
+                } else {
+                    4
+                }
+            }
             }
         }
     }
@@ -598,6 +605,9 @@ pub struct RecordAttempts {
     /// Whose password was wrong: counted in the same entry.
     #[prost(message, optional, tag = "2")]
     pub guesser: Option<Guesser>,
+    /// The gateway that handed that password on: counted, too. Since level 4; empty before.
+    #[prost(string, tag = "3")]
+    pub gateway: String,
 }
 
 /// Who gives passwords for a user.

@@ -1,12 +1,20 @@
-//! Wrong passwords of one user from one address, counted in the log: a new leader goes on counting, and every node agrees on
-//! who must wait.
+//! Wrong passwords, counted in the log: a new leader goes on counting, and every node agrees on who must wait.
 //!
-//! The key holds the address, so that a stranger cannot lock a user out from elsewhere; behind one NAT, people share an
-//! address but not a user name.
+//! They count for a user and an address, so that a stranger cannot lock a user out from elsewhere; behind one NAT, people share
+//! an address but not a user name. The address is what the gateway says it is. So they count for the user and the gateway,
+//! too, up to a larger number: a gateway that invents an address for each guess gets no further than that.
+//!
+//! No gateway holds more than a part of the table: one that floods it forgets its own rows, and nobody else's.
 
 use std::net::IpAddr;
 
-use super::{Guesser, LockoutRow, MAX_LOCKOUTS, SettingsRow, State};
+use super::{Guesser, LockoutRow, MAX_LOCKOUTS, MAX_LOCKOUTS_OF_GATEWAY, SettingsRow, State};
+
+/// So many times what may be wrong from one address may be wrong through one gateway.
+pub const GATEWAY_FACTOR: u32 = 10;
+
+/// First octet of the keys that hold a gateway; others begin with the length of an address.
+const OF_GATEWAY: u8 = 0xff;
 
 impl Guesser {
     /// A user's folded name, and where the peer is, if that is known.
@@ -26,6 +34,12 @@ impl Guesser {
     }
 }
 
+/// `255 | length of the gateway's name (4) | name of the gateway | name of the user`
+fn key_through(gateway: &str, user: &str) -> Vec<u8> {
+    let length = u32::try_from(gateway.len()).unwrap_or(u32::MAX).to_be_bytes();
+    [&[OF_GATEWAY], length.as_slice(), gateway.as_bytes(), user.as_bytes()].concat()
+}
+
 /// How long wrong passwords count, and whoever gave too many must wait, milliseconds; 0 where nothing is counted.
 fn window_ms(settings: &SettingsRow) -> u64 {
     if settings.lockout_failures == 0 { 0 } else { u64::from(settings.lockout_s) * 1_000 }
@@ -34,38 +48,82 @@ fn window_ms(settings: &SettingsRow) -> u64 {
 impl State {
     /// Wrong passwords that count at a time of the log, and milliseconds until they do no longer.
     pub fn wrong_passwords(&self, guesser: &Guesser, now_ms: u64) -> (u32, u64) {
-        let Some(row) = self.lockouts.get(&guesser.key()) else { return (0, 0) };
+        self.counted(&guesser.key(), now_ms)
+    }
+
+    /// The same for all that a gateway handed on for a user, from wherever.
+    pub fn wrong_passwords_through(&self, gateway: &str, user: &str, now_ms: u64) -> (u32, u64) {
+        self.counted(&key_through(gateway, user), now_ms)
+    }
+
+    fn counted(&self, key: &Vec<u8>, now_ms: u64) -> (u32, u64) {
+        let Some(row) = self.lockouts.get(key) else { return (0, 0) };
         match window_ms(&self.settings()).saturating_sub(now_ms.saturating_sub(row.last_ms)) {
             0 => (0, 0),
             left => (row.failures, left),
         }
     }
 
-    /// One more.
-    pub(super) fn count_wrong_password(&mut self, guesser: &Guesser) {
-        let (now_ms, window_ms) = (self.now_ms(), window_ms(&self.settings()));
+    /// One more. The gateway is empty in entries of a time when it was not counted.
+    pub(super) fn count_wrong_password(&mut self, guesser: &Guesser, gateway: &str) {
+        let window_ms = window_ms(&self.settings());
         if window_ms == 0 {
             return;
         }
-        let key = guesser.key();
-        let (before, _) = self.wrong_passwords(guesser, now_ms);
-        self.forget_wrong_passwords(guesser);
-        // Whoever failed longest ago is forgotten first, and whoever no longer has to wait.
+        self.count(guesser.key(), gateway, window_ms);
+        if !gateway.is_empty() {
+            self.count(key_through(gateway, &guesser.user), gateway, window_ms);
+        }
+    }
+
+    fn count(&mut self, key: Vec<u8>, gateway: &str, window_ms: u64) {
+        let now_ms = self.now_ms();
+        let (before, _) = self.counted(&key, now_ms);
+        self.drop_lockout(&key);
+        // Whoever no longer has to wait is forgotten, and of those who came through this gateway the one that failed longest ago
+        // when they are too many; then the one that failed longest ago of all.
         while let Some((last_ms, oldest)) = self.index.lockouts.first().cloned()
             && (self.lockouts.len() >= MAX_LOCKOUTS || now_ms.saturating_sub(last_ms) >= window_ms)
         {
-            self.lockouts.remove(&oldest);
-            self.index.lockouts.remove(&(last_ms, oldest));
+            self.drop_lockout(&oldest);
         }
-        self.index.lockouts.insert((now_ms, key.clone()));
-        self.lockouts.insert(key, LockoutRow { failures: before.saturating_add(1), last_ms: now_ms });
+        while let Some(of_gateway) = self.index.lockouts_of_gateway.get(gateway)
+            && of_gateway.len() >= MAX_LOCKOUTS_OF_GATEWAY
+            && let Some((_, oldest)) = of_gateway.first().cloned()
+        {
+            self.drop_lockout(&oldest);
+        }
+        let row = LockoutRow { failures: before.saturating_add(1), last_ms: now_ms, gateway: gateway.to_owned() };
+        self.index.note_lockout(&key, &row);
+        self.lockouts.insert(key, row);
     }
 
-    /// The right password was given.
+    /// The right password was given. What counts for the gateway stays: it could have one user's right password, and another's
+    /// to guess.
     pub(super) fn forget_wrong_passwords(&mut self, guesser: &Guesser) {
-        let key = guesser.key();
-        if let Some(row) = self.lockouts.remove(&key) {
-            self.index.lockouts.remove(&(row.last_ms, key));
+        self.drop_lockout(&guesser.key());
+    }
+
+    fn drop_lockout(&mut self, key: &Vec<u8>) {
+        let Some(row) = self.lockouts.remove(key) else { return };
+        let place = (row.last_ms, key.clone());
+        if let Some(of_gateway) = self.index.lockouts_of_gateway.get_mut(&row.gateway) {
+            of_gateway.remove(&place);
+            if of_gateway.is_empty() {
+                self.index.lockouts_of_gateway.remove(&row.gateway);
+            }
+        }
+        self.index.lockouts.remove(&place);
+    }
+}
+
+impl super::Index {
+    pub(super) fn note_lockout(&mut self, key: &[u8], row: &LockoutRow) {
+        self.lockouts.insert((row.last_ms, key.to_vec()));
+        // Rows of the time before gateways were counted are nobody's.
+        if !row.gateway.is_empty() {
+            let of_gateway = self.lockouts_of_gateway.entry(row.gateway.clone()).or_default();
+            of_gateway.insert((row.last_ms, key.to_vec()));
         }
     }
 }

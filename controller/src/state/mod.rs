@@ -27,6 +27,7 @@ use prost::Message;
 use sallyport_proto::v1;
 
 pub use command::*;
+pub use lockouts::GATEWAY_FACTOR;
 pub use reply::{
     Admitted, Conflict, ConflictKind, DENIAL_PHASE, DenialKind, Denied, Done, Issued, Opened, Outcome, Registered,
     Reply, ReplyBatch,
@@ -53,8 +54,10 @@ pub const MAX_POOLS: usize = 1_000;
 pub const MAX_POOL_SIZE: u64 = 1 << 24;
 /// Most members, removed ones included, and most tokens.
 pub const MAX_MEMBERS: usize = 10_000;
-/// Most pairs of user and address whose wrong passwords are counted.
+/// Most pairs of user and address, or user and gateway, whose wrong passwords are counted.
 pub const MAX_LOCKOUTS: usize = 65_536;
+/// And of them those that one gateway brought.
+pub const MAX_LOCKOUTS_OF_GATEWAY: usize = 4_096;
 /// Most attempts that can be kept.
 pub const MAX_ATTEMPTS: u32 = 1_000_000;
 
@@ -130,6 +133,8 @@ struct Index {
     answer_of: BTreeMap<Vec<u8>, u64>,
     /// Wrong passwords by the time of the last.
     lockouts: BTreeSet<(u64, Vec<u8>)>,
+    /// The same by the gateway that brought the last.
+    lockouts_of_gateway: BTreeMap<String, BTreeSet<(u64, Vec<u8>)>>,
     /// Certificates by the order of issuing.
     certificates: BTreeMap<u64, String>,
     /// Certificates by the order of revocation.
@@ -202,7 +207,9 @@ impl State {
         for (number, answer) in self.answers.iter() {
             index.answer_of.insert(answer.request_id.clone(), *number);
         }
-        index.lockouts = self.lockouts.iter().map(|(key, row)| (row.last_ms, key.clone())).collect();
+        for (key, row) in self.lockouts.iter() {
+            index.note_lockout(key, row);
+        }
         for (serial, certificate) in self.certificates.iter() {
             index.certificates.insert(certificate.number, serial.clone());
             index.note_member_certificate(certificate);

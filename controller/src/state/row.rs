@@ -317,7 +317,7 @@ pub struct TokenRow {
     pub made_by: String,
 }
 
-/// Wrong passwords of a user from an address.
+/// Wrong passwords of a user from an address, or through a gateway.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct LockoutRow {
     /// How many in a row.
@@ -326,6 +326,9 @@ pub struct LockoutRow {
     /// When the last was given, log's time.
     #[prost(uint64, tag = "2")]
     pub last_ms: u64,
+    /// The gateway that brought the last; empty for one of a time before this was noted. Since level 4.
+    #[prost(string, tag = "3")]
+    pub gateway: String,
 }
 
 /// A root of the authority.

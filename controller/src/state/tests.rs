@@ -336,9 +336,9 @@ fn the_audit_is_a_ring_that_knows_repeated_reports() {
     let attempt =
         |id: u8, gateway: &str| v1::Attempt { id: vec![id; 16], gateway: gateway.into(), ..Default::default() };
     let attempts = vec![attempt(1, "a"), attempt(1, "a"), attempt(1, "b"), attempt(2, "a")];
-    b.done(Action::RecordAttempts(RecordAttempts { attempts, guesser: None }));
+    b.done(Action::RecordAttempts(RecordAttempts { attempts, ..Default::default() }));
     assert_eq!(b.state.attempts.len(), 3);
-    b.done(Action::RecordAttempts(RecordAttempts { attempts: vec![attempt(3, "a")], guesser: None }));
+    b.done(Action::RecordAttempts(RecordAttempts { attempts: vec![attempt(3, "a")], ..Default::default() }));
     let ids: Vec<u8> = b.state.attempts.iter().map(|(_, a)| a.id[0]).collect();
     assert_eq!(ids, [1, 2, 3], "the oldest went");
     assert_eq!(b.state.attempts.iter().next().map(|(_, a)| a.gateway.as_str()), Some("b"));
@@ -391,11 +391,11 @@ fn comings_and_goings_do_not_push_out_what_went_wrong() {
         ..v1::Attempt::default()
     };
     let refused = (0..60).map(|n| attempt(n, v1::Outcome::Refused)).collect();
-    b.done(Action::RecordAttempts(RecordAttempts { attempts: refused, guesser: None }));
+    b.done(Action::RecordAttempts(RecordAttempts { attempts: refused, ..Default::default() }));
     for n in 0..500 {
         b.done(Action::RecordAttempts(RecordAttempts {
             attempts: vec![attempt(n, v1::Outcome::Ended)],
-            guesser: None,
+            ..Default::default()
         }));
     }
     let kept = b.state.attempts.iter().filter(|(_, a)| a.outcome() == v1::Outcome::Refused).count();
@@ -507,7 +507,7 @@ fn a_cluster_that_begins_anew_knows_none_of_the_old_controllers() {
 impl Bench {
     fn wrong(&mut self, user: &str, last: u8) -> u32 {
         let guesser = from(user, last);
-        self.done(Action::RecordAttempts(RecordAttempts { attempts: Vec::new(), guesser: Some(guesser.clone()) }));
+        self.done(Action::RecordAttempts(RecordAttempts { guesser: Some(guesser.clone()), ..Default::default() }));
         self.state.wrong_passwords(&guesser, self.now).0
     }
 
@@ -567,7 +567,7 @@ fn the_table_of_wrong_passwords_is_bounded_and_forgets_the_oldest() {
     b.done(Action::UpdateSettings(UpdateSettings { settings: Some(settings) }));
     for i in 0..MAX_LOCKOUTS + 10 {
         b.state.change_core(|core| core.now_ms += 1);
-        b.state.count_wrong_password(&from(&format!("u{i}"), 1));
+        b.state.count_wrong_password(&from(&format!("u{i}"), 1), "");
     }
     assert_eq!((b.state.lockouts.len(), b.state.index.lockouts.len()), (MAX_LOCKOUTS, MAX_LOCKOUTS));
     let counted = |user| b.state.wrong_passwords(&from(user, 1), b.state.now_ms()).0;
@@ -581,4 +581,50 @@ fn a_time_before_the_logs_is_the_logs() {
     b.now = 5;
     b.wrong("ada", 1);
     assert_eq!((b.state.now_ms(), b.state.wrong_passwords(&from("ada", 1), now)), (now, (1, 60_000)));
+}
+
+#[test]
+fn an_address_for_each_guess_does_not_help_a_gateway() {
+    let mut b = Bench::new();
+    let wrong = |b: &mut Bench, gateway: &str, user: &str, last: u8| {
+        let guesser = Some(from(user, last));
+        b.done(Action::RecordAttempts(RecordAttempts { guesser, gateway: gateway.into(), ..Default::default() }));
+        b.state.wrong_passwords_through(gateway, user, b.now).0
+    };
+    let counts: Vec<u32> = (0..20).map(|last| wrong(&mut b, "gw1", "ada", last)).collect();
+    assert_eq!(counts, (1..=20).collect::<Vec<_>>());
+    assert_eq!(b.counted("ada", 19, 0).0, 1);
+    assert_eq!((wrong(&mut b, "gw2", "ada", 1), wrong(&mut b, "gw1", "bob", 1)), (1, 1));
+    // Nor a right password from one of the addresses.
+    let wish = OpenSession { guesser: Some(from("ada", 19)), ..b.wish(1, "ada") };
+    b.open_as(wish).expect("opens");
+    assert_eq!(b.counted("ada", 19, 0).0, 0);
+    assert_eq!(b.state.wrong_passwords_through("gw1", "ada", b.now).0, 20);
+    b.state = State::from_bytes(&b.state.to_bytes()).expect("loads");
+    assert_eq!(wrong(&mut b, "gw1", "ada", 77), 21);
+    b.now += 60_000;
+    assert_eq!(b.state.wrong_passwords_through("gw1", "ada", b.now).0, 0);
+    // Entries of before level 4 name no gateway, and count for none.
+    b.wrong("eve", 1);
+    assert_eq!(b.state.wrong_passwords_through("", "eve", b.now).0, 0);
+    let with = RecordAttempts { gateway: "gw1".into(), ..Default::default() };
+    assert_eq!((Action::RecordAttempts(with).level(), Action::RecordAttempts(Default::default()).level()), (4, 1));
+}
+
+#[test]
+fn a_gateway_that_floods_the_table_forgets_its_own_rows_only() {
+    let mut b = Bench::new();
+    let settings = SettingsRow { lockout_s: 1_000_000, ..b.state.settings() };
+    b.done(Action::UpdateSettings(UpdateSettings { settings: Some(settings) }));
+    b.state.count_wrong_password(&from("ada", 1), "gw1");
+    for i in 0..MAX_LOCKOUTS_OF_GATEWAY {
+        b.state.change_core(|core| core.now_ms += 1);
+        b.state.count_wrong_password(&from(&format!("u{i}"), 1), "gw2");
+    }
+    assert_eq!(b.state.lockouts.len(), MAX_LOCKOUTS_OF_GATEWAY + 2);
+    let now_ms = b.state.now_ms();
+    assert_eq!(b.state.wrong_passwords_through("gw1", "ada", now_ms).0, 1);
+    assert_eq!((b.counted("u0", 1, 0).0, b.counted("u4095", 1, 0).0), (0, 1));
+    let loaded = State::from_bytes(&b.state.to_bytes()).expect("loads");
+    assert_eq!(loaded.index.lockouts_of_gateway, b.state.index.lockouts_of_gateway);
 }

@@ -11,12 +11,12 @@ use super::super::caller::Caller;
 use super::super::convert::{session_text, source};
 use super::super::error::{conflict, done};
 use super::{GatewayService, cut, cut_machine, dedup_id, request_id};
-use crate::auth::lockout::{Guess, Wait};
+use crate::auth::lockout::{Bound, Guess, Pair, Wait};
 use crate::auth::{Proof, Verdict, method_name, user_key};
 use crate::metrics::AuthOutcome;
 use crate::state::{
-    Action, ConflictKind, DenialKind, Denied, Guesser, OpenSession, Opened, Outcome, RecordAttempts, SettingsRow,
-    State, UserRow,
+    Action, ConflictKind, DenialKind, Denied, GATEWAY_FACTOR, Guesser, OpenSession, Opened, Outcome, RecordAttempts,
+    SettingsRow, State, UserRow,
 };
 
 /// Longest user name, bytes.
@@ -212,20 +212,35 @@ impl GatewayService {
         }
         // A question that was accepted before is answered again even if the user is locked out by now.
         let limit = if repeated { 0 } else { settings.lockout_failures };
-        let counted = |who: &Guesser| core.node.shared().read().wrong_passwords(who, core.now_ms());
-        let guess = match core.lockout.begin(question.guesser(), question.reject_id(), limit, counted) {
+        let counted = |pair: &Pair| {
+            let (state, now_ms) = (core.node.shared().read(), core.now_ms());
+            match pair {
+                Pair::From(guesser) => state.wrong_passwords(guesser, now_ms),
+                Pair::Through { gateway, user } => state.wrong_passwords_through(gateway, user, now_ms),
+            }
+        };
+        let through = Pair::Through { gateway: question.caller.name.clone(), user: question.key.clone() };
+        let bounds = vec![
+            Bound { pair: Pair::From(question.guesser()), limit },
+            Bound { pair: through, limit: limit.saturating_mul(GATEWAY_FACTOR) },
+        ];
+        let guess = match core.lockout.begin(bounds, question.reject_id(), counted) {
             Ok(guess) => guess,
             Err(Wait::Busy) => {
                 return Err(Status::aborted("other passwords of this user are being checked; try again"));
             }
-            Err(Wait::Locked(wait)) => {
+            Err(Wait::Locked(pair, limit, wait)) => {
+                let where_from = match pair {
+                    Pair::From(_) => "from this address".to_owned(),
+                    Pair::Through { gateway, .. } => format!("through the gateway {gateway}, from several addresses"),
+                };
                 return Ok(Err(Refusal {
                     guess: None,
                     outcome: AuthOutcome::LockedOut,
                     retry: false,
                     cause: format!(
-                        "locked out: {} or more wrong passwords for {:?} from this address; {wait} s left",
-                        settings.lockout_failures, question.sent
+                        "locked out: {limit} or more wrong passwords for {:?} {where_from}; {wait} s left",
+                        question.sent
                     ),
                     remedy: "wait, and check the saved password on the client; the settings lockout_failures and \
                              lockout_s rule this"
@@ -325,9 +340,13 @@ impl GatewayService {
             controller_time: true,
             ..v1::Attempt::default()
         };
-        let guesser = refusal.guess.as_ref().map(|guess| guess.who().clone());
-        let command = Action::RecordAttempts(RecordAttempts { attempts: vec![attempt], guesser });
+        let guesser = refusal.guess.as_ref().map(|_| question.guesser());
+        // Older software would count for the address only, and its state would be another.
+        let counts_gateways = guesser.is_some() && self.core.node.shared().read().level() >= 4;
+        let gateway = if counts_gateways { question.caller.name.clone() } else { String::new() };
+        let command = Action::RecordAttempts(RecordAttempts { attempts: vec![attempt], guesser, gateway });
         done(self.core.propose_as(question.reject_id(), command).await?)?;
+        drop(refusal.guess);
         // Only MS-CHAPv2 has a way to ask again (RFC 2759 §6).
         let retry = refusal.retry && question.method == v1::AuthMethod::Mschapv2;
         Ok(Decision::Reject(rejection(retry, refusal.cause, refusal.remedy)))

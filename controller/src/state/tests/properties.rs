@@ -135,10 +135,15 @@ fn gateways_and_sessions() -> impl Strategy<Value = Action> {
     });
     let attempts = prop::collection::vec((0..5u8, name()), 0..4).prop_map(|ids| {
         let attempt = |(id, gateway)| v1::Attempt { id: vec![id; 16], gateway, ..v1::Attempt::default() };
-        Action::RecordAttempts(RecordAttempts { attempts: ids.into_iter().map(attempt).collect(), guesser: None })
+        Action::RecordAttempts(RecordAttempts {
+            attempts: ids.into_iter().map(attempt).collect(),
+            ..Default::default()
+        })
     });
-    let wrong = guesser()
-        .prop_map(|guesser| Action::RecordAttempts(RecordAttempts { attempts: Vec::new(), guesser: Some(guesser) }));
+    let wrong = (guesser(), prop::option::of(name())).prop_map(|(guesser, gateway)| {
+        let (guesser, gateway) = (Some(guesser), gateway.unwrap_or_default());
+        Action::RecordAttempts(RecordAttempts { guesser, gateway, ..Default::default() })
+    });
     prop_oneof![
         3 => register,
         1 => member().prop_map(|(slot, epoch)| Action::LoseGateway(LoseGateway { slot, epoch })),
