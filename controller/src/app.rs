@@ -49,6 +49,11 @@ pub(crate) struct Paths {
 }
 
 impl Paths {
+    /// In this state folder.
+    pub(crate) fn new(root: &Path) -> Self {
+        Self { root: root.to_path_buf() }
+    }
+
     /// The state folder itself.
     pub(crate) fn root(&self) -> &Path {
         &self.root
@@ -349,7 +354,7 @@ impl Controller {
     async fn begin(config: Config, state_dir: &Path, start: Start) -> Result<Running, Error> {
         let Start { formation, clock, software, with_gateway } = start;
         config.check()?;
-        let paths = Paths { root: state_dir.to_path_buf() };
+        let paths = Paths::new(state_dir);
         files::private_dir(&paths.root)?;
         files::private_dir(&paths.raft())?;
         let grpc = listen(config.listen, "gRPC").await?;
@@ -438,7 +443,7 @@ async fn take_place(
     match (stored, member, formation) {
         (true, Some(member), _) => {
             let sealer = Sealer::open(paths.root(), &config.unseal, false)?;
-            bootstrap::show_identity(paths, &sealer, links)?;
+            bootstrap::show_identity(paths, &sealer, &config.unseal, links)?;
             // A group of one need not be reached by others.
             let address = address().or_else(|e| match member.members.as_slice() {
                 [own] => Ok(own.clone()),
@@ -460,12 +465,12 @@ async fn take_place(
         (false, None, Formation::Join { addresses, token, learner }) => {
             let (token, address) = (Token::parse(&token)?, address()?);
             let (member, sealer) = candidate(address.clone(), learner).join(&addresses, &token).await?;
-            bootstrap::show_identity(paths, &sealer, links)?;
+            bootstrap::show_identity(paths, &sealer, &config.unseal, links)?;
             Ok(Place { id: member.id, address, founds: false, sealer })
         }
         (false, Some(member), _) => {
             let sealer = Sealer::open(paths.root(), &config.unseal, false)?;
-            bootstrap::show_identity(paths, &sealer, links)?;
+            bootstrap::show_identity(paths, &sealer, &config.unseal, links)?;
             let address = address()?;
             let member = candidate(address.clone(), false).rejoin(&member, links).await?;
             Ok(Place { id: member.id, address, founds: false, sealer })

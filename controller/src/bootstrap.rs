@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use sallyport_ca::{Authority, KeyAlgorithm, Profile, RootConfig, UnixTime};
 use sallyport_proto::{CONTROLLER_NAME, v1};
-use zeroize::Zeroizing;
 
 use crate::api::Tls;
 use crate::app::{Core, Paths};
@@ -17,7 +16,10 @@ use crate::cluster::admit;
 use crate::cluster::links::Links;
 use crate::cluster::member::MemberFile;
 use crate::cluster::pass::Pass;
+use crate::config::UnsealConfig;
 use crate::error::Error;
+use crate::identity::KeyPlace;
+use crate::own_key::OwnKey;
 use crate::raft::Health;
 use crate::seal::Sealer;
 use crate::state::{Action, Bootstrap, DescribeMember, Outcome};
@@ -54,7 +56,7 @@ pub(crate) async fn identify(core: &Arc<Core>) -> Result<Tls, Error> {
     {
         write_addresses(core, &file)?;
     }
-    show_identity(&core.paths, &core.sealer, &core.links)?;
+    show_identity(&core.paths, &core.sealer, &core.config.unseal, &core.links)?;
     Tls::new(core)
 }
 
@@ -173,11 +175,12 @@ pub(crate) async fn own_certificate(core: &Arc<Core>) -> Result<(), Error> {
         key: KeyAlgorithm::EcdsaP256,
         days: 0,
     };
-    identity::pair(core, request, core.node.id(), &dir.join("cert.pem"), &dir.join("key.pem")).await
+    let key = OwnKey::of(&core.paths, &core.sealer, &core.config.unseal);
+    identity::pair(core, request, core.node.id(), &dir.join("cert.pem"), &KeyPlace::Own(key)).await
 }
 
 /// Shows other members the certificate in the state folder from now on, and whose member this node is.
-pub(crate) fn show_identity(paths: &Paths, sealer: &Sealer, links: &Links) -> Result<(), Error> {
+pub(crate) fn show_identity(paths: &Paths, sealer: &Sealer, unseal: &UnsealConfig, links: &Links) -> Result<(), Error> {
     let dir = paths.controller();
     let missing = |path: std::path::PathBuf| Error::File {
         path,
@@ -185,8 +188,9 @@ pub(crate) fn show_identity(paths: &Paths, sealer: &Sealer, links: &Links) -> Re
         remedy: "put it back from a backup of the state folder, or remove the folder and join with a new token".into(),
     };
     let read = |name: &str| files::read_public(&dir.join(name))?.ok_or_else(|| missing(dir.join(name)));
-    let key: Zeroizing<Vec<u8>> =
-        files::read_private(&dir.join("key.pem"))?.ok_or_else(|| missing(dir.join("key.pem")))?;
+    let own = OwnKey::of(paths, sealer, unseal);
+    own.put_away()?;
+    let key = own.read()?.ok_or_else(|| missing(own.path().clone()))?;
     if let Some(member) = MemberFile::read(&paths.member())? {
         links.belong(Pass::new(sealer, &member));
     }
@@ -248,7 +252,7 @@ pub(crate) async fn keep_fresh(core: Arc<Core>, tls: Arc<Tls>) {
             own_certificate(&core).await?;
             identity::operator(&core, &core.paths.operator()).await?;
             write_member(&core)?;
-            show_identity(&core.paths, &core.sealer, &core.links)?;
+            show_identity(&core.paths, &core.sealer, &core.config.unseal, &core.links)?;
             tls.reload(&core)?;
             Ok::<_, Error>(true)
         };

@@ -46,6 +46,23 @@ pub(crate) fn write_private(path: &Path, contents: &[u8]) -> Result<(), Error> {
     written().map_err(|e| Error::file(path, &e, "see that the disk has room and the folder belongs to this user"))
 }
 
+/// Removes a file that holds a secret, if it is there. Its bytes are overwritten first, for what that is worth on a disk that
+/// remembers.
+pub(crate) fn destroy(path: &Path) -> Result<(), Error> {
+    let destroyed = || -> io::Result<()> {
+        let mut file = match OpenOptions::new().write(true).open(path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+            opened => opened?,
+        };
+        let length = usize::try_from(file.metadata()?.len()).unwrap_or(0);
+        file.write_all(&vec![0; length])?;
+        file.sync_all()?;
+        fs::remove_file(path)?;
+        sync_dir(path.parent().unwrap_or(path))
+    };
+    destroyed().map_err(|e| Error::file(path, &e, "remove it by hand: whoever reads it has a key"))
+}
+
 /// Reads a file that holds a secret; `None` when it is not there. One that others may read is refused.
 pub(crate) fn read_private(path: &Path) -> Result<Option<zeroize::Zeroizing<Vec<u8>>>, Error> {
     let read = || -> io::Result<(u32, Vec<u8>)> { Ok((fs::metadata(path)?.permissions().mode(), fs::read(path)?)) };

@@ -1,14 +1,16 @@
 //! Folders with a key and a certificate: the operator's, the controller's, a gateway's.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use sallyport_ca::{Certificate, KeyAlgorithm, Profile, pem};
+use zeroize::Zeroizing;
 
 use crate::app::Core;
 use crate::authority::{self, IssueRequest, Issued};
 use crate::error::Error;
 use crate::files;
+use crate::own_key::OwnKey;
 
 /// Name in the certificate of a controller's own operator's folder.
 pub(crate) const OPERATOR: &str = "operator";
@@ -24,7 +26,7 @@ pub(crate) async fn operator(core: &Arc<Core>, dir: &Path) -> Result<(), Error> 
         key: KeyAlgorithm::EcdsaP256,
         days: 0,
     };
-    pair(core, request, core.node.id(), &dir.join("cert.pem"), &dir.join("key.pem")).await?;
+    pair(core, request, core.node.id(), &dir.join("cert.pem"), &KeyPlace::File(dir.join("key.pem"))).await?;
     write_if_other(&dir.join("ca.pem"), core.authority().certificate().pem().as_bytes())
 }
 
@@ -41,13 +43,38 @@ pub(crate) async fn gateway(core: &Arc<Core>, name: &str, public_names: &[String
         key: KeyAlgorithm::EcdsaP256,
         days: 0,
     };
-    pair(core, link, 0, &dir.join("grpc.pem"), &dir.join("grpc.key")).await?;
+    pair(core, link, 0, &dir.join("grpc.pem"), &KeyPlace::File(dir.join("grpc.key"))).await?;
     for (key, file) in [(KeyAlgorithm::Rsa2048, "ike-rsa"), (KeyAlgorithm::EcdsaP256, "ike-ecdsa")] {
         let sans = others.to_vec();
         let request = IssueRequest { profile: Profile::Gateway, name: first.clone(), sans, key, days: 0 };
-        pair(core, request, 0, &dir.join(format!("{file}.pem")), &dir.join(format!("{file}.key"))).await?;
+        let key = KeyPlace::File(dir.join(format!("{file}.key")));
+        pair(core, request, 0, &dir.join(format!("{file}.pem")), &key).await?;
     }
     write_if_other(&dir.join("ca.pem"), core.authority().certificate().pem().as_bytes())
+}
+
+/// Where a private key is kept.
+pub(crate) enum KeyPlace<'a> {
+    /// In a file of mode 0600.
+    File(PathBuf),
+    /// This controller's own.
+    Own(OwnKey<'a>),
+}
+
+impl KeyPlace<'_> {
+    fn read(&self) -> Result<Option<Zeroizing<Vec<u8>>>, Error> {
+        match self {
+            Self::File(path) => files::read_private(path),
+            Self::Own(key) => key.read(),
+        }
+    }
+
+    fn write(&self, key: &[u8]) -> Result<(), Error> {
+        match self {
+            Self::File(path) => files::write_private(path, key),
+            Self::Own(own) => own.write(key),
+        }
+    }
 }
 
 /// Sees that two files hold a certificate as asked for and its key; makes both anew where they do not. They go with the
@@ -57,20 +84,20 @@ pub(crate) async fn pair(
     request: IssueRequest,
     member: u64,
     cert: &Path,
-    key: &Path,
+    key: &KeyPlace<'_>,
 ) -> Result<(), Error> {
     if is_good(core, &request, cert, key)? {
         return Ok(());
     }
     let Issued { private_key, certificate, .. } = authority::issue_to(core, request, member).await?;
     // The key first: a crash between leaves a certificate of another key, which the next start notices.
-    files::write_private(key, pem::encode("PRIVATE KEY", &private_key).as_bytes())?;
+    key.write(pem::encode("PRIVATE KEY", &private_key).as_bytes())?;
     files::write_private(cert, pem::encode("CERTIFICATE", &certificate).as_bytes())
 }
 
 /// Whether the files hold what a request would give, good for more than a third of its life.
-fn is_good(core: &Core, request: &IssueRequest, cert: &Path, key: &Path) -> Result<bool, Error> {
-    let (Some(cert), Some(key)) = (files::read_public(cert)?, files::read_private(key)?) else { return Ok(false) };
+fn is_good(core: &Core, request: &IssueRequest, cert: &Path, key: &KeyPlace<'_>) -> Result<bool, Error> {
+    let (Some(cert), Some(key)) = (files::read_public(cert)?, key.read()?) else { return Ok(false) };
     let Ok(certificate) = Certificate::from_pem(&cert) else { return Ok(false) };
     let Ok(key) = sallyport_ca::KeyPair::from_pem(&key) else { return Ok(false) };
     if certificate.spki_der() != key.public_key().spki_der() {

@@ -12,11 +12,11 @@
 //! | `node.key` | opens that copy, unless another method is configured; keep it apart from backups of the rest |
 //! | `raft/store`, `raft/snapshots` | log, state, snapshots |
 //! | `ca/root.pem`, `ca/root.key.sealed` | the root and its sealed key, outside the store |
-//! | `controller/` | this controller's own certificate and key |
+//! | `controller/` | this controller's own certificate and key; the key sealed where the node key is elsewhere |
 //! | `operator/` | certificate, key and root for the first operator's tool |
 //!
-//! The two folders with keys open no sealed value by themselves, but whoever has one of them and reaches a controller may do what
-//! their owner may, and ask for a backup: keep them as `node.key` is kept.
+//! The keys in the two folders open no sealed value by themselves, but whoever has the operator's (mode 0600, never sealed) and
+//! reaches a controller may do what an operator may, and ask for a backup: keep it as `node.key` is kept.
 
 mod api;
 mod app;
@@ -33,6 +33,7 @@ mod identity;
 mod janitor;
 mod metrics;
 mod monitored;
+mod own_key;
 pub mod raft;
 mod seal;
 mod soft;

@@ -15,8 +15,6 @@ pub(crate) mod passphrase;
 mod secrets;
 mod token;
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use ring::hmac;
@@ -38,6 +36,9 @@ const AMONG_MEMBERS: Purpose = Purpose::new("proof among controllers");
 
 /// Answers with a secret, for whoever asks again.
 const ANSWER: Purpose = Purpose::new("answer to a caller");
+
+/// A controller's private key, in its own state folder.
+const OWN_KEY: Purpose = Purpose::new("controller's own key");
 
 /// A secret of a user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -266,6 +267,16 @@ impl Sealer {
         SealKey::from_bytes(&bytes)
     }
 
+    /// Seals this controller's private key.
+    pub(crate) fn seal_own_key(&self, key: &[u8]) -> Result<Vec<u8>, Error> {
+        self.seal(OWN_KEY, &[], key)
+    }
+
+    /// Opens it.
+    pub(crate) fn open_own_key(&self, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, Error> {
+        self.unseal(OWN_KEY, &[], sealed, || "this controller's private key (controller/key.sealed)".into())
+    }
+
     fn seal(&self, purpose: Purpose, place: &[&[u8]], secret: &[u8]) -> Result<Vec<u8>, Error> {
         let sealed = self.key.seal(purpose, place, secret, &self.rng).map_err(|e| Error::Internal(e.to_string()))?;
         Ok(sealed.into_bytes())
@@ -349,8 +360,7 @@ fn write_copy(
     copy.write(path)
 }
 
-/// Removes the bare key of an earlier version, which is `key`. Its bytes are overwritten first, for what that is worth on a
-/// disk that remembers.
+/// Removes the bare key of an earlier version, which is `key`.
 fn take_away_bare(path: &Path, contents: &[u8], key: &SealKey) -> Result<(), Error> {
     // Overwritten already, if this was cut short.
     let spent = contents.iter().all(|b| *b == 0);
@@ -361,14 +371,7 @@ fn take_away_bare(path: &Path, contents: &[u8], key: &SealKey) -> Result<(), Err
             remedy: "move away the one that does not belong to this state".into(),
         });
     }
-    let removed = || -> io::Result<()> {
-        let mut file = OpenOptions::new().write(true).open(path)?;
-        file.write_all(&vec![0; contents.len()])?;
-        file.sync_all()?;
-        fs::remove_file(path)?;
-        files::sync_dir(path.parent().unwrap_or(path))
-    };
-    removed().map_err(|e| Error::file(path, &e, "remove it by hand: it opens everything that is sealed"))
+    files::destroy(path)
 }
 
 /// What [`reseal`] did.

@@ -54,8 +54,12 @@ fn a_controller_goes_from_a_key_file_to_a_passphrase_and_back() {
     assert_eq!(mode & 0o777, 0o600);
     let (code, _, error) = run("old.toml", &[], None);
     assert!(code == 1 && error.contains("node key is missing"), "{code}: {error}");
+    // Whoever steals the folder cannot pose as this controller either, once the node key is elsewhere.
+    let own_key = state.join("controller/key.pem");
+    assert!(own_key.exists());
     let controller = Controller::start_with(dir, &elsewhere, &[]);
     assert_eq!(controller.json(&["pool", "list"])[0]["name"], json!("office"));
+    assert!(!own_key.exists() && state.join("controller/key.sealed").exists());
     controller.stop();
 }
 
@@ -67,6 +71,7 @@ fn a_controller_starts_with_a_passphrase_from_the_environment_or_systemd() {
     controller.ok(&["pool", "add", "office", "--network", "10.88.0.0/24"]);
     let dir = controller.stop_and_keep();
     assert!(!dir.path().join("state/node.key").exists());
+    assert!(!dir.path().join("state/controller/key.pem").exists());
     // As systemd hands it over: a folder with a file that our user may read.
     let credentials = dir.path().join("credentials");
     fs::create_dir(&credentials).unwrap();

@@ -14,6 +14,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::app::Core;
 use crate::error::Error;
 use crate::files;
+use crate::own_key::OwnKey;
 
 /// The TLS side of the gRPC address.
 pub(crate) struct Tls {
@@ -75,7 +76,9 @@ impl Tls {
 
 fn load(core: &Core, provider: &CryptoProvider) -> Result<CertifiedKey, Error> {
     let dir = core.paths.controller();
-    let (cert, key) = (dir.join("cert.pem"), dir.join("key.pem"));
+    let cert = dir.join("cert.pem");
+    let own = OwnKey::of(&core.paths, &core.sealer, &core.config.unseal);
+    let key = own.path().clone();
     let broken = |path: &std::path::Path, cause: String| Error::File {
         path: path.into(),
         cause,
@@ -83,7 +86,7 @@ fn load(core: &Core, provider: &CryptoProvider) -> Result<CertifiedKey, Error> {
     };
     let text = files::read_public(&cert)?.ok_or_else(|| broken(&cert, "missing".into()))?;
     let chain = pem::certificates(&text).map_err(|e| broken(&cert, e.to_string()))?;
-    let text = files::read_private(&key)?.ok_or_else(|| broken(&key, "missing".into()))?;
+    let text = own.read()?.ok_or_else(|| broken(&key, "missing".into()))?;
     let private = pem::private_key(&text).map_err(|e| broken(&key, e.to_string()))?;
     let private = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(private.to_vec()));
     let chain = chain.into_iter().map(CertificateDer::from).collect();
