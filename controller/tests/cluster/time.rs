@@ -91,15 +91,15 @@ async fn a_new_leader_goes_on_counting_wrong_passwords() {
     change_settings(&mut operator, |s| (s.lockout_failures, s.lockout_s) = (3, 3_600)).await;
     let mut gateway = gateway(&members[0]).await;
     for _ in 0..2 {
-        assert!(gateway.login(Way::MsChapV2, "ada", "wrong").await.expect_err("refused").cause.contains("wrong"));
+        assert!(gateway.login(Way::MsChapV2, "ada", "wrong").await.expect_err("refused").retry);
     }
     let before = cluster(&operator).await.expect("answers").leader_id;
     operator.transfer_leader(v1::TransferLeaderRequest { id: 0 }).await.expect("hands over");
     assert_ne!(cluster(&operator).await.expect("answers").leader_id, before);
-    assert!(gateway.login(Way::MsChapV2, "ada", "wrong").await.expect_err("refused").cause.contains("wrong"));
-    let locked = gateway.login(Way::MsChapV2, "ada", "open sesame").await.expect_err("locked out");
-    assert!(locked.cause.contains("locked out"), "{}", locked.cause);
-    assert_eq!(attempts(&mut operator).await.len(), 4);
+    assert!(gateway.login(Way::MsChapV2, "ada", "wrong").await.expect_err("refused").retry);
+    gateway.login(Way::MsChapV2, "ada", "open sesame").await.expect_err("locked out");
+    let audit = attempts(&mut operator).await;
+    assert!(audit.len() == 4 && audit[0].cause.contains("locked out"), "{audit:?}");
     // From elsewhere the user gets in, which the log keeps apart.
     let mut elsewhere = gateway.question(Way::MsChapV2, "ada", "open sesame");
     elsewhere.remote = "203.0.113.1:500".into();

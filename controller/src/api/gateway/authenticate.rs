@@ -77,12 +77,7 @@ impl Question<'_> {
 
     fn answered_before(&self, state: &State, open_id: &[u8; 16]) -> Result<Before, Status> {
         if state.answered(&self.reject_id()).is_some() {
-            let record = state.attempt(&self.caller.name, &self.id);
-            let (cause, remedy) = record.map_or_else(
-                || ("refused before, when it was asked under the same id".into(), "see the audit of then".into()),
-                |record| (record.cause.clone(), record.remedy.clone()),
-            );
-            return Ok(Before::Refused(rejection(false, cause, remedy)));
+            return Ok(Before::Refused(rejection(false)));
         }
         match state.answered(open_id).and_then(|reply| reply.outcome.as_ref()) {
             Some(Outcome::Opened(opened)) if user_key(&opened.user).1 == self.key => Ok(Before::Opened),
@@ -94,14 +89,15 @@ impl Question<'_> {
     }
 }
 
-/// A refusal of the authentication step.
-fn rejection(retry: bool, cause: String, remedy: String) -> v1::Reject {
+/// A refusal of the authentication step. The gateway is told nothing that a stranger may not know, such as which users there
+/// are: the cause is in the audit, under the question's id.
+fn rejection(retry: bool) -> v1::Reject {
     v1::Reject {
         error_code: WRONG,
         retry,
         message: client_message(WRONG).to_owned(),
-        cause,
-        remedy,
+        cause: "the controllers did not accept the user with this proof".into(),
+        remedy: "see the cause in their audit: sallyport attempt list --failed".into(),
         phase: v1::Phase::Authentication.into(),
     }
 }
@@ -334,8 +330,8 @@ impl GatewayService {
             user: question.sent.clone(),
             phase: v1::Phase::Authentication.into(),
             outcome: v1::Outcome::Refused.into(),
-            cause: refusal.cause.clone(),
-            remedy: refusal.remedy.clone(),
+            cause: refusal.cause,
+            remedy: refusal.remedy,
             client_error: WRONG,
             controller_time: true,
             ..v1::Attempt::default()
@@ -349,7 +345,7 @@ impl GatewayService {
         drop(refusal.guess);
         // Only MS-CHAPv2 has a way to ask again (RFC 2759 §6).
         let retry = refusal.retry && question.method == v1::AuthMethod::Mschapv2;
-        Ok(Decision::Reject(rejection(retry, refusal.cause, refusal.remedy)))
+        Ok(Decision::Reject(rejection(retry)))
     }
 }
 
