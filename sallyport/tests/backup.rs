@@ -107,8 +107,23 @@ fn a_backup_to_a_public_key_is_read_with_the_private_one() {
     let (code, _, error) = controller.run(&["backup", "verify", "vpn.backup", "--key", "ours.pub"]);
     assert!(code == 1 && error.contains("ours.pub"), "{code}: {error}");
 
+    // Whoever has ours.pub can make such a file, but not one that holds this CA.
+    let root = controller.json(&["status"])["root_fingerprint"].as_str().unwrap().to_owned();
+    controller.ok(&["backup", "verify", "vpn.backup", "--key", "ours.key", "--root", &root]);
+    let elsewhere = Controller::start();
+    fs::copy(dir.join("ours.pub"), elsewhere.dir.path().join("ours.pub")).unwrap();
+    elsewhere.ok(&["backup", "create", "--recipient", "ours.pub", "--out", "forged.backup"]);
+    fs::copy(elsewhere.dir.path().join("forged.backup"), dir.join("forged.backup")).unwrap();
+    elsewhere.stop();
+    let (code, _, error) = controller.run(&["backup", "verify", "forged.backup", "--key", "ours.key", "--root", &root]);
+    assert!(code == 1 && error.contains("another authority") && error.contains(&root), "{code}: {error}");
+    let restore = ["backup", "restore", "forged.backup", "--key", "ours.key", "--root", &root, "--state", "new"];
+    let (code, _, error) = controller.run(&restore);
+    assert!(code == 1 && error.contains("another authority") && !dir.join("new").exists(), "{code}: {error}");
+
     fs::create_dir(dir.join("new")).unwrap();
-    let restore = ["backup", "restore", "vpn.backup", "--key", "ours.key", "--state", "new", "--output", "json"];
+    let restore =
+        ["backup", "restore", "vpn.backup", "--key", "ours.key", "--root", &root, "--state", "new", "--output", "json"];
     let restored: serde_json::Value = serde_json::from_str(&controller.ok(&restore)).unwrap();
     assert_eq!((&restored["restored_into"], &restored["users"]), (&json!("new"), &json!(1)));
     controller.stop();

@@ -1,10 +1,13 @@
 //! What is in a backup, once all of it was checked.
 
+use std::path::Path;
+
 use sallyport_ca::seal::{Purpose, Sealed};
 use sallyport_ca::{Authority, Fingerprint};
 
 use super::file::Backup;
 use super::head::{Fault, Info};
+use crate::error::Error;
 
 /// What is in a backup.
 #[derive(Clone, Debug, PartialEq)]
@@ -47,6 +50,23 @@ pub struct Root {
 }
 
 impl Contents {
+    /// Refuses the backup in a file unless it is of the authority whose root certificate has this SHA-256. That its key opened
+    /// and fits is known by now: so whoever made the backup had that key.
+    pub fn is_of(&self, path: &Path, root: [u8; 32]) -> Result<(), Error> {
+        let newest = self.roots.last().map(|newest| newest.fingerprint);
+        if newest == Some(root) {
+            return Ok(());
+        }
+        let is = newest.map_or_else(|| "none".to_owned(), |is| Fingerprint(is).to_string());
+        Err(Error::File {
+            path: path.into(),
+            cause: format!("it is of another authority: its root has the fingerprint {is}, not {}", Fingerprint(root)),
+            remedy:
+                "do not use it, unless you mistook the fingerprint: `sallyport status` shows it while a controller runs"
+                    .into(),
+        })
+    }
+
     /// Looks at a backup: that the keys of its roots open with its seal key and fit their certificates, and its pre-shared
     /// key, too.
     pub(super) fn of(backup: &Backup) -> Result<Self, Fault> {

@@ -38,7 +38,7 @@ pub use contents::{Contents, Root};
 pub use file::{Writer, open, verify};
 pub use head::{Info, Recipients};
 pub use keys::{Lock, Secret, make_recipient, read_key, read_recipient};
-pub use restore::restore;
+pub use restore::{restore, restore_of};
 
 /// Context under which a controller wraps the seal key to the tool that makes a backup of this cluster.
 pub fn wrap_context(cluster_id: &[u8]) -> Vec<u8> {

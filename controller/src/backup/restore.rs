@@ -22,10 +22,26 @@ use crate::{files, raft};
 /// The node of the new cluster.
 const NODE_ID: u64 = 1;
 
+/// As [`restore_of`], from a backup of whatever cluster.
+pub async fn restore(
+    path: &Path,
+    secret: &Secret,
+    state: &Path,
+    config: &Config,
+    clock: &Clock,
+    progress: Progress<'_>,
+) -> Result<Contents, Error> {
+    restore_of(None, path, secret, state, config, clock, progress).await
+}
+
 /// Restores a backup into the folder `state`, which must be empty or not there, for a controller with the settings `config`.
 /// Users, policies, certificates, numbers and the authority are as they were. Sessions are over and gateways must register
 /// again, as what happened after the backup is unknown.
-pub async fn restore(
+///
+/// Anybody can make a backup to a public key. With `root`, the SHA-256 of the root certificate, only one is taken whose maker had
+/// that root's private key.
+pub async fn restore_of(
+    root: Option<[u8; 32]>,
     path: &Path,
     secret: &Secret,
     state: &Path,
@@ -41,6 +57,9 @@ pub async fn restore(
         cause: e.to_string(),
         remedy: e.remedy().into(),
     })?;
+    if let Some(root) = root {
+        contents.is_of(path, root)?;
+    }
     backup.state.begin_anew(clock.unix_ms());
 
     let made_state = !state.exists();

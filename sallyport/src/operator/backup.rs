@@ -42,7 +42,7 @@ Nothing is changed and no controller is asked: run it where the backup lies, aft
 
 Examples:
   sallyport backup verify /mnt/usb/vpn.backup
-  sallyport backup verify vpn.backup --key backup.key --output json")]
+  sallyport backup verify vpn.backup --key backup.key --root FINGERPRINT --output json")]
     Verify {
         #[command(flatten)]
         source: Source,
@@ -57,8 +57,11 @@ First end the old controllers and remove their state folders: their certificates
 controller, and let the others join it anew. The certificates of their operator folders are still good: where such a folder \
 may be in other hands, revoke them (`sallyport cert list`, `sallyport cert revoke`).
 
+With --root, only a backup is taken that was made by who had the CA's private key. `sallyport status` shows the fingerprint: note \
+it while the cluster is well. Where the backup was made to a public key, nothing else tells it from one that somebody else made.
+
 Examples:
-  sudo sallyport backup restore vpn.backup --state /var/lib/sallyport
+  sudo sallyport backup restore vpn.backup --state /var/lib/sallyport --root FINGERPRINT
   sudo systemctl start sallyport-controller
   sudo sallyport cluster token")]
     Restore {
@@ -93,8 +96,24 @@ pub(crate) struct Source {
     /// The private key of a recipient, NAME.key, for a backup made with its public key.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with_all = PASSPHRASE)]
     key: Option<PathBuf>,
+    /// Fingerprint (SHA-256) that the CA in it must have, as `sallyport status` shows it. Anybody can make a backup to a public
+    /// key; one that holds this CA, only who had its private key.
+    #[arg(long, value_name = "FINGERPRINT", value_parser = fingerprint)]
+    root: Option<[u8; 32]>,
     #[command(flatten)]
     passphrase: PassphraseSource,
+}
+
+/// The 32 bytes of a fingerprint, as tools print it: with colons or without, in upper or lower case.
+fn fingerprint(text: &str) -> std::result::Result<[u8; 32], String> {
+    let digits: Vec<u32> = text.chars().filter(|c| *c != ':').map_while(|c| c.to_digit(16)).collect();
+    let complete = digits.len() == text.chars().filter(|c| *c != ':').count();
+    let bytes: Vec<u8> =
+        digits.chunks_exact(2).filter_map(|two| u8::try_from(two.iter().fold(0, |n, d| n << 4 | d)).ok()).collect();
+    match <[u8; 32]>::try_from(bytes) {
+        Ok(bytes) if complete && digits.len() == 64 => Ok(bytes),
+        _ => Err("a fingerprint has 64 hexadecimal digits".into()),
+    }
 }
 
 /// Where a passphrase comes from.
@@ -124,6 +143,16 @@ impl PassphraseSource {
 }
 
 impl Source {
+    /// What a person should look at.
+    fn remark(&self) -> &'static str {
+        match (&self.key, self.root) {
+            (Some(_), None) => {
+                "\nAnybody who has the public key can make such a file: compare the root's fingerprint, or give it with --root"
+            }
+            _ => "",
+        }
+    }
+
     /// What opens the backup. A backup that nothing could open is refused before anybody is asked.
     fn secret(&self) -> Result<Secret> {
         let (_, recipients) = backup::open(&self.file).map_err(controller_error)?;
@@ -154,19 +183,25 @@ pub(crate) async fn run(command: Command, global: &Global) -> Result {
             let (secret, mut meter) = (source.secret()?, Meter::new("checked"));
             let contents = backup::verify(&source.file, &secret, &mut |done, all| meter.show(done, all));
             drop(meter);
-            let report = Report::new(&source.file, &contents.map_err(controller_error)?, None);
-            printer.one(&report, &format!("{} is good\n{}", source.file.display(), report.text()))
+            let contents = contents.map_err(controller_error)?;
+            if let Some(root) = source.root {
+                contents.is_of(&source.file, root).map_err(controller_error)?;
+            }
+            let report = Report::new(&source.file, &contents, None);
+            printer.one(&report, &format!("{} is good\n{}{}", source.file.display(), report.text(), source.remark()))
         }
         Command::Restore { source, config } => {
             let config = config.load()?.controller;
             let (secret, mut meter) = (source.secret()?, Meter::new("read"));
             let mut progress = |done, all| meter.show(done, all);
             let (state, clock) = (&global.state, Clock::system());
-            let contents = backup::restore(&source.file, &secret, state, &config, &clock, &mut progress).await;
+            let contents =
+                backup::restore_of(source.root, &source.file, &secret, state, &config, &clock, &mut progress).await;
             drop(meter);
             let report = Report::new(&source.file, &contents.map_err(controller_error)?, Some(state));
             let next = format!("start it: sallyport controller --state {}", state.display());
-            printer.one(&report, &format!("restored into {}; {next}\n{}", state.display(), report.text()))
+            let text = format!("restored into {}; {next}\n{}{}", state.display(), report.text(), source.remark());
+            printer.one(&report, &text)
         }
         Command::Keygen { name } => {
             let with = |ending: &str| {
@@ -182,6 +217,23 @@ pub(crate) async fn run(command: Command, global: &Global) -> Result {
                 private.display()
             );
             printer.one(&Pair { private, public, public_key: crate::hex::lower(&key) }, &text)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fingerprint_is_read_as_tools_print_it() {
+        let plain = "0a".repeat(32);
+        assert_eq!(fingerprint(&plain), Ok([10; 32]));
+        assert_eq!(fingerprint(&vec!["0A"; 32].join(":")), Ok([10; 32]));
+        for wrong in
+            ["", "0a", &"0a".repeat(31), &"0a".repeat(33), &format!("{plain}0"), &"0g".repeat(32), &"€".repeat(64)]
+        {
+            assert!(fingerprint(wrong).is_err(), "{wrong}");
         }
     }
 }
