@@ -11,7 +11,7 @@
 //! | 1 | 0.1.0 | everything up to here; a member that names no level has this one |
 //! | 2 | 0.1.0 | tokens to join with can be taken back (`RevokeTokens`) |
 //! | 3 | 0.1.0 | a certificate's entry carries the answer to its request (`RecordCertificate::answer`), which is asked for once |
-//! | 4 | 0.1.0 | wrong passwords count for their gateway, too (`RecordAttempts::gateway`, `LockoutRow::gateway`) |
+//! | 4 | 0.1.0 | wrong passwords count for their gateway, too (`RecordAttempts::gateway`, `LockoutRow::gateway`); rows of removed controllers end |
 //!
 //! Whoever adds a level adds a row here and its version to `SINCE`, names the level in `Action::level`, and sees that
 //! nothing of it is written below that level.

@@ -5,8 +5,9 @@
 use sallyport_proto::v1;
 
 use super::{
-    AdmitMember, Admitted, CertificateRow, ConflictKind, CreateToken, DescribeMember, Index, MAX_MEMBERS, MemberRow,
-    Outcome, PromoteMember, ReadmitMember, RemoveMember, Reply, RevokeCertificate, State, TokenRow,
+    AdmitMember, Admitted, CertificateRow, ConflictKind, CreateToken, DescribeMember, Index, MAX_MEMBERS,
+    MAX_REMOVED_MEMBERS, MemberRow, Outcome, PromoteMember, ReadmitMember, RemoveMember, Reply, RevokeCertificate,
+    State, TokenRow,
 };
 
 impl Index {
@@ -26,7 +27,33 @@ fn not_found(id: u64) -> Reply {
     Reply::conflict(ConflictKind::NotFound, format!("there is no controller {id}; see sallyport cluster status"))
 }
 
+fn exhausted() -> Reply {
+    Reply::conflict(
+        ConflictKind::Exhausted,
+        "no id is left for another controller; restore a backup into a new cluster",
+    )
+}
+
 impl State {
+    /// The id for another member; `None` when there is none left.
+    fn next_member(&self) -> Option<u64> {
+        self.last_member().checked_add(1)
+    }
+
+    /// Forgets the controllers that were removed first, when many were. Their certificates stay revoked.
+    fn forget_removed_members(&mut self) {
+        // Older software keeps them all.
+        if self.level() < 4 {
+            return;
+        }
+        let mut removed: Vec<(u64, u64)> =
+            self.members.iter().filter(|(_, m)| m.removed_ms != 0).map(|(id, m)| (m.removed_ms, *id)).collect();
+        removed.sort_unstable();
+        for (_, id) in removed.iter().take(removed.len().saturating_sub(MAX_REMOVED_MEMBERS)) {
+            self.members.remove(id);
+        }
+    }
+
     /// A member in force.
     pub fn member(&self, id: u64) -> Option<&MemberRow> {
         self.members.get(&id).filter(|m| m.removed_ms == 0)
@@ -84,7 +111,7 @@ impl State {
         if let Some(reply) = self.refuse_member(member) {
             return reply;
         }
-        let id = self.last_member() + 1;
+        let Some(id) = self.next_member() else { return exhausted() };
         let recorded = self.record_certificate(Some(&CertificateRow { member: id, ..record.clone() }));
         if matches!(recorded.outcome, Some(Outcome::Conflict(_))) {
             return recorded;
@@ -127,6 +154,7 @@ impl State {
             successor: 0,
             supports_level: member.level,
         };
+        self.forget_removed_members();
         self.members.insert(id, row);
         self.change_core(|core| core.last_member = core.last_member.max(id));
         self.notices += 1;
@@ -141,7 +169,7 @@ impl State {
         if let Some(reply) = self.refuse_member(&DescribeMember { id: command.old_id, ..member.clone() }) {
             return reply;
         }
-        let id = self.last_member() + 1;
+        let Some(id) = self.next_member() else { return exhausted() };
         let now_ms = self.now_ms();
         if let Some(row) = self.members.change(&command.old_id) {
             (row.removed_ms, row.successor) = (now_ms.max(1), id);

@@ -54,6 +54,8 @@ pub const MAX_POOLS: usize = 1_000;
 pub const MAX_POOL_SIZE: u64 = 1 << 24;
 /// Most members, removed ones included, and most tokens.
 pub const MAX_MEMBERS: usize = 10_000;
+/// And of them removed ones that are kept: a node that comes back on its old data is told so by its row.
+pub const MAX_REMOVED_MEMBERS: usize = 1_000;
 /// Most pairs of user and address, or user and gateway, whose wrong passwords are counted.
 pub const MAX_LOCKOUTS: usize = 65_536;
 /// And of them those that one gateway brought.

@@ -628,3 +628,56 @@ fn a_gateway_that_floods_the_table_forgets_its_own_rows_only() {
     let loaded = State::from_bytes(&b.state.to_bytes()).expect("loads");
     assert_eq!(loaded.index.lockouts_of_gateway, b.state.index.lockouts_of_gateway);
 }
+
+/// A state at the newest level, with controller 1 at `level`.
+fn with_member(level: u32) -> Bench {
+    let mut b = Bench::empty();
+    let member = DescribeMember { id: 1, address: "a:1".into(), level, ..DescribeMember::default() };
+    b.apply(Action::DescribeMember(member));
+    if level > 1 {
+        b.done(Action::RaiseLevel(RaiseLevel { level, since: "0.1.0".into() }));
+    }
+    b
+}
+
+#[test]
+fn controllers_that_were_removed_long_ago_are_forgotten_and_their_certificates_stay_revoked() {
+    for (level, kept) in [(4, MAX_REMOVED_MEMBERS), (3, MAX_REMOVED_MEMBERS + 5)] {
+        let mut b = with_member(level);
+        for id in 2..MAX_REMOVED_MEMBERS as u64 + 8 {
+            let (token, hash) = (id.to_be_bytes().to_vec(), vec![7; 32]);
+            b.done(Action::CreateToken(CreateToken {
+                id: token.clone(),
+                hash: hash.clone(),
+                ttl_ms: 1_000,
+                made_by: String::new(),
+            }));
+            let profile = v1::CertificateProfile::Controller.into();
+            let record = Some(CertificateRow { serial: format!("c{id}"), profile, ..CertificateRow::default() });
+            let member = DescribeMember { id: 0, address: "b:1".into(), level, ..DescribeMember::default() };
+            let admit = AdmitMember { token, hash, member: Some(member), record, learner: true };
+            let admitted = b.apply(Action::AdmitMember(admit));
+            assert!(matches!(admitted, Outcome::Admitted(a) if a.member_id == id));
+            b.done(Action::RemoveMember(RemoveMember { id }));
+        }
+        // One is removed after the last was let in.
+        assert_eq!(b.state.members.len(), 1 + kept + 1, "level {level}");
+        assert_eq!(b.state.members.contains(&2), level < 4);
+        assert_ne!(b.state.certificates.get(&"c2".to_owned()).map(|c| c.revoked_ms), Some(0));
+        assert!(b.state.certificates_of_members().any(|c| c.serial == "c2"), "it is on the list of revoked ones");
+    }
+}
+
+#[test]
+fn where_no_id_is_left_no_controller_is_taken_in() {
+    let mut b = with_member(1);
+    b.state.change_core(|core| core.last_member = u64::MAX);
+    let hash = vec![7; 32];
+    b.done(Action::CreateToken(CreateToken { id: vec![1], hash: hash.clone(), ttl_ms: 1_000, made_by: String::new() }));
+    let member = DescribeMember { address: "b:1".into(), ..DescribeMember::default() };
+    let record = Some(CertificateRow { serial: "c2".into(), ..CertificateRow::default() });
+    let admit = AdmitMember { token: vec![1], hash, member: Some(member.clone()), record, learner: false };
+    assert_eq!(b.conflict(Action::AdmitMember(admit)).0, ConflictKind::Exhausted);
+    let readmit = ReadmitMember { old_id: 1, member: Some(DescribeMember { id: 0, ..member }), ..Default::default() };
+    assert_eq!(b.conflict(Action::ReadmitMember(readmit)).0, ConflictKind::Exhausted);
+}
