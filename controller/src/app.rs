@@ -478,7 +478,8 @@ async fn take_place(
         (false, None, Formation::Existing) => Err(Error::File {
             path: paths.root().into(),
             cause: "there is no controller's state here".into(),
-            remedy: "make a cluster with --bootstrap, or join one with --join HOST:PORT --token TOKEN".into(),
+            remedy: "make a cluster with --bootstrap, or join one with --join HOST:PORT and a token in SALLYPORT_TOKEN"
+                .into(),
         }),
     }
 }

@@ -46,6 +46,22 @@ pub(crate) fn write_private(path: &Path, contents: &[u8]) -> Result<(), Error> {
     written().map_err(|e| Error::file(path, &e, "see that the disk has room and the folder belongs to this user"))
 }
 
+/// Writes a file of mode 0600 that must not be there yet, whoever else makes one of that name at the same time.
+pub(crate) fn write_new_private(path: &Path, contents: &[u8]) -> Result<(), Error> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(|e| {
+        let remedy = match e.kind() {
+            io::ErrorKind::AlreadyExists => "choose another name: what is there is not replaced",
+            _ => "see that the folder belongs to this user",
+        };
+        Error::file(path, &e, remedy)
+    })?;
+    let written = file.write_all(contents).and_then(|()| file.sync_all());
+    written.and_then(|()| sync_dir(path.parent().unwrap_or(path))).map_err(|e| {
+        let _ = fs::remove_file(path); // half a file is of no use, and the first error is the one to tell
+        Error::file(path, &e, "see that the disk has room")
+    })
+}
+
 /// Removes a file that holds a secret, if it is there. Its bytes are overwritten first, for what that is worth on a disk that
 /// remembers.
 pub(crate) fn destroy(path: &Path) -> Result<(), Error> {

@@ -144,6 +144,9 @@ where
     }
 
     async fn call_some(self, request: http::Request<Body>) -> Result<http::Response<Body>, S::Error> {
+        if self.channels.is_empty() {
+            return Ok(tonic::Status::unavailable("no controller is named").into_http());
+        }
         let (parts, body) = request.into_parts();
         // Requests of the contract are small messages. One that breaks off goes as far as it came, and is refused there.
         let bytes = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
@@ -161,7 +164,7 @@ where
                 return answer;
             }
         }
-        let count = self.channels.len().max(1);
+        let count = self.channels.len();
         let mut tried = 0;
         loop {
             let at = self.current.load(Ordering::Relaxed) % count;
@@ -315,6 +318,16 @@ mod tests {
         let looks = fakes[0].calls();
         assert!((10..40).contains(&looks), "{looks}");
         assert_eq!(fakes[2].calls(), 0);
+    }
+
+    #[tokio::test]
+    async fn where_no_controller_is_named_nobody_is_waited_for() {
+        let failover = Failover::<Fake>::new(Vec::new(), 7);
+        let call = tokio::task::unconstrained(call(&failover));
+        // It is answered when it is looked at for the first time.
+        let mut call = std::pin::pin!(call);
+        let first = std::future::poll_fn(|cx| Poll::Ready(call.as_mut().poll(cx))).await;
+        assert!(matches!(first, Poll::Ready(false)));
     }
 
     #[tokio::test]

@@ -76,18 +76,11 @@ impl std::fmt::Debug for Secret {
 /// Makes a key pair and writes it to two files that are not there yet, the private one with mode 0600. Returns the public
 /// key.
 pub fn make_recipient(private: &Path, public: &Path, rng: &dyn SecureRandom) -> Result<[u8; 32], Error> {
-    for path in [private, public] {
-        if path.exists() {
-            return Err(Error::File {
-                path: path.into(),
-                cause: "this file is there already".into(),
-                remedy: "choose another name: backups for a key that is overwritten cannot be opened again".into(),
-            });
-        }
-    }
     let key = RecipientKey::generate(rng).map_err(|e| Error::Internal(e.to_string()))?;
-    files::write_private(private, line(PRIVATE, &key.to_bytes()).as_bytes())?;
-    files::write_private(public, line(PUBLIC, &key.public()).as_bytes())?;
+    files::write_new_private(private, line(PRIVATE, &key.to_bytes()).as_bytes())?;
+    files::write_new_private(public, line(PUBLIC, &key.public()).as_bytes()).inspect_err(|_| {
+        let _ = std::fs::remove_file(private); // made a moment ago; no backup is for it
+    })?;
     Ok(key.public())
 }
 
@@ -142,7 +135,15 @@ mod tests {
         let mode = std::fs::metadata(&private).expect("there").permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         let again = make_recipient(&private, &public, &SystemRandom::new()).expect_err("refused");
-        assert!(again.to_string().contains("there already"), "{again}");
+        assert!(again.to_string().contains("another name"), "{again}");
+        assert_eq!(read_key(&private).expect("as it was").public(), key);
+        // Neither half of a pair is left where the other could not be written, and no other file is touched.
+        let other = dir.path().join("c.key");
+        std::fs::write(dir.path().join("c.tmp"), "somebody's").expect("writes");
+        make_recipient(&other, &public, &SystemRandom::new()).expect_err("the public one is there");
+        assert!(!other.exists());
+        make_recipient(&other, &dir.path().join("c.pub"), &SystemRandom::new()).expect("makes");
+        assert_eq!(std::fs::read(dir.path().join("c.tmp")).expect("there"), b"somebody's");
         // Each in the place of the other.
         assert!(read_key(&public).is_err_and(|e| e.to_string().contains("NAME.key to open")));
         assert!(read_recipient(&private).is_err());

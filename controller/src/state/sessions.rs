@@ -129,10 +129,14 @@ impl State {
         let limit = if user.max_sessions == 0 { settings.max_sessions_per_user } else { user.max_sessions } as usize;
         let live = self.sessions_of_user(&command.user);
         if limit != 0 && live >= limit {
+            let raise = match user.max_sessions {
+                0 => format!("sallyport setting set max-sessions-per-user={}", limit.saturating_add(1)),
+                _ => "it is this user's own, which sallyport user add --max-sessions N has set".into(),
+            };
             return Err(Denial::new(
                 DenialKind::SessionLimit,
                 format!("user {:?} has {live} sessions, the limit is {limit}", user.name),
-                "end one of them (sallyport session list, session kill), or raise the limit",
+                format!("end one of them (sallyport session list, session kill), or raise the limit: {raise}"),
             ));
         }
         if let Some(gateway) = self.gateways.get(&command.slot)
@@ -145,7 +149,7 @@ impl State {
                     "gateway {:?} carries {} sessions, as many as it is set to",
                     gateway.name, gateway.max_sessions
                 ),
-                "raise max_sessions in the gateway's configuration, or add a gateway",
+                "add a gateway",
             ));
         }
         Ok(())

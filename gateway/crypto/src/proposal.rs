@@ -84,6 +84,10 @@ mod tests {
             assert!(ike(wrong).is_err_and(|e| e.contains(why)), "{wrong}: {:?}", ike(wrong));
         }
         assert_eq!(esp("aes128gcm16"), Ok(EspSuite::AES128_GCM16));
+        // What `session list` prints can be written into the settings.
+        for (name, suite) in SUITES {
+            assert_eq!((suite.to_string().as_str(), esp(&suite.to_string())), (name, Ok(suite)));
+        }
         assert!(esp("null").is_err_and(|e| e.contains("aes256-sha1")));
     }
 }

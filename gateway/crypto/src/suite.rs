@@ -99,12 +99,12 @@ impl EspCipher {
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
-            Self::Aes128Gcm16 => "aes128-gcm16",
-            Self::Aes256Gcm16 => "aes256-gcm16",
-            Self::Aes128Cbc => "aes128-cbc",
-            Self::Aes192Cbc => "aes192-cbc",
-            Self::Aes256Cbc => "aes256-cbc",
-            Self::TripleDesCbc => "3des-cbc",
+            Self::Aes128Gcm16 => "aes128gcm16",
+            Self::Aes256Gcm16 => "aes256gcm16",
+            Self::Aes128Cbc => "aes128",
+            Self::Aes192Cbc => "aes192",
+            Self::Aes256Cbc => "aes256",
+            Self::TripleDesCbc => "3des",
         }
     }
 }
@@ -162,10 +162,10 @@ impl EspInteg {
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
-            Self::HmacSha1_96 => "hmac-sha1-96",
-            Self::HmacSha2_256_128 => "hmac-sha2-256-128",
-            Self::HmacSha2_384_192 => "hmac-sha2-384-192",
-            Self::HmacSha2_512_256 => "hmac-sha2-512-256",
+            Self::HmacSha1_96 => "sha1",
+            Self::HmacSha2_256_128 => "sha256",
+            Self::HmacSha2_384_192 => "sha384",
+            Self::HmacSha2_512_256 => "sha512",
         }
     }
 }
@@ -272,7 +272,7 @@ impl fmt::Display for EspSuite {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.cipher.as_str())?;
         match self.integ {
-            Some(integ) => write!(f, "/{}", integ.as_str()),
+            Some(integ) => write!(f, "-{}", integ.as_str()),
             None => Ok(()),
         }
     }

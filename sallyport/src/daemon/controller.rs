@@ -24,8 +24,7 @@ they may stay on the command line of a service.
 
 Examples:
   sudo sallyport controller --bootstrap
-  sudo sallyport controller --join 10.0.0.1:7443 --token TOKEN    with a token of `sallyport cluster token`
-  sudo SALLYPORT_TOKEN=TOKEN sallyport controller --join 10.0.0.1:7443,10.0.0.2:7443
+  sudo SALLYPORT_TOKEN=TOKEN sallyport controller --join 10.0.0.1:7443    with a token of `sallyport cluster token`
   sudo sallyport controller                                       a member that there is already")]
 pub(crate) struct Arguments {
     #[command(flatten)]
@@ -36,7 +35,7 @@ pub(crate) struct Arguments {
     /// Join the cluster of these controllers, HOST:PORT,..., if the state folder is empty.
     #[arg(long, value_name = "ADDRESSES", value_delimiter = ',', conflicts_with = "bootstrap")]
     join: Vec<String>,
-    /// What `sallyport cluster token` printed; SALLYPORT_TOKEN in the environment is not seen by others.
+    /// What `sallyport cluster token` printed. Every user of this machine sees it here (ps), and not in SALLYPORT_TOKEN.
     #[arg(long, value_name = "TOKEN", requires = "join")]
     token: Option<String>,
     /// Receive the log without voting, until `sallyport cluster promote`.

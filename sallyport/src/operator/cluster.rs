@@ -19,7 +19,7 @@ use crate::output::{Column, Record, age, rfc3339};
 Three controllers, each on a machine of its own that the others reach at the address which `controller.advertise` says:
   sudo sallyport controller --bootstrap                        on the first
   sallyport cluster token                                      there; prints the line for the others:
-  sudo sallyport controller --join A:7443 --token TOKEN        on the second, and with another token on the third
+  sudo SALLYPORT_TOKEN=TOKEN sallyport controller --join A:7443   on the second, and with another token on the third
   sallyport cluster status                                     on any")]
 pub(crate) enum Command {
     /// Show the controllers: role, log, lag, disk, version, level. It needs no majority.
@@ -232,6 +232,24 @@ struct Revoked {
     revoked: bool,
 }
 
+/// Whether only programs on the same machine reach HOST:PORT.
+fn is_loopback(address: &str) -> bool {
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host).trim_matches(['[', ']']);
+    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+/// What a removed controller takes along.
+const KNEW: &str = "
+What it knew it still knows: the key to all that is sealed in the cluster's state, and with it the CA's private key, the pre-shared
+key and what every password is checked against. Nothing of that changes by itself. If others may have its disk or its memory,
+  change the passwords            sallyport user passwd NAME
+  and the pre-shared key          sallyport psk set
+  revoke what you do not know     sallyport cert list --live, then sallyport cert revoke SERIAL
+and because of the CA's key make a new cluster when you can, whose CA the machines then trust instead:
+  on an empty state folder        sallyport controller --bootstrap
+  for every machine and gateway   sallyport cert issue --machine NAME, sallyport cert issue --gateway NAME
+A controller that only failed, and whose disk you have, needs none of this.";
+
 #[derive(Serialize)]
 struct Changed {
     id: u64,
@@ -264,10 +282,10 @@ pub(crate) async fn run(command: Command, global: &Global) -> Result {
             let secret = made.token.map(v1::Secret::into_inner).unwrap_or_default();
             let token = String::from_utf8_lossy(&secret).into_owned();
             let address = made.addresses.first().cloned().unwrap_or_default();
-            let command = format!("sallyport controller --join {address} --token {token}");
+            // Not as an argument: those are seen by every user of the machine.
+            let command = format!("SALLYPORT_TOKEN={token} sallyport controller --join {address}");
             let expires = rfc3339(unix(made.expires_unix_ms));
-            let loopback = made.addresses.iter().all(|a| a.starts_with("127.") || a.starts_with("localhost:"));
-            let hint = if loopback {
+            let hint = if made.addresses.iter().all(|address| is_loopback(address)) {
                 "\nOnly this machine reaches that address: set controller.listen and controller.advertise of this controller first."
             } else {
                 ""
@@ -281,7 +299,9 @@ pub(crate) async fn run(command: Command, global: &Global) -> Result {
         }
         Command::Remove { id } => {
             client.remove_member(v1::RemoveMemberRequest { id }).await.map_err(refused)?;
-            context.printer.one(&Changed { id }, &format!("removed controller {id}"))
+            context
+                .printer
+                .one(&Changed { id }, &format!("removed controller {id}: its certificates are revoked\n{KNEW}"))
         }
         Command::Promote { id } => {
             client.promote_member(v1::PromoteMemberRequest { id }).await.map_err(refused)?;
@@ -291,6 +311,43 @@ pub(crate) async fn run(command: Command, global: &Global) -> Result {
             let request = v1::TransferLeaderRequest { id: id.unwrap_or(0) };
             let leader = client.transfer_leader(request).await.map_err(refused)?.into_inner().leader_id;
             context.printer.one(&Lead { leader }, &format!("controller {leader} leads"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::cli::Cli;
+
+    /// The commands in a text, each up to the comma or the end of its line.
+    fn commands(text: &str) -> Vec<Vec<&str>> {
+        let parts = text.lines().flat_map(|line| line.split(','));
+        parts.filter_map(|part| Some(part.get(part.find("sallyport ")?..)?.split_whitespace().collect())).collect()
+    }
+
+    #[test]
+    fn each_command_that_the_end_of_a_controller_calls_for_exists() {
+        let named = commands(KNEW);
+        assert_eq!(named.len(), 7, "{named:?}");
+        for command in named {
+            assert!(Cli::try_parse_from(&command).is_ok(), "{command:?}");
+        }
+        assert!(
+            Cli::try_parse_from(["sallyport", "cluster", "rotate"]).is_err(),
+            "the parser refuses what there is not"
+        );
+    }
+
+    #[test]
+    fn addresses_that_only_this_machine_reaches_are_known() {
+        for address in ["127.0.0.1:7443", "127.8.0.1:7443", "[::1]:7443", "localhost:7443"] {
+            assert!(is_loopback(address), "{address}");
+        }
+        for address in ["10.0.0.1:7443", "[2001:db8::1]:7443", "localhost.example.com:7443", "c1.example.com:7443"] {
+            assert!(!is_loopback(address), "{address}");
         }
     }
 }

@@ -267,4 +267,36 @@ mod tests {
         }
         assert_eq!(settings, Settings::default());
     }
+
+    fn sources(dir: &std::path::Path, found: &mut Vec<std::path::PathBuf>) {
+        for entry in std::fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                sources(&path, found);
+            } else if path.extension().is_some_and(|e| e == "rs") {
+                found.push(path);
+            }
+        }
+    }
+
+    #[test]
+    fn each_setting_that_a_remedy_names_exists() {
+        let workspace = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let mut files = vec![workspace.join("README.md"), workspace.join("deploy/README.md")];
+        for part in ["controller/src", "gateway/src", "gateway/ike/src", "gateway/l2tp/src", "gateway/ppp/src"] {
+            sources(&workspace.join(part), &mut files);
+        }
+        let mut named = 0;
+        for file in files {
+            let text = std::fs::read_to_string(&file).unwrap();
+            for rest in text.split("sallyport setting set ").skip(1) {
+                // KEY=VALUE, as many as there are.
+                for word in rest.split_whitespace().map_while(|word| word.split_once('=')) {
+                    assert!(Key::from_str(word.0, false).is_ok(), "{} names the setting {}", file.display(), word.0);
+                    named += 1;
+                }
+            }
+        }
+        assert!(named >= 6, "{named}");
+    }
 }

@@ -202,8 +202,9 @@ impl GatewayService {
                 outcome: AuthOutcome::MethodNotAllowed,
                 retry: false,
                 cause: format!("the settings do not allow {name}"),
-                remedy: "let the client use an allowed protocol, or allow this one in the settings (auth_methods)"
-                    .into(),
+                remedy:
+                    "let the client use an allowed protocol, or allow this one: sallyport setting set auth-methods=LIST"
+                        .into(),
             }));
         }
         // A question that was accepted before is answered again even if the user is locked out by now.
@@ -238,8 +239,8 @@ impl GatewayService {
                         "locked out: {limit} or more wrong passwords for {:?} {where_from}; {wait} s left",
                         question.sent
                     ),
-                    remedy: "wait, and check the saved password on the client; the settings lockout_failures and \
-                             lockout_s rule this"
+                    remedy: "wait, and check the saved password on the client; how many and how long is set by \
+                             sallyport setting set lockout-failures=N lockout-time=SECONDS"
                         .into(),
                 }));
             }
@@ -260,8 +261,8 @@ impl GatewayService {
                     user.name
                 ),
                 remedy: format!(
-                    "let the client use MS-CHAPv2; or set store_chap_secrets in the settings and set the password again: \
-                     sallyport user passwd {}",
+                    "let the client use MS-CHAPv2; or sallyport setting set store-chap-secrets=true, and set the password \
+                     again: sallyport user passwd {}",
                     user.name
                 ),
             },

@@ -252,7 +252,7 @@ fn sizes_stay_small() {
 #[test]
 fn debug_shows_no_key() {
     let (out, inb) = pair(EspSuite::AES128_GCM16);
-    assert_eq!(format!("{out:?}"), "OutboundSa(01020304 aes128-gcm16 seq 0)");
-    assert_eq!(format!("{inb:?}"), "InboundSa(01020304 aes128-gcm16 seq 0)");
+    assert_eq!(format!("{out:?}"), "OutboundSa(01020304 aes128gcm16 seq 0)");
+    assert_eq!(format!("{inb:?}"), "InboundSa(01020304 aes128gcm16 seq 0)");
     assert!(!format!("{:?}", config(EspSuite::AES128_GCM16)).contains("5a"));
 }

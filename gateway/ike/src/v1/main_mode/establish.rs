@@ -51,7 +51,7 @@ impl Endpoint {
                     Some(name),
                     None,
                     format!("this gateway has as many clients as it takes ({})", self.config.limits.peers),
-                    "add a gateway, or raise the limit".into(),
+                    "add a gateway".into(),
                 );
                 return Fate::Drop;
             }
