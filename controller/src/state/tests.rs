@@ -678,6 +678,6 @@ fn where_no_id_is_left_no_controller_is_taken_in() {
     let record = Some(CertificateRow { serial: "c2".into(), ..CertificateRow::default() });
     let admit = AdmitMember { token: vec![1], hash, member: Some(member.clone()), record, learner: false };
     assert_eq!(b.conflict(Action::AdmitMember(admit)).0, ConflictKind::Exhausted);
-    let readmit = ReadmitMember { old_id: 1, member: Some(DescribeMember { id: 0, ..member }), ..Default::default() };
+    let readmit = ReadmitMember { old_id: 1, member: Some(member) };
     assert_eq!(b.conflict(Action::ReadmitMember(readmit)).0, ConflictKind::Exhausted);
 }
