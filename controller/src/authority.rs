@@ -251,7 +251,8 @@ async fn make(core: &Arc<Core>, request: IssueRequest, member: u64) -> Result<Is
         private_key: Zeroizing::new(key.pkcs8_der().to_vec()),
         certificate: certificate.der().to_vec(),
         chain: vec![core.authority().certificate().der().to_vec()],
-        record: CertificateRow { member, ..record },
+        // The log's time takes the place of this one, wherever the record can be read back.
+        record: CertificateRow { member, issued_ms: core.now_ms(), ..record },
     })
 }
 

@@ -13,8 +13,6 @@ const ONLY: &str = "SALLYPORT_LAB_ONLY";
 /// A thing that is done.
 struct Act {
     name: &'static str,
-    /// Whether it is for the slow set only.
-    slow: bool,
     /// What it cannot do without on this machine.
     possible: fn(&Lab) -> Result<(), &'static str>,
     /// Before there is a group.
@@ -30,45 +28,24 @@ const NOTHING: fn(&mut Lab) = |_| {};
 
 /// To one group. The last one leaves nothing to go on with.
 const FIRST: &[Act] = &[
-    Act {
-        name: "rolling",
-        slow: false,
-        possible: ANYWHERE,
-        prepare: rolling::prepare,
-        play: |lab| Box::pin(rolling::act(lab)),
-    },
-    Act {
-        name: "partitions",
-        slow: false,
-        possible: NAMESPACES,
-        prepare: NOTHING,
-        play: |lab| Box::pin(partitions::act(lab)),
-    },
-    Act { name: "changes", slow: false, possible: ANYWHERE, prepare: NOTHING, play: |lab| Box::pin(changes::act(lab)) },
-    Act { name: "setback", slow: false, possible: ANYWHERE, prepare: NOTHING, play: |lab| Box::pin(setback::act(lab)) },
+    Act { name: "rolling", possible: ANYWHERE, prepare: rolling::prepare, play: |lab| Box::pin(rolling::act(lab)) },
+    Act { name: "partitions", possible: NAMESPACES, prepare: NOTHING, play: |lab| Box::pin(partitions::act(lab)) },
+    Act { name: "changes", possible: ANYWHERE, prepare: NOTHING, play: |lab| Box::pin(changes::act(lab)) },
+    Act { name: "setback", possible: ANYWHERE, prepare: NOTHING, play: |lab| Box::pin(setback::act(lab)) },
 ];
 
 /// To another, meanwhile.
 const SECOND: &[Act] = &[
-    Act { name: "sleeper", slow: false, possible: ANYWHERE, prepare: NOTHING, play: |lab| Box::pin(sleeper::act(lab)) },
+    Act { name: "sleeper", possible: ANYWHERE, prepare: NOTHING, play: |lab| Box::pin(sleeper::act(lab)) },
     Act {
         name: "clocks",
-        slow: false,
         possible: clocks::possible,
         prepare: clocks::prepare,
         play: |lab| Box::pin(clocks::act(lab)),
     },
-    // It needs that who hears nothing does not stand for election without end: see `slow_link`.
-    Act {
-        name: "slow_link",
-        slow: true,
-        possible: NAMESPACES,
-        prepare: NOTHING,
-        play: |lab| Box::pin(slow_link::act(lab)),
-    },
+    Act { name: "slow_link", possible: NAMESPACES, prepare: NOTHING, play: |lab| Box::pin(slow_link::act(lab)) },
     Act {
         name: "full_disk",
-        slow: false,
         possible: NAMESPACES,
         prepare: full_disk::prepare,
         play: |lab| Box::pin(full_disk::act(lab)),
@@ -93,7 +70,7 @@ async fn scenario(lab: &mut Lab, all: &[Act]) {
     for act in all {
         let named = only.split(',').any(|name| name == act.name);
         match (act.possible)(lab) {
-            _ if !(named || only.is_empty() && (slow_set() || !act.slow)) => {}
+            _ if !named && !only.is_empty() => {}
             Ok(()) => chosen.push(act),
             Err(why) => skipped(&format!("{why}: cluster_lab, {}", act.name)),
         }

@@ -10,7 +10,7 @@ pub(crate) async fn act(lab: &mut Lab) -> String {
     lab.fault(format!("member {follower} is killed"));
     lab.member(follower).kill();
     let how = lab.place.slow(follower, "256kbit", "100ms");
-    let missed = if slow_set() { 1_500 } else { 60 };
+    let missed = if slow_set() { 1_500 } else { 30 };
     let before = lab.world().acknowledged();
     wait_for("much to be written", || async { (lab.world().acknowledged() > before + missed).then_some(()) }).await;
     lab.fault(format!("member {follower} comes back behind a slow link: {how}"));
