@@ -34,7 +34,7 @@ impl Site {
         }));
         let (first, record) = site.certificate(Profile::Controller);
         let record = Some(CertificateRow { member: 1, ..record });
-        site.done(Action::RecordCertificate(RecordCertificate { record }));
+        site.done(Action::RecordCertificate(RecordCertificate { record, ..Default::default() }));
         let (second, record) = site.certificate(Profile::Controller);
         let token = CreateToken { id: vec![1], hash: vec![7; 32], ttl_ms: u64::from(u32::MAX), made_by: String::new() };
         site.done(Action::CreateToken(token));
@@ -114,10 +114,10 @@ fn what_the_log_never_issued_is_refused_by_a_leader_and_borne_by_who_may_be_behi
     assert_eq!(site.judge(&forged, false, &[1, 2]), Ok(()));
     // Neither one with the number of another, nor one of another kind.
     let record = CertificateRow { fingerprint: vec![0; 32], member: 1, ..record };
-    site.done(Action::RecordCertificate(RecordCertificate { record: Some(record) }));
+    site.done(Action::RecordCertificate(RecordCertificate { record: Some(record), ..Default::default() }));
     assert!(site.judge(&forged, false, &[1, 2]).is_err());
     let (operator, record) = site.certificate(Profile::Operator);
-    site.done(Action::RecordCertificate(RecordCertificate { record: Some(record) }));
+    site.done(Action::RecordCertificate(RecordCertificate { record: Some(record), ..Default::default() }));
     assert!(site.judge(&operator, false, &[1, 2]).is_err_and(|why| why.contains("not a controller's")));
     // A node without a state believes the chain.
     let group = |_| false;
