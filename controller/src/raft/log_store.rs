@@ -189,6 +189,11 @@ impl RaftLogReader<TypeConfig> for LogStore {
                     return Ok(entries);
                 }
                 let entry: Entry = codec::decode(&row).map_err(|e| StorageIOError::read_logs(&e))?;
+                // Purged since it was asked for, as under a leader that was just deposed: openraft would send what is behind
+                // the gap as if it followed. Nothing is a heartbeat.
+                if entry.log_id.index != next {
+                    return Ok(entries);
+                }
                 next = entry.log_id.index + 1;
                 entries.push(entry);
             }

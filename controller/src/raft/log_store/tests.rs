@@ -37,6 +37,9 @@ async fn what_goes_to_a_follower_at_once_is_bounded_by_count_and_by_bytes() {
     assert_eq!(counts, [3, 3, 3, 1, 1, 1, 256, 256, 88]);
     assert_eq!(log.limited_get_log_entries(4, 6).await.expect("reads").len(), 2);
     assert!(log.limited_get_log_entries(4, 4).await.expect("reads").is_empty());
+    log.purge(log_id(5)).await.expect("purges");
+    assert!(log.limited_get_log_entries(4, 8).await.expect("reads").is_empty(), "nothing from behind a gap");
+    assert_eq!(log.limited_get_log_entries(6, 8).await.expect("reads"), entries[6..8]);
 }
 
 fn log_id(index: u64) -> LogId {
