@@ -28,6 +28,7 @@ pub mod sled_kv;
 mod snapshot;
 mod state_machine;
 pub mod store;
+mod terms;
 mod view;
 
 pub use convert::{Converted, convert, convert_store};

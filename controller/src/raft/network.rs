@@ -17,7 +17,7 @@ use serde::de::DeserializeOwned;
 
 use super::codec::{decode, encode};
 use super::flight::{Flight, Pace};
-use super::{SnapshotData, TypeConfig, Vote};
+use super::{SnapshotData, TypeConfig, Vote, terms};
 
 type RpcResult<T> = Result<T, RPCError<u64, BasicNode, RaftError<u64>>>;
 
@@ -115,6 +115,14 @@ fn failed(e: LinkError) -> RPCError<u64, BasicNode, RaftError<u64>> {
     }
 }
 
+/// Refuses an answer with a vote that would use up the terms (see [`terms`]): `asked` is the vote of the question.
+fn near(asked: &Vote, vote: &Vote) -> io::Result<()> {
+    match terms::is_near(asked.leader_id.term, vote) {
+        true => Ok(()),
+        false => Err(io::Error::other(format!("an answer of term {}", vote.leader_id.term))),
+    }
+}
+
 impl Link {
     async fn call<Q: Serialize, R: DeserializeOwned>(
         &self,
@@ -174,8 +182,15 @@ impl RaftNetwork<TypeConfig> for Link {
         rpc: AppendEntriesRequest<TypeConfig>,
         _option: RPCOption,
     ) -> RpcResult<AppendEntriesResponse<u64>> {
+        let asked = rpc.vote;
+        let checked = |answer| {
+            if let AppendEntriesResponse::HigherVote(vote) = &answer {
+                near(&asked, vote).map_err(|e| broken(&e))?;
+            }
+            Ok(answer)
+        };
         let Some(last) = rpc.entries.last().map(|entry| entry.log_id) else {
-            return self.call(&rpc, |transport, to, body| transport.append_entries(to, body)).await;
+            return checked(self.call(&rpc, |transport, to, body| transport.append_entries(to, body)).await?);
         };
         let under_way = self.flight.get_mut().unwrap_or_else(PoisonError::into_inner).take();
         let (mut under_way, mut beside) = (under_way.filter(|flight| flight.serves(&rpc)), None);
@@ -202,14 +217,16 @@ impl RaftNetwork<TypeConfig> for Link {
         }
         let sent = flight.last;
         *slot = None;
-        match decode(&answer.map_err(failed)?).map_err(|e| broken(&e))? {
+        match checked(decode(&answer.map_err(failed)?).map_err(|e| broken(&e))?)? {
             AppendEntriesResponse::Success if sent != last => Ok(AppendEntriesResponse::PartialSuccess(Some(sent))),
             answer => Ok(answer),
         }
     }
 
     async fn vote(&mut self, rpc: VoteRequest<u64>, _option: RPCOption) -> RpcResult<VoteResponse<u64>> {
-        self.call(&rpc, |transport, to, body| transport.vote(to, body)).await
+        let answer: VoteResponse<u64> = self.call(&rpc, |transport, to, body| transport.vote(to, body)).await?;
+        near(&rpc.vote, &answer.vote).map_err(|e| broken(&e))?;
+        Ok(answer)
     }
 
     async fn full_snapshot(
@@ -228,7 +245,11 @@ impl RaftNetwork<TypeConfig> for Link {
         tokio::select! {
             biased;
             answer = sent => match answer {
-                Ok(answer) => decode(&answer).map_err(|e| fault(&e)),
+                Ok(answer) => {
+                    let answer: SnapshotResponse<u64> = decode(&answer).map_err(|e| fault(&e))?;
+                    near(&vote, &answer.vote).map_err(|e| fault(&e))?;
+                    Ok(answer)
+                }
                 Err(e @ LinkError::Unreachable(_)) => Err(StreamingError::Unreachable(Unreachable::new(&e))),
                 Err(e) => Err(fault(&e)),
             },

@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use openraft::error::{CheckIsLeaderError, Fatal, InitializeError, RaftError};
 use openraft::metrics::WaitError;
+use openraft::raft::{AppendEntriesRequest, VoteRequest};
 use openraft::type_config::TypeConfigExt;
 use openraft::{BasicNode, Raft, Snapshot, SnapshotPolicy};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -22,8 +23,8 @@ use super::propose::{self, ProposeError, Waiting};
 use super::snapshot::{ChunkWriter, SnapshotData};
 use super::state_machine::{Copier, StateCopy};
 use super::{
-    AbortHandle, JoinHandle, LogStore, LogTime, Metrics, Shared, StateMachine, TypeConfig, blocking, codec, log_time,
-    store,
+    AbortHandle, JoinHandle, LogStore, LogTime, Metrics, Shared, SnapshotMeta, StateMachine, TypeConfig, blocking,
+    codec, log_time, store, terms,
 };
 use crate::config::Engine;
 use crate::error::Error;
@@ -311,7 +312,9 @@ impl Node {
 
     /// A call of a leader: AppendEntries, encoded. The error is for the caller's log.
     pub async fn handle_append(&self, body: &[u8]) -> Result<Vec<u8>, ProposeError> {
-        let request = codec::decode(body).map_err(garbled)?;
+        let request: AppendEntriesRequest<TypeConfig> = codec::decode(body).map_err(garbled)?;
+        let entries = request.entries.iter().map(|entry| entry.log_id).chain(request.prev_log_id);
+        terms::check(&self.raft, &request.vote, entries)?;
         let answer = self.raft.append_entries(request).await.map_err(|e| ProposeError::Stopped(e.to_string()))?;
         // One that looks for where the logs part leads, too.
         if !matches!(answer, openraft::raft::AppendEntriesResponse::HigherVote(_)) {
@@ -322,7 +325,8 @@ impl Node {
 
     /// A call of a candidate: RequestVote, encoded.
     pub async fn handle_vote(&self, body: &[u8]) -> Result<Vec<u8>, ProposeError> {
-        let request = codec::decode(body).map_err(garbled)?;
+        let request: VoteRequest<u64> = codec::decode(body).map_err(garbled)?;
+        terms::check(&self.raft, &request.vote, None)?;
         let answer = self.raft.vote(request).await.map_err(|e| ProposeError::Stopped(e.to_string()))?;
         if answer.vote_granted {
             self.heard.note();
@@ -348,7 +352,8 @@ impl Node {
     /// A call of a leader: the whole state.
     pub async fn handle_snapshot(&self, head: &Head, state: impl Into<SnapshotData>) -> Result<Vec<u8>, ProposeError> {
         let vote = codec::decode(&head.vote).map_err(garbled)?;
-        let meta = codec::decode(&head.meta).map_err(garbled)?;
+        let meta: SnapshotMeta = codec::decode(&head.meta).map_err(garbled)?;
+        terms::check(&self.raft, &vote, meta.last_log_id)?;
         let snapshot: Snapshot<TypeConfig> = Snapshot { meta, snapshot: Box::new(state.into()) };
         if let Some(last) = &snapshot.meta.last_log_id {
             self.received.note(last);

@@ -286,3 +286,42 @@ async fn who_waits_for_a_leader_at_a_node_that_has_stopped_is_told_so() {
     // At once, so that whoever asked again and again would never let anybody else have a turn.
     assert!(matches!(node.leader_changes(None, limit).await, Err(ProposeError::Stopped(_))));
 }
+
+#[tokio::test]
+async fn no_message_uses_up_the_terms() {
+    use openraft::entry::FromAppData;
+    use openraft::{CommittedLeaderId, LogId, Vote};
+
+    let dir = tempfile::tempdir().expect("temporary folder");
+    // Nobody's: it takes up what it hears, as one does that is about to receive the state.
+    let node = Node::start(&NodeOptions { found: None, ..options(&dir) }).await.expect("starts");
+    let encode = |vote, entries: Vec<crate::raft::Entry>| {
+        let request = AppendEntriesRequest::<TypeConfig> { vote, prev_log_id: None, leader_commit: None, entries };
+        codec::encode(&request).expect("encodes")
+    };
+    let refused = |answer: Result<Vec<u8>, ProposeError>| {
+        assert!(matches!(&answer, Err(ProposeError::Membership(why)) if why.contains("term")), "{answer:?}");
+    };
+    for term in [u64::MAX, u64::MAX - 1, (1 << 32) + 1] {
+        let last = Vote::new_committed(term, 2);
+        refused(node.handle_append(&encode(last, Vec::new())).await);
+        let vote = VoteRequest::new(Vote::new(term, 2), None);
+        refused(node.handle_vote(&codec::encode(&vote).expect("encodes")).await);
+        let meta = codec::encode(&SnapshotMeta::default()).expect("encodes");
+        let head = Head { vote: codec::encode(&last).expect("encodes"), meta };
+        refused(node.handle_snapshot(&head, crate::state::State::new().to_bytes()).await);
+    }
+    // Nor in what was not its leader's to write.
+    let mut entry = crate::raft::Entry::from_app_data(Default::default());
+    entry.log_id = LogId::new(CommittedLeaderId::new(u64::MAX, 2), 0);
+    refused(node.handle_append(&encode(Vote::new_committed(7, 2), vec![entry])).await);
+    assert_eq!(node.figures().term, 0);
+    // Many terms may have gone by without it.
+    node.handle_append(&encode(Vote::new_committed(1_000_000, 2), Vec::new())).await.expect("hears a leader");
+    node.raft
+        .wait(Some(Duration::from_secs(60)))
+        .metrics(|m| m.current_term == 1_000_000, "its term")
+        .await
+        .expect("follows");
+    node.shutdown().await;
+}
