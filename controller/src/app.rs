@@ -188,7 +188,7 @@ impl Core {
         }
         let mut client = self.links.peer(address).map_err(|e| ProposeError::Stopped(e.to_string()))?;
         let request = v1::ProposeRequest { target: id, command: command.encode_to_vec() };
-        let answer = client.propose(request).await.map_err(|status| self.failed_call(&status))?;
+        let answer = client.propose(request).await.map_err(|status| self.failed_call(id, &status))?;
         Reply::decode(answer.into_inner().reply.as_slice()).map_err(|_| ProposeError::NoLeader)
     }
 
@@ -212,8 +212,8 @@ impl Core {
         Err(ProposeError::NoLeader)
     }
 
-    fn failed_call(&self, status: &tonic::Status) -> ProposeError {
-        self.links.note_removal(status);
+    fn failed_call(&self, at: u64, status: &tonic::Status) -> ProposeError {
+        self.links.removal().refused_by(at, status);
         match status.code() {
             tonic::Code::ResourceExhausted => ProposeError::Overloaded,
             _ => ProposeError::NoLeader,
@@ -229,7 +229,7 @@ impl Core {
                     Some((id, address)) => {
                         let mut client = self.links.peer(&address).map_err(|e| ProposeError::Stopped(e.to_string()))?;
                         let answer = client.read_index(v1::ReadIndexRequest { target: id }).await;
-                        Ok(answer.map_err(|status| self.failed_call(&status))?.into_inner().index)
+                        Ok(answer.map_err(|status| self.failed_call(id, &status))?.into_inner().index)
                     }
                 }
             })
@@ -559,7 +559,7 @@ impl Running {
     /// Waits until the controller cannot go on; the error says why. Stop it then.
     pub async fn wait(&self) -> Error {
         let mut health = self.core.node.health();
-        let mut removed = self.core.links.removed();
+        let mut removed = self.core.links.removal().subscribe();
         loop {
             let now = health.borrow_and_update().clone();
             match now {

@@ -63,7 +63,7 @@ pub(crate) async fn identify(core: &Arc<Core>) -> Result<Tls, Error> {
 /// Opens what all calls need, once the state is there: a new member receives it first.
 pub(crate) async fn open(core: &Arc<Core>, workers: Workers) -> Result<(), Error> {
     let mut health = core.node.health();
-    let mut removed = core.links.removed();
+    let mut removed = core.links.removal().subscribe();
     while !core.node.shared().read().is_bootstrapped() {
         match health.borrow_and_update().clone() {
             Health::Running => {}
@@ -194,7 +194,9 @@ pub(crate) fn show_identity(paths: &Paths, sealer: &Sealer, unseal: &UnsealConfi
     if let Some(member) = MemberFile::read(&paths.member())? {
         links.belong(Pass::new(sealer, &member));
     }
-    links.identify(read("ca.pem")?, read("cert.pem")?, key);
+    let ca = read("ca.pem")?;
+    links.trust().read_list(paths, &ca)?;
+    links.identify(ca, read("cert.pem")?, key);
     Ok(())
 }
 
@@ -235,7 +237,7 @@ pub(crate) async fn keep_fresh(core: Arc<Core>, tls: Arc<Tls>) {
             }
             let wanted = describe(&core);
             if core.node.shared().read().members.get(&wanted.id).is_some_and(|m| m.removed_ms != 0) {
-                core.links.was_removed();
+                core.links.removal().certain();
             }
             let known = core.node.shared().read().member(wanted.id).cloned();
             if let Some(known) = known

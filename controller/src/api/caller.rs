@@ -7,7 +7,7 @@ use tonic::{Request, Status};
 
 use super::server::Peer;
 use crate::app::Core;
-use crate::cluster::links::REMOVED;
+use crate::cluster::removal::REMOVED;
 use crate::state::State;
 
 /// Metadata of a call that another controller passes on: the serial number of whoever made it. That controller has verified
@@ -105,41 +105,48 @@ pub(super) fn serial_of<T>(request: &Request<T>) -> Result<String, Status> {
     certificate.map(|(serial, _)| serial.clone()).ok_or_else(none)
 }
 
-/// The member that calls. 0 while this node has no state yet: then a certificate of the authority for a controller is enough,
-/// and whoever has one could be the leader that brings the state.
+/// The member that calls; see [`member_at`].
 pub(super) fn member_of<T>(core: &Core, request: &Request<T>) -> Result<u64, Status> {
-    let peer = request.extensions().get::<Peer>();
-    let (serial, fingerprint) = peer
-        .and_then(|p| p.certificate.as_ref())
-        .ok_or_else(|| Status::unauthenticated("no client certificate on this connection"))?;
+    match request.extensions().get::<Peer>() {
+        Some(peer) => member_at(core, peer),
+        None => Err(Status::internal("a connection of nobody")),
+    }
+}
+
+/// The member at the other end. 0 while this node has no state yet: then a certificate of the authority for a controller is
+/// enough, unless the root has taken it back, and whoever has one could be the leader that brings the state.
+fn member_at(core: &Core, peer: &Peer) -> Result<u64, Status> {
+    let (serial, fingerprint) = certificate_of(peer)?;
+    if !peer.is_controller {
+        return Err(Status::permission_denied("this call is for controllers"));
+    }
     let state = core.node.shared().read();
-    if state.members.is_empty() {
-        return if peer.is_some_and(|p| p.is_controller) {
-            Ok(0)
-        } else {
-            Err(Status::permission_denied("this call is for controllers"))
-        };
-    }
     // Entries that this node has yet to apply may hold the record of a member that joined lately.
-    if state.certificates.get(serial).is_none() && !core.node.leads() && peer.is_some_and(|p| p.is_controller) {
-        return Ok(0);
+    let may_come = state.members.is_empty() || (!state.certificates.contains(serial) && !core.node.leads());
+    let member = if may_come { 0 } else { Caller::member(&state, core.now_ms(), serial, fingerprint)? };
+    // Nor may they tell yet of its removal.
+    if core.links.trust().is_revoked(serial) {
+        return Err(Status::permission_denied("the certificate of this controller is revoked"));
     }
-    Caller::member(&state, core.now_ms(), serial, fingerprint)
+    Ok(member)
+}
+
+fn certificate_of(peer: &Peer) -> Result<&(String, [u8; 32]), Status> {
+    peer.certificate.as_ref().ok_or_else(|| Status::unauthenticated("no client certificate on this connection"))
 }
 
 /// Whether the certificate of a connection is good for a call of callers of this kind. Controllers make calls of every kind, in
-/// the name of others.
+/// the name of others: for these they must be known, while a message of Raft may bring the record of its sender.
 pub(super) fn may_call(core: &Core, peer: &Peer, profile: v1::CertificateProfile) -> Result<(), Status> {
-    let (serial, fingerprint) =
-        peer.certificate.as_ref().ok_or_else(|| Status::unauthenticated("no client certificate on this connection"))?;
-    if peer.is_controller {
-        return Ok(());
-    }
     if profile == v1::CertificateProfile::Controller {
-        return Err(Status::permission_denied("this call is for controllers"));
+        return member_at(core, peer).map(drop);
     }
+    let (serial, fingerprint) = certificate_of(peer)?;
     super::forward::ready(core)?;
     let state = core.node.shared().read();
+    if peer.is_controller {
+        return Caller::member(&state, core.now_ms(), serial, fingerprint).map(drop);
+    }
     Caller::check(&state, core.now_ms(), serial, Some(fingerprint), profile).map(drop)
 }
 
@@ -156,7 +163,7 @@ pub(super) fn opens_a_service(core: &Core, peer: &Peer) -> bool {
     let Some((serial, fingerprint)) = &peer.certificate else { return false };
     let (state, now_ms) = (core.node.shared().read(), core.now_ms());
     if state.members.is_empty() {
-        return peer.is_controller;
+        return peer.is_controller && !core.links.trust().is_revoked(serial);
     }
     [v1::CertificateProfile::GatewayLink, v1::CertificateProfile::Operator, v1::CertificateProfile::Controller]
         .into_iter()

@@ -8,7 +8,7 @@ use tonic::{Request, Status};
 
 use super::caller::ON_BEHALF;
 use crate::app::Core;
-use crate::cluster::links::REMOVED;
+use crate::cluster::removal::REMOVED;
 
 /// Metadata of a call that was passed on: it is not passed on again.
 const FORWARDED: &str = "sallyport-forwarded";

@@ -45,8 +45,16 @@ impl PeerService {
         Ok(member)
     }
 
-    /// A message of Raft from the member that it says it is from.
-    fn raft(&self, request: Request<v1::RaftMessage>) -> Result<v1::RaftMessage, Status> {
+    /// The same, and its record is here.
+    fn known<T>(&self, request: &Request<T>, target: u64) -> Result<u64, Status> {
+        match self.meant(request, target)? {
+            0 => Err(Status::unavailable("this controller does not know the caller yet; try again")),
+            member => Ok(member),
+        }
+    }
+
+    /// A message of Raft from the member that it says it is from, and that member; 0 where its record is not here.
+    fn raft(&self, request: Request<v1::RaftMessage>) -> Result<(v1::RaftMessage, u64), Status> {
         let (target, source) = (request.get_ref().target, request.get_ref().source);
         // A node that receives its first entries knows no members yet: the certificate is all there is.
         let member = self.meant(&request, target)?;
@@ -54,7 +62,18 @@ impl PeerService {
             return Err(Status::permission_denied(format!("controller {member} speaks as controller {source}")));
         }
         self.of_this_cluster(source, target, &request.get_ref().proof)?;
-        Ok(request.into_inner())
+        self.not_beside_the_leader(member)?;
+        Ok((request.into_inner(), member))
+    }
+
+    /// Whoever is unknown is heard only where nobody known leads: a new member that leads is soon the only one who does, and
+    /// somebody who makes certificates with the authority's stolen key gets between no leader and its followers.
+    fn not_beside_the_leader(&self, member: u64) -> Result<(), Status> {
+        let (core, now_ms) = (&self.core, self.core.clock.monotonic_ms());
+        if member == 0 && core.links.trust().hears_leader(now_ms, core.node.lease()) {
+            return Err(Status::unavailable("this controller hears a leader and does not know the caller; try again"));
+        }
+        Ok(())
     }
 
     /// A certificate that the state does not know may be a new member's, but also that of a controller from before a restore, or
@@ -87,22 +106,25 @@ fn answer(body: Vec<u8>) -> Response<v1::RaftMessage> {
 #[tonic::async_trait]
 impl Peer for PeerService {
     async fn append_entries(&self, request: Request<v1::RaftMessage>) -> Result<Response<v1::RaftMessage>, Status> {
-        let message = self.raft(request)?;
+        let (message, member) = self.raft(request)?;
         let body = self.core.node.handle_append(&message.body).await?;
         let time = self.core.node.time();
         if self.core.node.leader().is_some_and(|(leader, _)| leader == message.source) {
             time.heard_leader(message.log_unix_ms);
+            if member != 0 {
+                self.core.links.trust().leader_spoke(self.core.clock.monotonic_ms());
+            }
         }
         Ok(Response::new(v1::RaftMessage { body, wall_unix_ms: time.wall_ms(), ..v1::RaftMessage::default() }))
     }
 
     async fn vote(&self, request: Request<v1::RaftMessage>) -> Result<Response<v1::RaftMessage>, Status> {
-        let message = self.raft(request)?;
+        let (message, _) = self.raft(request)?;
         Ok(answer(self.core.node.handle_vote(&message.body).await?))
     }
 
     async fn pre_vote(&self, request: Request<v1::RaftMessage>) -> Result<Response<v1::RaftMessage>, Status> {
-        let message = self.raft(request)?;
+        let (message, _) = self.raft(request)?;
         Ok(answer(self.core.node.handle_pre_vote(&message.body).await?))
     }
 
@@ -125,6 +147,7 @@ impl Peer for PeerService {
             ));
         }
         self.of_this_cluster(head.source, head.target, &head.proof)?;
+        self.not_beside_the_leader(member)?;
         let (length, sha256) = (head.length, head.sha256);
         let head = Head { vote: head.vote, meta: head.meta };
         let lost = |e: io::Error| Status::data_loss(format!("the snapshot did not arrive: {e}"));
@@ -141,7 +164,7 @@ impl Peer for PeerService {
     }
 
     async fn propose(&self, request: Request<v1::ProposeRequest>) -> Result<Response<v1::ProposeResponse>, Status> {
-        self.meant(&request, request.get_ref().target)?;
+        self.known(&request, request.get_ref().target)?;
         self.leading()?;
         let command = Command::decode(request.into_inner().command.as_slice())
             .map_err(|_| Status::invalid_argument("this is no command"))?;
@@ -157,7 +180,7 @@ impl Peer for PeerService {
         &self,
         request: Request<v1::ReadIndexRequest>,
     ) -> Result<Response<v1::ReadIndexResponse>, Status> {
-        self.meant(&request, request.get_ref().target)?;
+        self.known(&request, request.get_ref().target)?;
         let index = self.core.node.read_index().await?;
         Ok(Response::new(v1::ReadIndexResponse { index, now_unix_ms: self.core.now_ms() }))
     }
@@ -166,10 +189,7 @@ impl Peer for PeerService {
         &self,
         request: Request<v1::StandForElectionRequest>,
     ) -> Result<Response<v1::StandForElectionResponse>, Status> {
-        let member = self.meant(&request, request.get_ref().target)?;
-        if member == 0 {
-            return Err(Status::unavailable("this controller does not know the caller yet; try again"));
-        }
+        let member = self.known(&request, request.get_ref().target)?;
         if self.core.node.leads() {
             return Ok(Response::new(v1::StandForElectionResponse {}));
         }
@@ -181,7 +201,14 @@ impl Peer for PeerService {
     }
 
     async fn describe(&self, request: Request<v1::DescribeRequest>) -> Result<Response<v1::DescribeResponse>, Status> {
-        self.meant(&request, request.get_ref().target)?;
+        // One that receives the state knows nobody, and its operators want to see it do so.
+        let receives = self.core.node.shared().read().members.is_empty();
+        let target = request.get_ref().target;
+        if receives {
+            self.meant(&request, target)?
+        } else {
+            self.known(&request, target)?
+        };
         Ok(Response::new(v1::DescribeResponse { vitals: Some(status::own(&self.core)) }))
     }
 

@@ -42,6 +42,23 @@ fn time(ms: u64) -> UnixTime {
     UnixTime(i64::try_from(ms / 1_000).unwrap_or(i64::MAX))
 }
 
+fn sign(core: &Core, revoked: &[(String, u64)], number: u64, now_ms: u64) -> Result<Vec<u8>, Status> {
+    let broken = |e: sallyport_ca::Error| Status::internal(format!("the revocation list: {e}"));
+    let entries = revoked.iter().map(|(serial, at_ms)| Ok((serial.parse::<Serial>()?, time(*at_ms))));
+    let entries = entries.collect::<Result<Vec<_>, sallyport_ca::Error>>().map_err(broken)?;
+    core.authority().revocation_list(CONTROLLERS, number, &entries, time(now_ms), core.sealer.rng()).map_err(broken)
+}
+
+/// The list as it is now, for a node that is about to receive the state.
+pub(crate) fn revoked_controllers(core: &Core) -> Result<Vec<u8>, Status> {
+    let now_ms = core.now_ms();
+    let (revoked, number) = {
+        let state = core.node.shared().read();
+        (revoked(&state, now_ms), state.last_certificate())
+    };
+    sign(core, &revoked, number, now_ms)
+}
+
 impl RevocationService {
     /// The service over `core`.
     pub(super) fn new(core: Arc<Core>) -> Self {
@@ -58,14 +75,7 @@ impl RevocationService {
         if !last.crl.is_empty() && last.revoked == revoked && now_ms.saturating_sub(last.at_ms) < FRESH_MS {
             return Ok(last.crl.clone());
         }
-        let broken = |e: sallyport_ca::Error| Status::internal(format!("the revocation list: {e}"));
-        let entries = revoked.iter().map(|(serial, at_ms)| Ok((serial.parse::<Serial>()?, time(*at_ms))));
-        let entries = entries.collect::<Result<Vec<_>, sallyport_ca::Error>>().map_err(broken)?;
-        let crl = self
-            .core
-            .authority()
-            .revocation_list(CONTROLLERS, number, &entries, time(now_ms), self.core.sealer.rng())
-            .map_err(broken)?;
+        let crl = sign(&self.core, &revoked, number, now_ms)?;
         *last = Signed { revoked, at_ms: now_ms, crl };
         Ok(last.crl.clone())
     }

@@ -46,6 +46,9 @@ const VISIT: Duration = Duration::from_secs(60);
 const MAX_JOIN: usize = 64 * 1024;
 /// Calls at a time of such a one.
 const VISITS: usize = 8;
+/// The same of another controller whose record is not here, whose messages may be large: a heartbeat, an election, entries and a
+/// snapshot are enough for Raft.
+const UNKNOWN_MEMBER_CALLS: usize = 4;
 /// How long running calls may take once we stop.
 const DRAIN: Duration = Duration::from_secs(5);
 /// The same for those of other controllers, afterwards.
@@ -261,9 +264,9 @@ async fn accept(listener: TcpListener, core: Arc<Core>, tls: Arc<Tls>, latest: A
                             return;
                         }
                     };
-                    // Another controller whose record is still to come is none.
-                    if !welcome && !peer.is_controller {
-                        peer.visit = Some(Arc::new(Semaphore::new(VISITS)));
+                    if !welcome {
+                        let calls = if peer.is_controller { UNKNOWN_MEMBER_CALLS } else { VISITS };
+                        peer.visit = Some(Arc::new(Semaphore::new(calls)));
                     }
                     core.metrics.connection(Connection::Accepted);
                     // Nobody is waited for longer than for a handshake before he has said the first word.

@@ -1,3 +1,5 @@
+mod impostors;
+
 use std::time::Duration;
 
 use super::*;

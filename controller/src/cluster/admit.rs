@@ -122,6 +122,7 @@ pub(crate) async fn admit(core: &Arc<Core>, request: v1::JoinRequest) -> Result<
         wrapped_seal_key: core.sealer.wrap_for(&wrap_key, &context)?,
         members: addresses(core),
         restored_unix_ms: core.node.shared().read().begun_ms(),
+        revoked_controllers: crate::api::revoked_controllers(core)?,
     })
 }
 
@@ -165,6 +166,7 @@ pub(crate) async fn readmit(core: &Core, caller: u64, request: v1::RejoinRequest
         wrapped_seal_key: Vec::new(),
         members: addresses(core),
         restored_unix_ms: core.node.shared().read().begun_ms(),
+        revoked_controllers: crate::api::revoked_controllers(core)?,
     })
 }
 

@@ -21,7 +21,7 @@ use tonic::{Code, Status};
 use super::links::{Links, endpoint};
 use super::member::MemberFile;
 use super::token::Token;
-use super::{admit, is_loopback};
+use super::{admit, is_loopback, trust};
 use crate::app::Paths;
 use crate::config::Config;
 use crate::error::Error;
@@ -148,7 +148,9 @@ impl Candidate<'_> {
             .unwrap(&answer.wrapped_seal_key, &context)
             .map_err(|e| Error::Refused(format!("the cluster's answer does not open: {e}; try again")))?;
         let sealer = Sealer::adopt(self.paths.root(), &self.config.unseal, seal_key)?;
-        files::write_private(&files.ca, pem::encode("CERTIFICATE", &answer.root).as_bytes())?;
+        let root = pem::encode("CERTIFICATE", &answer.root);
+        files::write_private(&files.ca, root.as_bytes())?;
+        trust::keep_list(self.paths, root.as_bytes(), &answer.revoked_controllers)?;
         files::write_private(&files.cert, pem::encode("CERTIFICATE", &answer.certificate).as_bytes())?;
         let member = member_file(answer);
         member.write(&self.paths.member())?;
@@ -181,9 +183,7 @@ impl Candidate<'_> {
                 let mut client = links.peer(address)?;
                 match tokio::time::timeout(PATIENCE, client.rejoin(request)).await {
                     Ok(Ok(answer)) => {
-                        let member = member_file(answer.into_inner());
-                        member.write(&self.paths.member())?;
-                        return Ok(member);
+                        return self.resettle(links, answer.into_inner());
                     }
                     Ok(Err(status)) => match refusal(&status, &self.address) {
                         Refused::ForGood(error) => return Err(error),
@@ -197,6 +197,16 @@ impl Candidate<'_> {
             }
         }
         Err(Error::Refused(format!("the store is gone, and no controller takes this one back:{said}")))
+    }
+
+    /// The same for one that comes back, which has its certificate and the seal key.
+    fn resettle(&self, links: &Links, answer: v1::JoinResponse) -> Result<MemberFile, Error> {
+        let ca = files::read_public(&identity_files(self.paths).ca)?.unwrap_or_default();
+        trust::keep_list(self.paths, &ca, &answer.revoked_controllers)?;
+        links.trust().read_list(self.paths, &ca)?;
+        let member = member_file(answer);
+        member.write(&self.paths.member())?;
+        Ok(member)
     }
 }
 

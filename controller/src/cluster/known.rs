@@ -4,7 +4,7 @@ use sallyport_ca::Certificate;
 use sallyport_proto::v1;
 use subtle::ConstantTimeEq;
 
-use crate::raft::Node;
+use crate::app::Core;
 use crate::state::State;
 
 /// What a node goes by.
@@ -19,7 +19,10 @@ pub(super) struct View<'a> {
 }
 
 /// Judges the certificate (DER) that a server shows.
-pub(super) fn judge(node: &Node, certificate: &[u8]) -> Result<(), String> {
+pub(super) fn judge(core: &Core, certificate: &[u8]) -> Result<(), String> {
+    let node = &core.node;
+    // It may say more than a state that is behind.
+    core.links.trust().judge(certificate)?;
     let complete = node.leads_and_knows();
     let membership = node.membership();
     let group = |id: u64| membership.addresses.contains_key(&id);
@@ -28,7 +31,7 @@ pub(super) fn judge(node: &Node, certificate: &[u8]) -> Result<(), String> {
 
 impl View<'_> {
     fn judge(&self, certificate: &[u8]) -> Result<(), String> {
-        // Nothing is known yet to a node that is about to receive the state.
+        // Nothing is known yet to a node that is about to receive the state, but whom the root has taken back (`trust`).
         if self.state.members.is_empty() {
             return Ok(());
         }

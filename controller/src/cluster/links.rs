@@ -8,12 +8,14 @@ use std::time::Duration;
 use sallyport_proto::dial::{self, Judge};
 use sallyport_proto::v1;
 use sallyport_proto::v1::peer_client::PeerClient;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
 use super::pass::Pass;
+use super::removal::Removal;
+use super::trust::Trust;
 use crate::clock::Clock;
 use crate::error::Error;
 use crate::raft::LogTime;
@@ -30,8 +32,6 @@ const CONNECT: Duration = Duration::from_secs(2);
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(2));
 /// Largest message with entries that goes by the connection of heartbeats, bytes.
 const SMALL: usize = 8 * 1024;
-/// Metadata of a refusal that says: the caller was removed from the cluster.
-pub(crate) const REMOVED: &str = "sallyport-removed";
 
 /// What a connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -53,9 +53,11 @@ pub(crate) struct Links {
     material: Mutex<Material>,
     channels: Mutex<BTreeMap<(Use, String), Channel>>,
     pass: Mutex<Option<Pass>>,
-    /// Says whether who answers is a member. Before there is a state, whoever has a certificate for a controller may be.
+    /// Says whether who answers is a member. Before there is a state, whoever has a certificate for a controller may be that the
+    /// root has not taken back.
     judge: Arc<OnceLock<Judge>>,
-    removed: watch::Sender<bool>,
+    trust: Arc<Trust>,
+    removal: Removal,
     /// Told to the others, and learned from them.
     time: Arc<LogTime>,
     /// Members that did not answer when they were last called.
@@ -80,7 +82,8 @@ impl Links {
             channels: Mutex::default(),
             pass: Mutex::default(),
             judge: Arc::default(),
-            removed: watch::Sender::new(false),
+            trust: Arc::default(),
+            removal: Removal::default(),
             time,
             away: Mutex::default(),
             heard: Mutex::default(),
@@ -132,9 +135,14 @@ impl Links {
         pass.as_ref().is_some_and(|pass| pass.proves(source, target, proof))
     }
 
-    /// Turns true when the others say that this node was removed.
-    pub(crate) fn removed(&self) -> watch::Receiver<bool> {
-        self.removed.subscribe()
+    /// What this node goes by beside its state.
+    pub(crate) fn trust(&self) -> &Trust {
+        &self.trust
+    }
+
+    /// Whether this node was removed.
+    pub(crate) fn removal(&self) -> &Removal {
+        &self.removal
     }
 
     fn channel(&self, purpose: Use, address: &str) -> Result<Channel, Error> {
@@ -147,8 +155,9 @@ impl Links {
             if m.chain.is_empty() {
                 return Err(Error::Internal("this node has no certificate yet".into()));
             }
-            let judge = self.judge.clone();
-            let judge: Judge = Arc::new(move |shown| judge.get().map_or(Ok(()), |judge| judge(shown)));
+            let (judge, trust) = (self.judge.clone(), self.trust.clone());
+            let judge: Judge =
+                Arc::new(move |shown| judge.get().map_or_else(|| trust.judge(shown), |judge| judge(shown)));
             let material = dial::Material { ca: &m.ca, chain: &m.chain, key: &m.key };
             // By the log's time: a leader whose clock is set back an hour would else no longer reach a member that has a
             // certificate of today.
@@ -182,6 +191,7 @@ impl Links {
             Ok(answer) => {
                 let now_ms = self.clock.unix_ms();
                 self.heard.lock().unwrap_or_else(PoisonError::into_inner).insert(to.target, now_ms);
+                self.removal.answered_by(to.target);
                 if away.remove(&to.target) {
                     tracing::info!(id = to.target, address = to.address, "the controller answers again");
                 }
@@ -193,7 +203,7 @@ impl Links {
                     tracing::warn!(id, address, reason, "a controller does not answer");
                 }
                 drop(away);
-                self.note_removal(&status);
+                self.removal.refused_by(to.target, &status);
                 Err(match status.code() {
                     Code::Cancelled | Code::DeadlineExceeded => LinkError::Broken(status.message().into()),
                     _ => LinkError::Unreachable(status.message().into()),
@@ -205,18 +215,6 @@ impl Links {
     /// When a member last answered a message of Raft, milliseconds since 1970; 0 for never.
     pub(crate) fn last_contact(&self, id: u64) -> u64 {
         self.heard.lock().unwrap_or_else(PoisonError::into_inner).get(&id).copied().unwrap_or(0)
-    }
-
-    /// This node sees in its own state that it was removed.
-    pub(crate) fn was_removed(&self) {
-        self.removed.send_replace(true);
-    }
-
-    /// Notices that the others have removed this node.
-    pub(crate) fn note_removal(&self, status: &Status) {
-        if status.code() == Code::PermissionDenied && status.metadata().contains_key(REMOVED) {
-            self.removed.send_replace(true);
-        }
     }
 }
 

@@ -8,6 +8,8 @@
 //! | `admit` | the side of the leader that takes it in |
 //! | `links` | mutual TLS to other members |
 //! | `known` | whether who answers at a member's address is a member |
+//! | `trust` | the same where the state cannot tell |
+//! | `removal` | whether this node was removed, by what the others say |
 //! | `pass` | how members know each other where a certificate does not tell |
 //! | `keeper` | the leader's duty: Raft's membership follows the rows of the state |
 //! | `status` | what the members say of themselves |
@@ -21,8 +23,10 @@ pub(crate) mod lead;
 pub(crate) mod links;
 pub(crate) mod member;
 pub(crate) mod pass;
+pub(crate) mod removal;
 pub(crate) mod status;
 pub(crate) mod token;
+pub(crate) mod trust;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -54,8 +58,12 @@ pub enum Formation {
 pub(crate) fn know_servers(core: &Arc<Core>) {
     let core_of_links = Arc::downgrade(core);
     core.links.judge_by(Arc::new(move |certificate| match core_of_links.upgrade() {
-        Some(core) => known::judge(&core.node, certificate),
+        Some(core) => known::judge(&core, certificate),
         None => Err("this controller stops".into()),
+    }));
+    let core_of_links = Arc::downgrade(core);
+    core.links.removal().decided_by(Arc::new(move || {
+        core_of_links.upgrade().map(|core| removal::Electorate::of(&core.node)).unwrap_or_default()
     }));
 }
 

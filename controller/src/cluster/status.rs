@@ -43,7 +43,7 @@ pub(crate) async fn ask(core: &Core, id: u64, address: &str) -> Option<v1::Membe
     match tokio::time::timeout(PATIENCE, client.describe(request)).await {
         Ok(Ok(answer)) => answer.into_inner().vitals,
         Ok(Err(status)) => {
-            core.links.note_removal(&status);
+            core.links.removal().refused_by(id, &status);
             None
         }
         Err(_) => None,
