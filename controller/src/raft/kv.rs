@@ -206,6 +206,9 @@ pub trait Kv: Send + Sync + 'static {
     fn write(&self, ops: Vec<Op>) -> Result<()>;
     /// Returns when everything written before is on stable storage.
     fn sync(&self) -> Result<()>;
+    /// These changes will be written later: a simulation wants to know at once.
+    #[cfg(test)]
+    fn behind(&self, _ops: &[Op]) {}
 }
 
 /// Greater than every key that is in use (keys start with a tag far below it).

@@ -3,24 +3,28 @@
 use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use openraft::storage::{LogFlushed, LogState, RaftLogStorage};
 use openraft::type_config::TypeConfigExt;
-use openraft::{OptionalSend, RaftLogReader, StorageIOError};
+use openraft::{EntryPayload, OptionalSend, RaftLogReader, StorageIOError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::ahead::{self, Ahead};
 use super::commit::Commit;
 use super::kv::{KEY_END, Kv, Op, Table};
+use super::recent::Recent;
 use super::state_machine::{APPLIED, Applied};
 use super::{Entry, LogId, StorageError, TypeConfig, Vote, codec};
 
 pub(super) const VOTE: &[u8] = b"vote";
 pub(super) const PURGED: &[u8] = b"purged";
 const COMMITTED: &[u8] = b"committed";
+/// No member's id.
+const NOBODY: u64 = 0;
 
 /// Entries handed out at once to a peer that lags, by count.
 const MAX_READ_ENTRIES: usize = 256;
@@ -62,18 +66,35 @@ pub struct LogStore {
     received: Arc<Received>,
     /// Last index in one that the state machine may not have installed yet.
     installing: Option<u64>,
+    ahead: Arc<Ahead>,
+    recent: Arc<Mutex<Recent>>,
+    /// The pointer to the last committed entry, while it is newer than the stored one.
+    committed: Arc<Mutex<Option<Option<LogId>>>>,
 }
 
 impl LogStore {
     /// The log in `kv`. Starts the thread that syncs it.
     pub fn new(kv: Arc<dyn Kv>) -> std::io::Result<Self> {
-        let commit = Commit::start(kv.clone())?;
-        Ok(Self::with_commit(kv, commit))
+        Self::of(kv, NOBODY)
     }
 
-    /// The log in `kv`, synced by `commit`.
-    pub(super) fn with_commit(kv: Arc<dyn Kv>, commit: Commit) -> Self {
-        Self { kv, commit: Arc::new(commit), received: Arc::default(), installing: None }
+    /// The same for a member, which sends ahead of its disk what it appends as a leader.
+    pub(super) fn of(kv: Arc<dyn Kv>, id: u64) -> std::io::Result<Self> {
+        let commit = Commit::start(kv.clone())?;
+        Ok(Self::with_commit(kv, commit, id))
+    }
+
+    /// The log of a member in `kv`, synced by `commit`.
+    pub(super) fn with_commit(kv: Arc<dyn Kv>, commit: Commit, id: u64) -> Self {
+        Self {
+            kv,
+            commit: Arc::new(commit),
+            received: Arc::default(),
+            installing: None,
+            ahead: Arc::new(Ahead::new(id)),
+            recent: Arc::default(),
+            committed: Arc::default(),
+        }
     }
 
     fn meta<T: DeserializeOwned>(&self, key: &[u8]) -> Result<Option<T>, StorageIOError<u64>> {
@@ -85,6 +106,42 @@ impl LogStore {
 
     fn put_meta<T: Serialize>(key: &[u8], value: &T) -> Result<Op, StorageIOError<u64>> {
         Ok(Op::Put(Table::Meta, key.to_vec(), codec::encode(value).map_err(|e| StorageIOError::write(&e))?))
+    }
+
+    /// What this node has sent to others and not yet on its disk.
+    pub(super) fn ahead(&self) -> Arc<Ahead> {
+        self.ahead.clone()
+    }
+
+    /// Voters in the smallest of the configurations in force.
+    fn voters(&self) -> Result<usize, StorageIOError<u64>> {
+        let applied: Applied = self.meta(APPLIED)?.unwrap_or_default();
+        let mut membership = applied.membership.membership().clone();
+        let next = index_key(applied.log_id.map_or(0, |id| id.index + 1));
+        let rows = self.kv.scan(Table::Log, &next, &KEY_END, usize::MAX).map_err(|e| StorageIOError::read_logs(&e))?;
+        for (_, bytes) in rows {
+            let entry: Entry = codec::decode(&bytes).map_err(|e| StorageIOError::read_logs(&e))?;
+            if let EntryPayload::Membership(newer) = entry.payload {
+                membership = newer;
+            }
+        }
+        Ok(ahead::smallest(&membership))
+    }
+
+    fn recent(&self) -> MutexGuard<'_, Recent> {
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The newer pointer to the last committed entry, to go with another write: one of its own would be the dearest part of a
+    /// commit.
+    fn take_committed(&self, ops: &mut Vec<Op>) -> Result<(), StorageIOError<u64>> {
+        let newer = self.committed.lock().unwrap_or_else(PoisonError::into_inner).take();
+        ops.extend(match newer {
+            Some(Some(id)) => Some(Self::put_meta(COMMITTED, &id)?),
+            Some(None) => Some(Op::Del(Table::Meta, COMMITTED.to_vec())),
+            None => None,
+        });
+        Ok(())
     }
 
     /// Takes the lead out of the vote of a member that led when it ended. openraft would lead on in the same term. But entries
@@ -167,6 +224,9 @@ impl RaftLogReader<TypeConfig> for LogStore {
         range: RB,
     ) -> Result<Vec<Entry>, StorageError> {
         let (Some(start), end) = bounds(&range) else { return Ok(Vec::new()) };
+        if let Some(entries) = self.recent().range(start, end) {
+            return Ok(entries);
+        }
         let end = end.map_or_else(|| KEY_END.to_vec(), index_key);
         let rows =
             self.kv.scan(Table::Log, &index_key(start), &end, usize::MAX).map_err(|e| StorageIOError::read_logs(&e))?;
@@ -176,6 +236,9 @@ impl RaftLogReader<TypeConfig> for LogStore {
     }
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<Entry>, StorageError> {
+        if let Some(entries) = self.recent().limited(start, end, MAX_READ_ENTRIES, MAX_READ_BYTES) {
+            return Ok(entries);
+        }
         let (mut entries, mut bytes, mut next) = (Vec::new(), 0, start);
         while next < end && entries.len() < MAX_READ_ENTRIES {
             let rows = self.kv.scan(Table::Log, &index_key(next), &index_key(end), READ_PAGE);
@@ -220,24 +283,30 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), StorageError> {
-        Ok(self.write_durably(vec![Self::put_meta(VOTE, vote)?]).await?)
+        self.write_durably(vec![Self::put_meta(VOTE, vote)?]).await?;
+        self.ahead.vote(*vote);
+        Ok(())
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote>, StorageError> {
-        Ok(self.meta(VOTE)?)
+        let vote: Option<Vote> = self.meta(VOTE)?;
+        vote.into_iter().for_each(|vote| self.ahead.vote(vote));
+        Ok(vote)
     }
 
-    /// Not synced: a pointer that is behind only means that entries are applied again from where the state stands.
+    /// Not synced, and written with what is written next: a pointer that is behind only means that entries are applied again
+    /// from where the state stands.
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), StorageError> {
-        let op = match committed {
-            Some(id) => Self::put_meta(COMMITTED, &id)?,
-            None => Op::Del(Table::Meta, COMMITTED.to_vec()),
-        };
-        Ok(self.kv.write(vec![op]).map_err(|e| StorageIOError::write(&e))?)
+        *self.committed.lock().unwrap_or_else(PoisonError::into_inner) = Some(committed);
+        Ok(())
     }
 
     async fn read_committed(&mut self) -> Result<Option<LogId>, StorageError> {
-        Ok(self.meta(COMMITTED)?)
+        let newer = *self.committed.lock().unwrap_or_else(PoisonError::into_inner);
+        match newer {
+            Some(committed) => Ok(committed),
+            None => Ok(self.meta(COMMITTED)?),
+        }
     }
 
     async fn append<I>(&mut self, entries: I, callback: LogFlushed<TypeConfig>) -> Result<(), StorageError>
@@ -245,22 +314,42 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         I: IntoIterator<Item = Entry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
-        let ops = entries
-            .into_iter()
-            .map(|entry| {
-                let bytes = codec::encode(&entry).map_err(|e| StorageIOError::write_log_entry(entry.log_id, &e))?;
-                Ok(Op::Put(Table::Log, index_key(entry.log_id.index), bytes))
-            })
-            .collect::<Result<Vec<_>, StorageIOError<u64>>>()?;
+        let entries: Vec<Entry> = entries.into_iter().collect();
+        if let Some(cause) = self.ahead.failed() {
+            return Err(StorageIOError::write_logs(&io::Error::other(cause)).into());
+        }
+        let mut ops = Vec::with_capacity(entries.len() + 1);
+        let mut sizes = Vec::with_capacity(entries.len());
+        for entry in &entries {
+            let bytes = codec::encode(entry).map_err(|e| StorageIOError::write_log_entry(entry.log_id, &e))?;
+            sizes.push(bytes.len());
+            ops.push(Op::Put(Table::Log, index_key(entry.log_id.index), bytes));
+        }
         self.installed().await?;
+        let early = self.ahead.may(&entries, || self.voters())?;
+        self.ahead.note(&entries);
+        self.take_committed(&mut ops)?;
         self.kv.write(ops).map_err(|e| StorageIOError::write_logs(&e))?; // readable from here on
-        self.commit.when_durable(move |result| callback.log_io_completed(result));
+        let first = entries.first().map_or(0, |e| e.log_id.index);
+        let mut recent = self.recent();
+        entries.into_iter().zip(sizes).for_each(|(entry, size)| recent.push(entry, size));
+        drop(recent);
+        if early {
+            self.ahead.begin(first);
+            let ahead = self.ahead.clone();
+            self.commit.when_durable(move |result| ahead.end(result));
+            callback.log_io_completed(Ok(()));
+        } else {
+            self.commit.when_durable(move |result| callback.log_io_completed(result));
+        }
         Ok(())
     }
 
     async fn truncate(&mut self, log_id: LogId) -> Result<(), StorageError> {
         self.installed().await?;
         let from = index_key(log_id.index);
+        self.ahead.forget_voters();
+        self.recent().truncate(log_id.index);
         Ok(self.write_durably(vec![Op::DelRange(Table::Log, from, KEY_END.to_vec())]).await?)
     }
 
@@ -268,12 +357,15 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     /// with neither the entries nor the state that they make. So that part is left to the state machine, which does both
     /// in one write.
     async fn purge(&mut self, log_id: LogId) -> Result<(), StorageError> {
+        self.ahead.forget_voters();
+        self.recent().purge(log_id.index);
         if self.received.next.load(Ordering::Acquire) > log_id.index && self.applied()? < Some(log_id.index) {
             self.installing = Some(log_id.index);
             return Ok(());
         }
-        let ops = forget(&log_id).map_err(|e| StorageIOError::write(&e))?;
-        Ok(self.write_durably(ops.into()).await?)
+        let mut ops = forget(&log_id).map_err(|e| StorageIOError::write(&e))?.into();
+        self.take_committed(&mut ops)?;
+        Ok(self.write_durably(ops).await?)
     }
 }
 

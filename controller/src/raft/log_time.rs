@@ -146,7 +146,7 @@ pub(super) async fn run(
         let stored_ms = shared.read().now_ms();
         if leads && time.live_ms().is_some_and(|now| now.saturating_sub(stored_ms) >= IDLE_MS) && stored_ms != 0 {
             let (answer, _) = oneshot::channel();
-            let _ = queue.try_send((idle(), answer)); // a full queue has other commands
+            let _ = queue.try_send(Waiting { command: idle(), term: None, answer }); // a full queue has other commands
         }
         off_for = warn(time.offset_ms().unwrap_or(0), off_for);
     }

@@ -4,6 +4,7 @@
 
 #![allow(clippy::result_large_err, reason = "the traits of openraft demand its errors, and these are large")]
 
+mod ahead;
 mod checked;
 mod codec;
 mod commit;
@@ -19,6 +20,8 @@ pub mod network;
 mod node;
 mod pre_vote;
 mod propose;
+mod reads;
+mod recent;
 pub mod redb_kv;
 mod schema;
 mod seed;

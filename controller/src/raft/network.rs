@@ -15,9 +15,10 @@ use openraft::{BasicNode, OptionalSend, Snapshot};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::ahead::Ahead;
 use super::codec::{decode, encode};
 use super::flight::{Flight, Pace};
-use super::{SnapshotData, TypeConfig, Vote, terms};
+use super::{LogId, SnapshotData, TypeConfig, Vote, terms};
 
 type RpcResult<T> = Result<T, RPCError<u64, BasicNode, RaftError<u64>>>;
 
@@ -70,18 +71,37 @@ pub trait Transport: Send + Sync + 'static {
     fn snapshot<'a>(&'a self, to: &'a Destination, head: Head, state: SnapshotData) -> Answer<'a, Vec<u8>>;
 }
 
+/// How a leader sends.
+#[derive(Clone)]
+pub(super) struct Way {
+    /// Between two life signs.
+    pub(super) heartbeat: Duration,
+    /// What it has sent and not yet on its own disk.
+    pub(super) ahead: Arc<Ahead>,
+    /// A leader whose own disk takes longer falls silent, so that another can take its place.
+    pub(super) patience: Duration,
+}
+
+#[cfg(test)]
+impl Way {
+    /// Of a leader that sends nothing ahead of its disk.
+    pub(super) fn of(heartbeat: Duration) -> Self {
+        Self { heartbeat, ahead: Arc::new(Ahead::new(1)), patience: Duration::MAX }
+    }
+}
+
 /// Makes links.
 pub(super) struct Network {
     source: u64,
     transport: Arc<dyn Transport>,
-    heartbeat: Duration,
+    way: Way,
     /// What is known of the line to each member, whatever its links are.
     paces: BTreeMap<u64, Arc<Pace>>,
 }
 
 impl Network {
-    pub(super) fn new(source: u64, transport: Arc<dyn Transport>, heartbeat: Duration) -> Self {
-        Self { source, transport, heartbeat, paces: BTreeMap::new() }
+    pub(super) fn new(source: u64, transport: Arc<dyn Transport>, way: Way) -> Self {
+        Self { source, transport, way, paces: BTreeMap::new() }
     }
 }
 
@@ -90,8 +110,8 @@ impl RaftNetworkFactory<TypeConfig> for Network {
 
     async fn new_client(&mut self, target: u64, node: &BasicNode) -> Link {
         let to = Destination { source: self.source, target, address: node.addr.clone() };
-        let pace = self.paces.entry(target).or_insert_with(|| Arc::new(Pace::new(self.heartbeat))).clone();
-        Link { to, transport: self.transport.clone(), pace, flight: Mutex::default() }
+        let pace = self.paces.entry(target).or_insert_with(|| Arc::new(Pace::new(self.way.heartbeat))).clone();
+        Link { to, transport: self.transport.clone(), way: self.way.clone(), pace, flight: Mutex::default() }
     }
 }
 
@@ -99,6 +119,7 @@ impl RaftNetworkFactory<TypeConfig> for Network {
 pub(super) struct Link {
     to: Destination,
     transport: Arc<dyn Transport>,
+    way: Way,
     pace: Arc<Pace>,
     /// The call with entries that is under way.
     flight: Mutex<Option<Flight>>,
@@ -132,6 +153,24 @@ impl Link {
         let body = encode(request).map_err(|e| broken(&e))?;
         let answer = send(&*self.transport, &self.to, body).await.map_err(failed)?;
         decode(&answer).map_err(|e| broken(&e))
+    }
+
+    /// An answer about the log up to `last` counts once that is on this node's disk, too: see `super::ahead`. One that deposes counts
+    /// if its term can be.
+    async fn count(
+        &self,
+        asked: &Vote,
+        last: Option<LogId>,
+        answer: AppendEntriesResponse<u64>,
+    ) -> RpcResult<AppendEntriesResponse<u64>> {
+        match (&answer, last) {
+            (AppendEntriesResponse::HigherVote(vote), _) => near(asked, vote).map_err(|e| broken(&e))?,
+            (_, Some(last)) => {
+                self.way.ahead.durable(last.index).await.map_err(|cause| broken(&io::Error::other(cause)))?;
+            }
+            (_, None) => {}
+        }
+        Ok(answer)
     }
 
     /// Begins a call with as many of the entries as the line takes.
@@ -182,15 +221,12 @@ impl RaftNetwork<TypeConfig> for Link {
         rpc: AppendEntriesRequest<TypeConfig>,
         _option: RPCOption,
     ) -> RpcResult<AppendEntriesResponse<u64>> {
+        self.way.ahead.gets_on(self.way.patience).await;
         let asked = rpc.vote;
-        let checked = |answer| {
-            if let AppendEntriesResponse::HigherVote(vote) = &answer {
-                near(&asked, vote).map_err(|e| broken(&e))?;
-            }
-            Ok(answer)
-        };
         let Some(last) = rpc.entries.last().map(|entry| entry.log_id) else {
-            return checked(self.call(&rpc, |transport, to, body| transport.append_entries(to, body)).await?);
+            let prev = rpc.prev_log_id;
+            let answer = self.call(&rpc, |transport, to, body| transport.append_entries(to, body)).await?;
+            return self.count(&asked, prev, answer).await;
         };
         let under_way = self.flight.get_mut().unwrap_or_else(PoisonError::into_inner).take();
         let (mut under_way, mut beside) = (under_way.filter(|flight| flight.serves(&rpc)), None);
@@ -217,10 +253,11 @@ impl RaftNetwork<TypeConfig> for Link {
         }
         let sent = flight.last;
         *slot = None;
-        match checked(decode(&answer.map_err(failed)?).map_err(|e| broken(&e))?)? {
-            AppendEntriesResponse::Success if sent != last => Ok(AppendEntriesResponse::PartialSuccess(Some(sent))),
-            answer => Ok(answer),
-        }
+        let answer = match decode(&answer.map_err(failed)?).map_err(|e| broken(&e))? {
+            AppendEntriesResponse::Success if sent != last => AppendEntriesResponse::PartialSuccess(Some(sent)),
+            answer => answer,
+        };
+        self.count(&asked, Some(sent), answer).await
     }
 
     async fn vote(&mut self, rpc: VoteRequest<u64>, _option: RPCOption) -> RpcResult<VoteResponse<u64>> {
@@ -257,3 +294,7 @@ impl RaftNetwork<TypeConfig> for Link {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "network/tests.rs"]
+mod tests;

@@ -6,22 +6,25 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use openraft::error::{CheckIsLeaderError, Fatal, InitializeError, RaftError};
+use openraft::error::{Fatal, InitializeError, RaftError};
 use openraft::metrics::WaitError;
 use openraft::raft::{AppendEntriesRequest, VoteRequest};
 use openraft::type_config::TypeConfigExt;
 use openraft::{BasicNode, Raft, Snapshot, SnapshotPolicy};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::ahead::Ahead;
 use super::failover::{self, Heard};
 use super::kv::{CatchPanics, Kv, KvError};
 use super::log_store::Received;
 use super::membership::{self, Change, Membership};
-use super::network::{Head, Network, Transport};
+use super::network::{Head, Network, Transport, Way};
 use super::pre_vote;
-use super::propose::{self, ProposeError, Waiting};
+use super::propose::{self, ProposeError, Put, Waiting};
+use super::reads::{self, Asking};
 use super::snapshot::{ChunkWriter, SnapshotData};
 use super::state_machine::{Copier, StateCopy};
+use super::view::MAX_BEHIND;
 use super::{
     AbortHandle, JoinHandle, LogStore, LogTime, Metrics, Shared, SnapshotMeta, StateMachine, TypeConfig, blocking,
     codec, log_time, store, terms,
@@ -29,7 +32,7 @@ use super::{
 use crate::config::Engine;
 use crate::error::Error;
 use crate::software::{Beyond, Software};
-use crate::state::{Command, Reply};
+use crate::state::{Command, CommandBatch, Reply};
 
 /// Commands that wait for the log. Beyond it a proposer is told to come back.
 const QUEUE: usize = 8_192;
@@ -40,8 +43,20 @@ const LEADER_PATIENCE: Duration = Duration::from_secs(120);
 /// Heartbeats that make a leader's lease: so many in a row may be lost before anybody doubts it.
 const LEASE_HEARTBEATS: u64 = 4;
 
+/// Heartbeats that a leader's own disk may take before it falls silent.
+const DISK_HEARTBEATS: u32 = 2;
+
 /// Entries that stay behind a snapshot.
 const KEEP_ENTRIES: u64 = 1_000;
+
+/// What a member holds back.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Room {
+    /// Entries that stay behind a snapshot, for followers that lag.
+    pub(super) keep: u64,
+    /// Rows of the state that wait to be written.
+    pub(super) behind: usize,
+}
 
 /// How to run.
 #[derive(Clone)]
@@ -111,12 +126,13 @@ pub struct Node {
     time: Arc<LogTime>,
     copier: Copier,
     queue: mpsc::Sender<Waiting>,
+    reads: mpsc::Sender<Asking>,
     health: watch::Receiver<Health>,
     heard: Heard,
     received: Arc<Received>,
     lease: Duration,
     /// Whose turn it is to put something into the log.
-    turn: Arc<tokio::sync::Mutex<()>>,
+    turn: Arc<tokio::sync::RwLock<()>>,
     /// Standing for election when the leader is silent.
     candidacy: AbortHandle,
     tasks: Mutex<Vec<JoinHandle>>,
@@ -128,34 +144,35 @@ impl Node {
     pub fn start(options: &NodeOptions) -> BoxFuture<'_, Result<Self, Error>> {
         Box::pin(async move {
             let store = options.dir.join("store");
-            Self::start_on(open(&store, options.engine).await?, store, options).await
+            let room = Room { keep: KEEP_ENTRIES, behind: MAX_BEHIND };
+            Self::start_on(open(&store, options.engine).await?, store, options, room).await
         })
     }
 
     /// The same on an engine that is open; `store` is what errors name.
-    async fn start_on(kv: Arc<dyn Kv>, store: PathBuf, options: &NodeOptions) -> Result<Self, Error> {
+    async fn start_on(kv: Arc<dyn Kv>, store: PathBuf, options: &NodeOptions, room: Room) -> Result<Self, Error> {
         let kv: Arc<dyn Kv> = Arc::new(CatchPanics(kv));
-        let log = LogStore::new(kv.clone()).map_err(|e| Error::storage(&store, e.to_string()))?;
+        let log = LogStore::of(kv.clone(), options.id).map_err(|e| Error::storage(&store, e.to_string()))?;
         log.give_up_lead(options.id).map_err(|e| Error::storage(&store, e.to_string()))?;
-        Self::start_with(kv, log, store, options, KEEP_ENTRIES).await
+        Self::start_with(kv, log, store, options, room).await
     }
 
-    /// The same with a log that is open; `keep` entries stay behind a snapshot, for followers that lag.
+    /// The same with a log that is open.
     pub(super) async fn start_with(
         kv: Arc<dyn Kv>,
         log: LogStore,
         store: PathBuf,
         options: &NodeOptions,
-        keep: u64,
+        room: Room,
     ) -> Result<Self, Error> {
         let storage = |cause: String| Error::storage(&store, cause);
-        let machine = StateMachine::open_as(kv, &options.dir.join("snapshots"), options.software.clone());
+        let machine = StateMachine::open_as(kv, &options.dir.join("snapshots"), options.software.clone(), room.behind);
         let mut machine = machine.map_err(|e| match e.downcast::<Beyond>() {
             Ok(beyond) => Error::Outdated(*beyond),
             Err(e) => storage(e.to_string()),
         })?;
         let (shared, copier, time) = (machine.shared(), machine.copier(), options.time.clone());
-        let received = log.received();
+        let (received, ahead) = (log.received(), log.ahead());
         machine.installs(received.clone());
         shared.keep(time.clone());
         let lease_ms = options.heartbeat_ms.saturating_mul(LEASE_HEARTBEATS);
@@ -167,15 +184,16 @@ impl Node {
             election_timeout_max: lease_ms,
             max_payload_entries: 300,
             snapshot_policy: SnapshotPolicy::LogsSinceLast(options.snapshot_every),
-            max_in_snapshot_log_to_keep: keep,
-            replication_lag_threshold: keep,
+            max_in_snapshot_log_to_keep: room.keep,
+            replication_lag_threshold: room.keep,
             // It would stand without asking: `failover` does it.
             enable_elect: false,
             ..openraft::Config::default()
         };
         let config = config.validate().map_err(|e| Error::Internal(e.to_string()))?;
         let heartbeat = Duration::from_millis(options.heartbeat_ms);
-        let network = Network::new(options.id, options.transport.clone(), heartbeat);
+        let way = Way { heartbeat, ahead: ahead.clone(), patience: heartbeat * DISK_HEARTBEATS };
+        let network = Network::new(options.id, options.transport.clone(), way);
         let outdated = |e| shared.beyond().map_or(e, |beyond| Error::Outdated(beyond.clone()));
         let raft = Raft::new(options.id, Arc::new(config), network, log, machine).await;
         let raft = raft.map_err(|e| outdated(storage(e.to_string())))?;
@@ -184,18 +202,25 @@ impl Node {
         time.follow(&raft.metrics().borrow());
 
         let (queue, waiting) = mpsc::channel(QUEUE);
+        let (reads, asking) = mpsc::channel(QUEUE);
         let (health_tx, health) = watch::channel(Health::Running);
         let (heard, lease) = (Heard::now(), Duration::from_millis(lease_ms));
-        let turn = Arc::<tokio::sync::Mutex<()>>::default();
+        let turn = Arc::<tokio::sync::RwLock<()>>::default();
         let candidacy = failover::run(raft.clone(), options.transport.clone(), heard.clone(), lease, heartbeat);
         let candidacy = TypeConfig::spawn(candidacy);
         let abort = candidacy.abort_handle();
-        let tasks = vec![
-            TypeConfig::spawn(propose::run(raft.clone(), waiting, turn.clone(), time.clone())),
+        let mut tasks = vec![
+            TypeConfig::spawn(reads::run(raft.clone(), asking)),
+            TypeConfig::spawn(end_with_disk(raft.clone(), ahead)),
             TypeConfig::spawn(log_time::run(raft.clone(), time.clone(), shared.clone(), queue.clone())),
             candidacy,
             TypeConfig::spawn(watch_health(raft.clone(), shared.clone(), store.clone(), health_tx)),
         ];
+        let waiting = Arc::new(tokio::sync::Mutex::new(waiting));
+        for _ in 0..propose::PROPOSERS {
+            let proposer = propose::run(raft.clone(), waiting.clone(), turn.clone(), time.clone());
+            tasks.push(TypeConfig::spawn(proposer));
+        }
         Ok(Self {
             id: options.id,
             raft,
@@ -203,6 +228,7 @@ impl Node {
             time,
             copier,
             queue,
+            reads,
             health,
             heard,
             received,
@@ -242,10 +268,18 @@ impl Node {
 
     /// Whether this node leads, and its state holds everything that was acknowledged before it began to.
     pub fn leads_and_knows(&self) -> bool {
+        self.reign().is_some()
+    }
+
+    /// The term in which this node leads, if its state holds everything that was acknowledged before that. Another may lead by now
+    /// without its knowledge: what its state shows from here on is the truth only if this node puts a command into the log
+    /// afterwards, and in the same term (see [`Node::propose_in`]).
+    pub fn reign(&self) -> Option<u64> {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow();
-        metrics.current_leader == Some(self.id)
-            && metrics.last_applied.is_some_and(|id| id.leader_id.term == metrics.current_term)
+        let term = metrics.current_term;
+        let knows = metrics.last_applied.is_some_and(|id| id.leader_id.term == term);
+        (metrics.current_leader == Some(self.id) && knows).then_some(term)
     }
 
     /// Who leads and where it is, as far as this node knows.
@@ -273,11 +307,22 @@ impl Node {
     /// Puts a command through the log and returns the state machine's answer to it. Once it returns `Ok`, the command is on
     /// stable storage. After an error it may or may not be applied, now or later: ask again with the same request id.
     pub async fn propose(&self, command: Command) -> Result<Reply, ProposeError> {
+        Ok(self.put(command, None).await?.reply)
+    }
+
+    /// The same if this node has led from [`Node::reign`] on, and without a break: nobody else was asked anything meanwhile. It is
+    /// [`ProposeError::NoLeader`] if it has not, though the command may be applied.
+    pub async fn propose_in(&self, term: u64, command: Command) -> Result<Reply, ProposeError> {
+        let put = self.put(command, Some(term)).await?;
+        if put.term == term { Ok(put.reply) } else { Err(ProposeError::NoLeader) }
+    }
+
+    async fn put(&self, command: Command, term: Option<u64>) -> Result<Put, ProposeError> {
         if let Some(action) = &command.action {
             self.shared.read().permits(action).map_err(ProposeError::Level)?;
         }
-        let (tx, rx) = oneshot::channel();
-        self.queue.try_send((command, tx)).map_err(|e| match e {
+        let (answer, rx) = oneshot::channel();
+        self.queue.try_send(Waiting { command, term, answer }).map_err(|e| match e {
             mpsc::error::TrySendError::Full(_) => ProposeError::Overloaded,
             mpsc::error::TrySendError::Closed(_) => self.stopped(),
         })?;
@@ -286,18 +331,19 @@ impl Node {
 
     /// The entry that a state must hold to show everything that was acknowledged before this call. Only the leader knows.
     pub async fn read_index(&self) -> Result<u64, ProposeError> {
-        match self.raft.get_read_log_id().await {
-            Ok((read, _)) => Ok(read.map_or(0, |id| id.index)),
-            Err(RaftError::APIError(CheckIsLeaderError::ForwardToLeader(to))) => {
-                Err(ProposeError::elsewhere(to.leader_id, to.leader_node))
-            }
-            Err(RaftError::APIError(CheckIsLeaderError::QuorumNotEnough(_))) => Err(ProposeError::NoLeader),
-            Err(RaftError::Fatal(fatal)) => Err(ProposeError::Stopped(fatal.to_string())),
-        }
+        let (tx, rx) = oneshot::channel();
+        self.reads.try_send(tx).map_err(|e| match e {
+            mpsc::error::TrySendError::Full(_) => ProposeError::Overloaded,
+            mpsc::error::TrySendError::Closed(_) => self.stopped(),
+        })?;
+        rx.await.unwrap_or_else(|_| Err(self.stopped()))
     }
 
     /// Returns once the state that [`Node::shared`] shows holds an entry.
     pub async fn applied(&self, index: u64, limit: Duration) -> Result<(), ProposeError> {
+        if self.shared.applied() >= index {
+            return Ok(());
+        }
         let wait = self.raft.wait(Some(limit));
         let applied = wait.metrics(
             move |m| m.last_applied.map_or(0, |id| id.index) >= index || m.running_state.is_err(),
@@ -390,8 +436,8 @@ impl Node {
 
     /// Puts nothing more into the log until the guard is dropped: what is asked for meanwhile waits. Returns once what is under way
     /// is committed.
-    pub async fn pause(&self) -> tokio::sync::OwnedMutexGuard<()> {
-        self.turn.clone().lock_owned().await
+    pub async fn pause(&self) -> tokio::sync::OwnedRwLockWriteGuard<()> {
+        self.turn.clone().write_owned().await
     }
 
     /// Returns whether a member has all of this leader's log, which it may take `limit` to receive.
@@ -511,6 +557,13 @@ async fn lead_alone(raft: &Raft<TypeConfig>, options: &NodeOptions, store: &Path
         .map_err(|e| storage(&e))?;
     raft.ensure_linearizable().await.map_err(|e| storage(&e))?;
     Ok(())
+}
+
+/// Has the Raft core meet a failure of the disk that came after an entry was sent to the others: it looks at its log at the next
+/// append only.
+async fn end_with_disk(raft: Raft<TypeConfig>, ahead: Arc<Ahead>) {
+    ahead.failure().await;
+    let _ = raft.client_write(CommandBatch::default()).await; // it fails
 }
 
 /// Any storage error stops the Raft core for good; this notices and says so.

@@ -7,7 +7,7 @@ use openraft::error::{ClientWriteError, RaftError};
 use openraft::type_config::TypeConfigExt;
 use openraft::{Raft, ServerState};
 use prost::Message;
-use tokio::sync::{Mutex, mpsc, oneshot, watch};
+use tokio::sync::{Mutex, RwLock, mpsc, oneshot, watch};
 
 use super::{LogTime, Metrics, TypeConfig};
 use crate::state::{Command, CommandBatch, Reply};
@@ -19,6 +19,10 @@ const BATCH_COMMANDS: usize = 256;
 const BATCH_BYTES: usize = 64 * 1024;
 /// Pause between two looks whether a leader that has just started knows the time.
 const BLIND_PAUSE: Duration = Duration::from_millis(10);
+
+/// Tasks that propose, each an entry at a time. One more than one, so that the others are not idle while the answers to one
+/// entry go out.
+pub(super) const PROPOSERS: usize = 2;
 
 /// Why a command was not applied, or a read not allowed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -63,45 +67,69 @@ impl ProposeError {
     }
 }
 
-/// A command, and who waits for its answer.
-pub(super) type Waiting = (Command, oneshot::Sender<Result<Reply, ProposeError>>);
+/// What became of a command.
+#[derive(Clone, Debug)]
+pub(super) struct Put {
+    /// The state machine's answer.
+    pub(super) reply: Reply,
+    /// The term in which it was put into the log.
+    pub(super) term: u64,
+}
 
-/// The only proposer: while one entry is on its way to the disks, the next ones gather in the queue and go as one entry.
-/// Nothing is proposed while another holds `turn`.
+/// Who waits for the answer to a command.
+type Answer = oneshot::Sender<Result<Put, ProposeError>>;
+
+/// A command that is to go into the log.
+pub(super) struct Waiting {
+    pub(super) command: Command,
+    /// The only term in which it may; any if there is none.
+    pub(super) term: Option<u64>,
+    pub(super) answer: Answer,
+}
+
+/// One of [`PROPOSERS`]: while an entry is on its way to the disks, the next commands gather in the queue and go as one entry.
+/// Nothing is proposed while another has `turn` for itself.
 pub(super) async fn run(
     raft: Raft<TypeConfig>,
-    mut queue: mpsc::Receiver<Waiting>,
-    turn: Arc<Mutex<()>>,
+    queue: Arc<Mutex<mpsc::Receiver<Waiting>>>,
+    turn: Arc<RwLock<()>>,
     time: Arc<LogTime>,
 ) {
     let mut received = Vec::with_capacity(BATCH_COMMANDS);
     let leads = raft.metrics();
-    while queue.recv_many(&mut received, BATCH_COMMANDS).await > 0 {
+    loop {
+        if queue.lock().await.recv_many(&mut received, BATCH_COMMANDS).await == 0 {
+            return;
+        }
         let mut waiting = received.drain(..).peekable();
         while waiting.peek().is_some() {
             let (mut commands, mut answers, mut bytes) = (Vec::new(), Vec::new(), 0);
-            while let Some((command, answer)) = waiting.next_if(|_| bytes < BATCH_BYTES) {
-                bytes += command.encoded_len();
-                commands.push(command);
-                answers.push(answer);
+            knows_time(&leads, &time).await;
+            let _turn = turn.read().await;
+            let (at_ms, term) = (time.now_ms(), leads.borrow().current_term);
+            while let Some(next) = waiting.next_if(|_| bytes < BATCH_BYTES) {
+                if next.term.is_some_and(|only| only != term) {
+                    let _ = next.answer.send(Err(ProposeError::NoLeader)); // the caller may have gone
+                    continue;
+                }
+                bytes += next.command.encoded_len();
+                // The time at which it is proposed, whatever stood there.
+                commands.push(Command { at_ms, ..next.command });
+                answers.push(next.answer);
             }
-            stamp(&leads, &time, &mut commands).await;
-            let _turn = turn.lock().await;
-            propose(&raft, commands, answers).await;
+            if !commands.is_empty() {
+                propose(&raft, commands, answers).await;
+            }
         }
     }
 }
 
-/// Gives the commands the time at which they are proposed, whatever stood there.
-async fn stamp(leads: &watch::Receiver<Metrics>, time: &LogTime, commands: &mut [Command]) {
+/// Returns once the time is known.
+async fn knows_time(leads: &watch::Receiver<Metrics>, time: &LogTime) {
     time.follow(&leads.borrow());
     while time.is_blind() {
         TypeConfig::sleep(BLIND_PAUSE).await;
         time.follow(&leads.borrow());
-    }
-    let at_ms = time.now_ms();
-    for command in commands {
-        command.at_ms = at_ms;
     }
 }
 
@@ -131,11 +159,7 @@ pub(super) async fn while_leading<T>(raft: &Raft<TypeConfig>, write: impl Future
     }
 }
 
-async fn propose(
-    raft: &Raft<TypeConfig>,
-    commands: Vec<Command>,
-    answers: Vec<oneshot::Sender<Result<Reply, ProposeError>>>,
-) {
+async fn propose(raft: &Raft<TypeConfig>, commands: Vec<Command>, answers: Vec<Answer>) {
     let Some(written) = while_leading(raft, raft.client_write(CommandBatch { commands })).await else {
         for answer in answers {
             let _ = answer.send(Err(ProposeError::NoLeader)); // the caller may have gone
@@ -144,8 +168,9 @@ async fn propose(
     };
     match written {
         Ok(response) => {
+            let term = response.log_id.leader_id.term;
             for (answer, reply) in answers.into_iter().zip(response.data.replies) {
-                let _ = answer.send(Ok(reply)); // the caller may have gone
+                let _ = answer.send(Ok(Put { reply, term })); // the caller may have gone
             }
         }
         Err(e) => {

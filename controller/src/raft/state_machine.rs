@@ -3,6 +3,7 @@
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, mpsc};
 
 use openraft::storage::{RaftStateMachine, Snapshot};
@@ -13,7 +14,7 @@ use tokio::sync::watch;
 use super::kv::{KEY_END, Kv, Op, Row, Table};
 use super::log_store::{self, Received};
 use super::snapshot::{SnapshotData, SnapshotDir, SnapshotWriter};
-use super::view::{View, Views};
+use super::view::{MAX_BEHIND, View, Views};
 use super::{Entry, LogId, LogTime, SnapshotMeta, StorageError, StoredMembership, TypeConfig, blocking, codec};
 use crate::software::{Beyond, Software};
 use crate::state::{CommandBatch, ReplyBatch, RowReader, RowWriter, State};
@@ -38,6 +39,8 @@ pub struct Shared {
     time: OnceLock<Arc<LogTime>>,
     /// Why this software cannot go on.
     beyond: OnceLock<Beyond>,
+    /// Index of the last entry that the state shows.
+    applied: AtomicU64,
 }
 
 impl Shared {
@@ -59,6 +62,11 @@ impl Shared {
         }
     }
 
+    /// Index of the last entry that the state shows, or an earlier one.
+    pub(super) fn applied(&self) -> u64 {
+        self.applied.load(Ordering::Acquire)
+    }
+
     /// Tells when something changed that gateways must hear of.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
@@ -78,7 +86,7 @@ impl Shared {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Applied {
     pub(super) log_id: Option<LogId>,
-    membership: StoredMembership,
+    pub(super) membership: StoredMembership,
 }
 
 /// The state machine of the group.
@@ -104,17 +112,23 @@ impl Drop for Installs {
 impl StateMachine {
     /// Loads the state from `kv`; snapshots live in `snapshots`.
     pub fn open(kv: Arc<dyn Kv>, snapshots: &Path) -> Result<Self, BoxError> {
-        Self::open_as(kv, snapshots, Software::current())
+        Self::open_as(kv, snapshots, Software::current(), MAX_BEHIND)
     }
 
-    /// The same for another version of this software. A state that is beyond it is refused as [`Beyond`].
-    pub(crate) fn open_as(kv: Arc<dyn Kv>, snapshots: &Path, software: Software) -> Result<Self, BoxError> {
+    /// The same for another version of this software, where changes wait until there are `behind` rows. A state that is beyond it
+    /// is refused as [`Beyond`].
+    pub(crate) fn open_as(
+        kv: Arc<dyn Kv>,
+        snapshots: &Path,
+        software: Software,
+        behind: usize,
+    ) -> Result<Self, BoxError> {
         if let Some(core) = kv.get(Table::State, &State::core_key())? {
             let (level, since) = State::level_in(&core);
             software.reaches(level, &since)?;
         }
         let snapshots = SnapshotDir::open(snapshots)?;
-        let views = Views::new(kv.clone());
+        let views = Views::new(kv.clone(), behind);
         if let Some(bytes) = kv.get(Table::Meta, INSTALLING)? {
             finish_installation(&*kv, &views, &snapshots, &codec::decode(&bytes)?, &software)?;
         }
@@ -125,8 +139,13 @@ impl StateMachine {
         snapshots.put_away_ahead_of(applied.log_id)?;
         let state = load(&*kv)?;
         let (changed, _) = watch::channel(0);
-        let state = RwLock::new(state);
-        let shared = Arc::new(Shared { state, changed, time: OnceLock::new(), beyond: OnceLock::new() });
+        let shared = Arc::new(Shared {
+            state: RwLock::new(state),
+            changed,
+            time: OnceLock::new(),
+            beyond: OnceLock::new(),
+            applied: AtomicU64::new(applied.log_id.map_or(0, |id| id.index)),
+        });
         Ok(Self { kv, views, snapshots, shared, applied, software, received: None })
     }
 
@@ -146,8 +165,8 @@ impl StateMachine {
         Copier { kv, views, snapshots: self.snapshots.clone(), shared: self.shared.clone() }
     }
 
-    /// One write for all entries, their rows and the pointer together. Not synced: the log is durable, and entries behind
-    /// the pointer are applied again after a crash.
+    /// One change for all entries, their rows and the pointer together. Not synced, and maybe not written yet: the log is durable,
+    /// and entries behind the pointer are applied again after a crash.
     fn apply_all(&mut self, entries: Vec<Entry>) -> Result<Vec<ReplyBatch>, StorageIOError<u64>> {
         let mut replies = Vec::with_capacity(entries.len());
         let mut change = self.views.change();
@@ -173,8 +192,9 @@ impl StateMachine {
         };
         self.shared.tell_time(now_ms);
         ops.push(self.put_applied()?);
-        change.write(ops).map_err(|e| StorageIOError::write_state_machine(&e))?;
+        change.write_behind(ops).map_err(|e| StorageIOError::write_state_machine(&e))?;
         drop(change);
+        self.note_applied();
         self.shared.changed.send_if_modified(|seen| std::mem::replace(seen, notices) != notices);
         Ok(replies)
     }
@@ -204,8 +224,13 @@ impl StateMachine {
         drop(current);
         drop(replacing);
         self.shared.tell_time(now_ms);
+        self.note_applied();
         self.shared.changed.send_replace(notices);
         Ok(())
+    }
+
+    fn note_applied(&self) {
+        self.shared.applied.store(self.applied.log_id.map_or(0, |id| id.index), Ordering::Release);
     }
 
     fn put_applied(&self) -> Result<Op, StorageIOError<u64>> {
@@ -219,6 +244,15 @@ impl StateMachine {
             None => "empty".into(),
         };
         SnapshotMeta { last_log_id: self.applied.log_id, last_membership: self.applied.membership.clone(), snapshot_id }
+    }
+}
+
+/// The next start has less to do.
+impl Drop for StateMachine {
+    fn drop(&mut self) {
+        if let Err(error) = self.views.change().catch_up() {
+            tracing::debug!(%error, "what was applied last is applied again at the next start");
+        }
     }
 }
 
@@ -254,7 +288,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
 
     async fn get_snapshot_builder(&mut self) -> Self::SnapshotBuilder {
         // The view begins here, between applies; building goes on beside later ones.
-        let (view, ()) = self.views.begin(|| ());
+        let view = self.views.begin(|| ()).map(|(view, ())| view);
         SnapshotBuilder { meta: self.meta(), view: Some(view), snapshots: self.snapshots.clone() }
     }
 
@@ -326,6 +360,8 @@ fn read_state(data: &SnapshotData, software: &Software) -> io::Result<State> {
 /// Makes the rows in the store those of a snapshot, which is on stable storage and has been read before. Only what differs is
 /// written. After a crash it is done again from the beginning.
 fn install_rows(kv: &dyn Kv, views: &Views, meta: &SnapshotMeta, data: &SnapshotData) -> Result<(), BoxError> {
+    // What waits would be written over what is installed, and the rows are compared with those in the store.
+    views.change().catch_up()?;
     kv.write(vec![Op::Put(Table::Meta, INSTALLING.to_vec(), codec::encode(meta)?)])?;
     kv.sync()?;
     let mut ops: Vec<Op> = Vec::with_capacity(PAGE);
@@ -432,7 +468,7 @@ fn write_rows(mut view: View, writer: SnapshotWriter) -> io::Result<SnapshotWrit
 /// A view of the state on its way to a file.
 pub struct SnapshotBuilder {
     meta: SnapshotMeta,
-    view: Option<View>,
+    view: Option<super::kv::Result<View>>,
     snapshots: SnapshotDir,
 }
 
@@ -441,7 +477,7 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
         let (snapshots, meta, view) = (self.snapshots.clone(), self.meta.clone(), self.view.take());
         let signature = meta.signature();
         blocking(move || {
-            let view = view.ok_or_else(|| io::Error::other("a builder builds once"))?;
+            let view = view.ok_or_else(|| io::Error::other("a builder builds once"))?.map_err(io::Error::other)?;
             let writer = write_rows(view, snapshots.writer(&meta)?)?;
             let data = snapshots.keep(&meta, writer)?;
             Ok(Snapshot { meta, snapshot: Box::new(data) })
@@ -480,7 +516,7 @@ impl Copier {
         let (view, (cluster_id, log_time_ms, applied)) = self.views.begin(|| {
             let state = self.shared.read();
             (state.cluster_id().to_vec(), state.now_ms(), self.kv.get(Table::Meta, APPLIED))
-        });
+        })?;
         let applied = match applied? {
             Some(bytes) => codec::decode::<Applied>(&bytes)?,
             None => Applied::default(),

@@ -1,4 +1,8 @@
-//! The state as it is at one moment, read at leisure while it goes on changing.
+//! The state as it is at one moment, read at leisure while it goes on changing; and its changes on their way to the store.
+//!
+//! Changes wait for company: many rows are written again and again, and a write costs more than the rows in it. What waits is
+//! lost with the process, and made again from the log, whose entries stay until a snapshot has been made: no view
+//! begins while something waits.
 //!
 //! A [`View`] reads the rows from the store, page by page. Whoever changes the state does it through [`Views::change`], which
 //! keeps the old row for each view that has not come to it yet. So neither a snapshot nor a backup holds up the log for longer
@@ -11,10 +15,15 @@ use super::kv::{KEY_END, Kv, Op, Result, Row, Table};
 
 /// Rows in a page.
 const PAGE: usize = 512;
+/// Rows that wait, at most.
+pub(super) const MAX_BEHIND: usize = 512;
+/// And their length, bytes.
+const MAX_BEHIND_BYTES: usize = 512 * 1024;
 
 /// All views of a state.
 pub(super) struct Views {
     kv: Arc<dyn Kv>,
+    behind: usize,
     open: Mutex<Open>,
     /// Held while the whole state is replaced, in more than one change.
     replacing: Mutex<()>,
@@ -24,6 +33,30 @@ pub(super) struct Views {
 struct Open {
     views: BTreeMap<u64, Reading>,
     last: u64,
+    behind: Behind,
+}
+
+/// Changes that wait: the last word on each row.
+#[derive(Default)]
+struct Behind {
+    words: BTreeMap<(Table, Vec<u8>), Option<Vec<u8>>>,
+    bytes: usize,
+}
+
+impl Behind {
+    fn add(&mut self, table: Table, key: Vec<u8>, word: Option<Vec<u8>>) {
+        self.bytes += key.len() + word.as_ref().map_or(0, Vec::len);
+        self.words.insert((table, key), word);
+    }
+
+    fn take(&mut self) -> Vec<Op> {
+        let words = std::mem::take(self).words.into_iter();
+        let op = |((table, key), word)| match word {
+            Some(value) => Op::Put(table, key, value),
+            None => Op::Del(table, key),
+        };
+        words.map(op).collect()
+    }
 }
 
 /// How far a view has come.
@@ -42,14 +75,14 @@ impl Reading {
 }
 
 impl Views {
-    /// Views of the state in `kv`.
-    pub(super) fn new(kv: Arc<dyn Kv>) -> Arc<Self> {
-        Arc::new(Self { kv, open: Mutex::default(), replacing: Mutex::default() })
+    /// Views of the state in `kv`, whose changes wait until there are `behind` rows.
+    pub(super) fn new(kv: Arc<dyn Kv>, behind: usize) -> Arc<Self> {
+        Arc::new(Self { kv, behind, open: Mutex::default(), replacing: Mutex::default() })
     }
 
     /// Begins a change of the state; no view begins or reads until it is over.
     pub(super) fn change(&self) -> Changing<'_> {
-        Changing { kv: &*self.kv, open: self.lock() }
+        Changing { kv: &*self.kv, behind: self.behind, open: self.lock() }
     }
 
     /// Begins changes that belong together; no view begins until they are over. Those that have begun are kept right.
@@ -58,13 +91,15 @@ impl Views {
     }
 
     /// Begins a view, and looks at something at the same moment.
-    pub(super) fn begin<T>(self: &Arc<Self>, look: impl FnOnce() -> T) -> (View, T) {
+    pub(super) fn begin<T>(self: &Arc<Self>, look: impl FnOnce() -> T) -> Result<(View, T)> {
         let _not_now = self.replace();
-        let mut open = self.lock();
+        let mut change = self.change();
+        change.catch_up()?;
+        let mut open = change.open;
         open.last += 1;
         let id = open.last;
         open.views.insert(id, Reading { next: Some(Vec::new()), ..Reading::default() });
-        (View { all: self.clone(), id }, look())
+        Ok((View { all: self.clone(), id }, look()))
     }
 
     fn lock(&self) -> MutexGuard<'_, Open> {
@@ -75,12 +110,43 @@ impl Views {
 /// A change of the state that is under way.
 pub(super) struct Changing<'v> {
     kv: &'v dyn Kv,
+    behind: usize,
     open: MutexGuard<'v, Open>,
 }
 
 impl Changing<'_> {
-    /// Writes to the store; rows of the state one by one, not in ranges.
+    /// Has these changes wait for more, all of them together; rows one by one, not in ranges.
+    pub(super) fn write_behind(&mut self, ops: Vec<Op>) -> Result<()> {
+        #[cfg(test)]
+        self.kv.behind(&ops);
+        for op in ops {
+            match op {
+                Op::Put(table, key, value) => self.open.behind.add(table, key, Some(value)),
+                Op::Del(table, key) => self.open.behind.add(table, key, None),
+                Op::DelRange(..) => debug_assert!(false, "no range can wait"),
+            }
+        }
+        let behind = &self.open.behind;
+        // What a view must keep is known when it is written.
+        if behind.words.len() >= self.behind || behind.bytes >= MAX_BEHIND_BYTES || !self.open.views.is_empty() {
+            self.catch_up()?;
+        }
+        Ok(())
+    }
+
+    /// Writes what waits.
+    pub(super) fn catch_up(&mut self) -> Result<()> {
+        let ops = self.open.behind.take();
+        if ops.is_empty() { Ok(()) } else { self.put(ops) }
+    }
+
+    /// Writes to the store, behind everything that waits; rows of the state one by one, not in ranges.
     pub(super) fn write(&mut self, ops: Vec<Op>) -> Result<()> {
+        self.catch_up()?;
+        self.put(ops)
+    }
+
+    fn put(&mut self, ops: Vec<Op>) -> Result<()> {
         if !self.open.views.is_empty() {
             for op in &ops {
                 if let Op::Put(Table::State, key, _) | Op::Del(Table::State, key) = op {

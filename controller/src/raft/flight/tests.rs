@@ -8,7 +8,7 @@ use tokio::sync::Semaphore;
 use super::*;
 use crate::raft::SnapshotData;
 use crate::raft::codec::decode;
-use crate::raft::network::{Destination, Head, Link, LinkError, Network, Transport};
+use crate::raft::network::{Destination, Head, Link, LinkError, Network, Transport, Way};
 use crate::raft::simulation::in_virtual_time;
 use crate::state::{Action, Command, CommandBatch, SetPsk};
 
@@ -74,7 +74,7 @@ impl Transport for Line {
 async fn link() -> (std::sync::Arc<Line>, Link) {
     let (takes, calls) = (Semaphore::new(0), Mutex::default());
     let line = std::sync::Arc::new(Line { takes, calls, to_heartbeats: Mutex::new(Answered::Success) });
-    let link = Network::new(1, line.clone(), HEARTBEAT).new_client(2, &BasicNode::default()).await;
+    let link = Network::new(1, line.clone(), Way::of(HEARTBEAT)).new_client(2, &BasicNode::default()).await;
     (line, link)
 }
 

@@ -1,4 +1,6 @@
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, VoteRequest, VoteResponse};
 
 use super::*;
 use crate::clock::Clock;
@@ -54,6 +56,9 @@ impl Kv for Faulty {
     }
 }
 
+/// What is applied is written at once.
+const ROOM: Room = Room { keep: KEEP_ENTRIES, behind: 1 };
+
 /// Reaches nobody.
 struct Alone;
 
@@ -102,7 +107,7 @@ async fn any_failure_of_the_store_ends_all_answers_and_names_itself() {
         let store = dir.path().join("store");
         let inner = store::open(&store, Engine::default()).expect("opens");
         let kv = Arc::new(Faulty { inner, fault: AtomicU8::new(WORKS) });
-        let node = Node::start_on(kv.clone(), store.clone(), &options(&dir)).await.expect("starts");
+        let node = Node::start_on(kv.clone(), store.clone(), &options(&dir), ROOM).await.expect("starts");
         node.propose(command(1, pool(1))).await.expect("works");
         node.read_index().await.expect("works");
 
@@ -260,7 +265,7 @@ async fn a_snapshot_of_a_higher_level_is_refused_and_changes_nothing() {
     let dir = tempfile::tempdir().expect("temporary folder");
     let open = |software| {
         let kv = store::open(&dir.path().join("store"), Engine::default()).expect("opens");
-        StateMachine::open_as(kv, &dir.path().join("snapshots"), software).expect("opens")
+        StateMachine::open_as(kv, &dir.path().join("snapshots"), software, 1).expect("opens")
     };
     let mut machine = open(old());
     let refused =
@@ -323,5 +328,204 @@ async fn no_message_uses_up_the_terms() {
         .metrics(|m| m.current_term == 1_000_000, "its term")
         .await
         .expect("follows");
+    node.shutdown().await;
+}
+
+/// A disk whose barrier is shut at times.
+struct Gate {
+    inner: Arc<dyn Kv>,
+    shut: Mutex<bool>,
+    opened: std::sync::Condvar,
+}
+
+impl Gate {
+    fn new(inner: Arc<dyn Kv>) -> Arc<Self> {
+        Arc::new(Self { inner, shut: Mutex::new(false), opened: std::sync::Condvar::new() })
+    }
+
+    fn shut(&self, shut: bool) {
+        *self.shut.lock().expect("no panic") = shut;
+        self.opened.notify_all();
+    }
+}
+
+impl Kv for Gate {
+    fn get(&self, table: Table, key: &[u8]) -> super::super::kv::Result<Option<Vec<u8>>> {
+        self.inner.get(table, key)
+    }
+    fn scan(&self, table: Table, from: &[u8], to: &[u8], max: usize) -> super::super::kv::Result<Vec<Row>> {
+        self.inner.scan(table, from, to, max)
+    }
+    fn last(&self, table: Table) -> super::super::kv::Result<Option<Row>> {
+        self.inner.last(table)
+    }
+    fn write(&self, ops: Vec<Op>) -> super::super::kv::Result<()> {
+        self.inner.write(ops)
+    }
+    fn sync(&self) -> super::super::kv::Result<()> {
+        drop(self.opened.wait_while(self.shut.lock().expect("no panic"), |shut| *shut).expect("no panic"));
+        self.inner.sync()
+    }
+}
+
+/// Another member that says yes to everything.
+#[derive(Default)]
+struct Yes {
+    /// Index of the last entry it was sent.
+    sent: AtomicU64,
+    /// Messages without entries.
+    empty: AtomicU64,
+    /// It is a leader of this term now, and tells so.
+    deposes: AtomicU64,
+}
+
+impl Transport for Yes {
+    fn append_entries<'a>(&'a self, _: &'a Destination, body: Vec<u8>) -> Answer<'a, Vec<u8>> {
+        Box::pin(async move {
+            let request: AppendEntriesRequest<TypeConfig> = codec::decode(&body).expect("decodes");
+            match request.entries.last() {
+                Some(last) => self.sent.fetch_max(last.log_id.index, Ordering::SeqCst),
+                None => self.empty.fetch_add(1, Ordering::SeqCst),
+            };
+            let answer = match self.deposes.load(Ordering::SeqCst) {
+                term if term > request.vote.leader_id.term => {
+                    AppendEntriesResponse::HigherVote(openraft::Vote::new(term, 2))
+                }
+                _ => AppendEntriesResponse::<u64>::Success,
+            };
+            Ok(codec::encode(&answer).expect("encodes"))
+        })
+    }
+    fn vote<'a>(&'a self, _: &'a Destination, body: Vec<u8>) -> Answer<'a, Vec<u8>> {
+        Box::pin(async move {
+            let request: VoteRequest<u64> = codec::decode(&body).expect("decodes");
+            let yes = VoteResponse::new(request.vote, request.last_log_id, true);
+            Ok(codec::encode(&yes).expect("encodes"))
+        })
+    }
+    fn pre_vote<'a>(&'a self, to: &'a Destination, body: Vec<u8>) -> Answer<'a, Vec<u8>> {
+        self.vote(to, body)
+    }
+    fn snapshot<'a>(&'a self, _: &'a Destination, _: Head, _: SnapshotData) -> Answer<'a, Vec<u8>> {
+        Box::pin(async { Err(LinkError::Unreachable("not asked for".into())) })
+    }
+}
+
+/// A leader with one other voter.
+async fn pair(kv: Arc<dyn Kv>, dir: &tempfile::TempDir, other: Arc<Yes>) -> Node {
+    let options = NodeOptions { transport: other, ..options(dir) };
+    let node = Node::start_on(kv, dir.path().join("store"), &options, ROOM).await.expect("starts");
+    if node.membership().voters.len() == 1 {
+        node.change(Change::AddLearner { id: 2, address: "there:2".into() }).await.expect("adds");
+        node.change(Change::Promote([2].into())).await.expect("promotes");
+    }
+    node
+}
+
+fn stored(dir: &tempfile::TempDir) -> Arc<dyn Kv> {
+    store::open(&dir.path().join("store"), Engine::default()).expect("opens")
+}
+
+async fn until(what: impl Fn() -> bool) {
+    for _ in 0..3_000 {
+        if what() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("waited in vain");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn others_get_an_entry_while_our_disk_writes_it_and_nobody_is_told_before_it_is_there() {
+    let (dir, other) = (tempfile::tempdir().expect("temporary folder"), Arc::<Yes>::default());
+    let gate = Gate::new(stored(&dir));
+    let node = Arc::new(pair(gate.clone(), &dir, other.clone()).await);
+    node.propose(command(1, pool(1))).await.expect("works");
+    for round in 2..5 {
+        let before = other.sent.load(Ordering::SeqCst);
+        gate.shut(true);
+        let proposed = tokio::spawn({
+            let node = node.clone();
+            async move { node.propose(command(round, pool(round))).await }
+        });
+        until(|| other.sent.load(Ordering::SeqCst) > before).await;
+        // The other has it and says so, again and again. Alone that is no quorum.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert!(!proposed.is_finished() && !node.shared().read().pools.contains(&format!("p{round}")));
+        gate.shut(false);
+        proposed.await.expect("runs").expect("works");
+    }
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_fails_behind_an_entry_that_was_sent_ends_the_leader() {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let kv = Arc::new(Faulty { inner: stored(&dir), fault: AtomicU8::new(WORKS) });
+    let node = pair(kv.clone(), &dir, Arc::default()).await;
+    node.propose(command(1, pool(1))).await.expect("works");
+    kv.fault.store(SYNC_FAILS, Ordering::SeqCst);
+    let refused = node.propose(command(2, pool(2))).await;
+    assert!(matches!(refused, Err(ProposeError::Stopped(_))), "{refused:?}");
+    let mut health = node.health();
+    let failed = health.wait_for(|h| *h != Health::Running).await.expect("watches").clone();
+    assert!(matches!(&failed, Health::Failed { cause, .. } if cause.contains("no space left")), "{failed:?}");
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_led_when_it_ended_leads_again_in_another_term_only() {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let path = dir.path().join("store");
+    // A member that has just ended holds its store a moment longer.
+    let opened = || async { open(&path, Engine::default()).await.expect("opens") };
+    let node = pair(opened().await, &dir, Arc::default()).await;
+    node.propose(command(1, pool(1))).await.expect("works");
+    let before = node.figures().term;
+    node.shutdown().await;
+    drop(node);
+    let node = pair(opened().await, &dir, Arc::default()).await;
+    assert!(!node.leads(), "the others may have more of the log than it has");
+    until(|| node.leads()).await;
+    assert!(node.figures().term > before);
+    node.propose(command(2, pool(2))).await.expect("works");
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reads_that_wait_together_ask_the_others_once() {
+    let (dir, other) = (tempfile::tempdir().expect("temporary folder"), Arc::<Yes>::default());
+    let node = Arc::new(pair(stored(&dir), &dir, other.clone()).await);
+    node.propose(command(1, pool(1))).await.expect("works");
+    let applied = node.figures().applied;
+    let before = other.empty.load(Ordering::SeqCst);
+    let reads = (0..500).map(|_| node.read_index());
+    for index in futures_util::future::join_all(reads).await {
+        assert!(index.expect("leads") >= applied);
+    }
+    let asked = other.empty.load(Ordering::SeqCst) - before;
+    assert!((1..250).contains(&asked), "{asked} questions for 500 reads");
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_leader_saw_in_one_term_is_not_put_into_the_log_in_another() {
+    let (dir, other) = (tempfile::tempdir().expect("temporary folder"), Arc::<Yes>::default());
+    let node = pair(stored(&dir), &dir, other.clone()).await;
+    let term = node.reign().expect("leads and knows");
+    node.propose_in(term, command(1, pool(1))).await.expect("in its term");
+    // Another led meanwhile, of whose writes it does not know when it looks.
+    other.deposes.store(term + 5, Ordering::SeqCst);
+    until(|| node.reign() != Some(term)).await;
+    let refused = node.propose_in(term, command(2, pool(2))).await;
+    assert!(matches!(&refused, Err(e) if e.passes()), "{refused:?}");
+    // It leads again, in a later term.
+    until(|| node.reign().is_some()).await;
+    let later = node.reign().expect("nobody deposes it any more");
+    assert!(later > term);
+    assert_eq!(node.propose_in(term, command(3, pool(3))).await, Err(ProposeError::NoLeader));
+    assert!(!node.shared().read().pools.contains(&"p3".to_owned()), "not even applied");
+    node.propose_in(later, command(4, pool(4))).await.expect("in its term");
     node.shutdown().await;
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -40,12 +41,26 @@ struct Image {
     written: u64,
     /// Sum of the state's rows in `live`.
     sum: u64,
+    /// The same rows, and what was applied, as they are in the process.
+    memory: Memory,
     /// Counts crashes.
     life: u64,
     /// The power fails at this many calls from now.
     fails_in: Option<u64>,
     failed: bool,
     slow_until: Duration,
+}
+
+/// What a process knows: the disk may learn of it later.
+#[derive(Default)]
+struct Memory {
+    rows: Rows,
+    sum: u64,
+}
+
+fn applied_in(rows: &Rows) -> Option<LogId> {
+    let bytes = rows.get(&(Table::Meta, APPLIED.to_vec()))?;
+    codec::decode::<Applied>(bytes).expect("was encoded").log_id
 }
 
 fn apply(rows: &mut Rows, sum: &mut u64, ops: Vec<Op>) {
@@ -78,9 +93,11 @@ fn apply(rows: &mut Rows, sum: &mut u64, ops: Vec<Op>) {
 }
 
 impl Image {
-    fn applied(&self) -> Option<LogId> {
-        let bytes = self.live.get(&(Table::Meta, APPLIED.to_vec()))?;
-        codec::decode::<Applied>(bytes).expect("was encoded").log_id
+    /// The process begins with what is on the disk, or has just taken a snapshot.
+    fn remember(&mut self) {
+        let known = |table: Table, key: &[u8]| table == Table::State || (table, key) == (Table::Meta, APPLIED);
+        let rows = self.live.iter().filter(|((table, key), _)| known(*table, key));
+        self.memory = Memory { rows: rows.map(|(row, value)| (row.clone(), value.clone())).collect(), sum: self.sum };
     }
 
     fn vote(&self) -> Vote {
@@ -119,7 +136,10 @@ impl Disk {
         let commit = Commit::simulated(move |waiter: Waiter| {
             let _ = queue.send(waiter); // the process may be dying
         });
-        (kv.clone(), LogStore::with_commit(kv, commit))
+        let log = LogStore::with_commit(kv.clone(), commit, self.id);
+        let hasty = self.world.upgrade().is_some_and(|w| w.settings.planted == Some(Planted::CountsUnsynced));
+        log.ahead().hasty.store(hasty, Ordering::Relaxed);
+        (kv, log)
     }
 
     /// The power fails. What was not synced is lost from some write on.
@@ -141,6 +161,7 @@ impl Disk {
         let rows = image.live.iter().filter(|((table, _), _)| *table == Table::State);
         image.sum = rows.fold(0, |sum, ((_, key), value)| sum.wrapping_add(row_sum(key, value)));
         image.life += 1;
+        image.remember();
         (image.fails_in, image.failed) = (None, false);
     }
 
@@ -233,6 +254,13 @@ impl Mounted {
     }
 }
 
+impl Mounted {
+    fn applied(&self, world: &World, image: &Image, from: u64, last: LogId) {
+        let entry = |index| image.entry(index).cloned();
+        world.applied(self.disk.id, from, last, image.memory.sum, &image.vote(), &entry);
+    }
+}
+
 impl Kv for Mounted {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>> {
         self.look(|image| image.live.get(&(table, key.to_vec())).cloned())
@@ -259,16 +287,37 @@ impl Kv for Mounted {
         let applies = ops.iter().any(|op| matches!(op, Op::Put(Table::Meta, key, _) if key == APPLIED));
         let installs = ops.iter().any(|op| matches!(op, Op::Del(Table::Meta, key) if key == INSTALLING));
         self.call(|image| {
-            let before = image.applied();
             apply(&mut image.live, &mut image.sum, ops.clone());
             image.unsynced.push(ops);
             image.written += 1;
-            if applies && let (Some(world), Some(after)) = (self.disk.world.upgrade(), image.applied()) {
-                let from = if installs { after.index + 1 } else { before.map_or(0, |id| id.index + 1) };
-                let vote = image.vote();
-                world.applied(self.disk.id, from, after, image.sum, &vote, &|index| image.entry(index).cloned());
+            if !applies {
+                return;
+            }
+            if installs {
+                image.remember();
+            }
+            let (stored, known) = (applied_in(&image.live), applied_in(&image.memory.rows));
+            let Some(world) = self.disk.world.upgrade() else { return };
+            if (stored, image.sum) != (known, image.memory.sum) {
+                world.violated(format!("node {} stores another state than it has applied", self.disk.id));
+            }
+            if let Some(last) = stored.filter(|_| installs) {
+                self.applied(&world, image, last.index + 1, last);
             }
         })
+    }
+
+    fn behind(&self, ops: &[Op]) {
+        let mut image = self.disk.image();
+        if image.failed || image.life != self.life {
+            return;
+        }
+        let before = applied_in(&image.memory.rows);
+        let Memory { rows, sum } = &mut image.memory;
+        apply(rows, sum, ops.to_vec());
+        if let (Some(world), Some(after)) = (self.disk.world.upgrade(), applied_in(&image.memory.rows)) {
+            self.applied(&world, &image, before.map_or(0, |id| id.index + 1), after);
+        }
     }
 
     fn sync(&self) -> Result<()> {

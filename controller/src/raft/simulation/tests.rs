@@ -72,13 +72,14 @@ fn any_seed_keeps_what_was_promised() {
 }
 
 /// Faults, and a seed that found each when this was written; whatever changes the order of events changes that.
-const FAULTS: [(Planted, u64); 6] = [
-    (Planted::AckBeforeSync, 115),
+const FAULTS: [(Planted, u64); 7] = [
+    (Planted::AckBeforeSync, 173),
     (Planted::ReadWithoutIndex, 13),
     (Planted::AnswersNotInSnapshots, 9),
     (Planted::VoteForgotten, 3),
     (Planted::RetryWithNewId, 1),
-    (Planted::LeadOn, 89),
+    (Planted::LeadOn, 93),
+    (Planted::CountsUnsynced, 145),
 ];
 /// Seeds within which each must be found.
 const WITHIN: u64 = 200;

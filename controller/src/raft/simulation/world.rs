@@ -15,6 +15,7 @@ use super::{chaos, clients};
 use crate::clock::Clock;
 use crate::config::Engine;
 use crate::raft::membership::{Change, Membership};
+use crate::raft::node::Room;
 use crate::raft::{LogId, LogTime, Node, NodeOptions, Vote};
 use crate::software::Software;
 use crate::state::{Action, ClearPsk, Command};
@@ -46,6 +47,8 @@ pub(super) enum Planted {
     RetryWithNewId,
     /// A leader that was started anew leads on, as openraft would have it.
     LeadOn,
+    /// A leader counts an entry that it has sent ahead of its disk as if it were there.
+    CountsUnsynced,
     /// Whoever misses the leader stands for election without asking first.
     NoPreVote,
 }
@@ -133,7 +136,7 @@ pub(super) struct World {
     crashes: Mutex<u64>,
     members: Mutex<u64>,
     snapshot_every: u64,
-    keep: u64,
+    room: Room,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -178,7 +181,7 @@ impl World {
             crashes: Mutex::default(),
             members: Mutex::default(),
             snapshot_every,
-            keep: random.between(1, 30),
+            room: Room { keep: random.between(1, 30), behind: random.between(1, 200) as usize },
             random: Mutex::new(random),
         })
     }
@@ -445,7 +448,7 @@ impl World {
                 if world.settings.planted != Some(Planted::LeadOn) {
                     log.give_up_lead(id).map_err(|e| e.to_string())?;
                 }
-                let node = Node::start_with(kv, log, dir.join("store"), &options, world.keep).await;
+                let node = Node::start_with(kv, log, dir.join("store"), &options, world.room).await;
                 node.map_err(|e| e.to_string())
             };
             match started.await {
