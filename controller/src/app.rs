@@ -150,8 +150,12 @@ impl Core {
 
     /// The same, for whoever handles these errors alone.
     pub(crate) async fn propose_plain(&self, action: Action) -> Result<Reply, ProposeError> {
-        let id: [u8; 16] = self.sealer.random().map_err(|e| ProposeError::Stopped(e.to_string()))?;
-        self.propose_as(id, action).await
+        self.propose_as(self.new_id()?, action).await
+    }
+
+    /// A request id.
+    pub(crate) fn new_id(&self) -> Result<[u8; 16], ProposeError> {
+        self.sealer.random().map_err(|e| ProposeError::Stopped(e.to_string()))
     }
 
     /// Puts a change into the log, through the leader wherever it is; with an id that was applied before, the answer of then.
@@ -170,10 +174,40 @@ impl Core {
         .await
     }
 
+    /// What a decision can rest on at this node: without asking the others if it leads.
+    pub(crate) async fn sight(&self) -> Result<Sight, ProposeError> {
+        match self.node.reign() {
+            Some(term) => Ok(Sight::AsLeader(term)),
+            None => self.clear_sight().await,
+        }
+    }
+
+    /// The same, with the others asked.
+    pub(crate) async fn clear_sight(&self) -> Result<Sight, ProposeError> {
+        self.linearizable().await?;
+        Ok(Sight::Clear)
+    }
+
+    /// Puts a change into the log that was decided on by what was in sight; `None` if that may have been out of date.
+    pub(crate) async fn propose_by(
+        &self,
+        sight: Sight,
+        request_id: [u8; 16],
+        action: Action,
+    ) -> Result<Option<Reply>, ProposeError> {
+        match sight {
+            Sight::Clear => self.propose_as(request_id, action).await.map(Some),
+            Sight::AsLeader(term) => match self.node.propose_in(term, command(request_id, action)).await {
+                Ok(reply) => Ok(Some(reply)),
+                Err(ProposeError::NoLeader | ProposeError::Elsewhere { .. }) => Ok(None),
+                Err(e) => Err(e),
+            },
+        }
+    }
+
     /// The same if this node leads, and not at all if another does: for what this node alone has seen.
     pub(crate) async fn propose_here(&self, action: Action) -> Result<Reply, ProposeError> {
-        let id: [u8; 16] = self.sealer.random().map_err(|e| ProposeError::Stopped(e.to_string()))?;
-        self.node.propose(command(id, action)).await
+        self.node.propose(command(self.new_id()?, action)).await
     }
 
     /// The same for a command of another member.
@@ -194,8 +228,7 @@ impl Core {
 
     /// The same while this node hears of no leader: others may look for it at an address where it no longer is.
     pub(crate) async fn propose_anywhere(&self, action: Action) -> Result<(), ProposeError> {
-        let id: [u8; 16] = self.sealer.random().map_err(|e| ProposeError::Stopped(e.to_string()))?;
-        let command = command(id, action);
+        let command = command(self.new_id()?, action);
         let others: Vec<(u64, String)> = {
             let state = self.node.shared().read();
             state
@@ -285,6 +318,16 @@ impl Core {
         };
         state.gateways.iter().filter(|(slot, g)| !g.lost && alive(slot, g.epoch)).count()
     }
+}
+
+/// What the state of a node is worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sight {
+    /// It shows everything that was acknowledged before.
+    Clear,
+    /// The same if this node still leads in this term, which it does not know. A change that it puts into the log in the same term
+    /// proves it: asking the others would be another round.
+    AsLeader(u64),
 }
 
 /// A command that has no time yet: whoever proposes it to the group fills that in.

@@ -16,7 +16,7 @@ use super::convert::{session_id, session_text};
 use super::error::{conflict, done};
 use super::forward::{self, Leader};
 use super::{observed, watch as policy};
-use crate::app::Core;
+use crate::app::{Core, Sight};
 use crate::metrics::Rpc;
 use crate::state::{Action, EndSessions, EndedSession, Outcome, RecordAttempts, RegisterGateway, SessionsUp, State};
 
@@ -99,6 +99,11 @@ impl GatewayService {
     /// The caller speaks as a member in force; all that was acknowledged is in the state.
     async fn member(&self, caller: &Caller, member: Option<v1::Member>) -> Result<v1::Member, Status> {
         self.core.linearizable().await?;
+        self.member_in_sight(caller, member)
+    }
+
+    /// The same by the state as it is.
+    fn member_in_sight(&self, caller: &Caller, member: Option<v1::Member>) -> Result<v1::Member, Status> {
         let member = check_member(&self.core.node.shared().read(), caller, member)?;
         self.core.soft.heard(member.slot, member.epoch, self.core.clock.monotonic_ms(), self.core.now_ms());
         Ok(member)
@@ -225,13 +230,33 @@ impl GatewayService {
         if request.reports.len() > MAX_BATCH {
             return Err(Status::invalid_argument(format!("at most {MAX_BATCH} reports in one call")));
         }
-        let member = self.member(&caller, request.member).await?;
+        let mut sight = self.core.sight().await?;
+        loop {
+            if let Some(answer) = self.take_reports(&caller, &request, sight).await? {
+                return Ok(answer);
+            }
+            sight = self.core.clear_sight().await?; // with which there is an answer
+        }
+    }
+
+    /// Takes reports by what is in sight; `None` if that does not do.
+    async fn take_reports(
+        &self,
+        caller: &Caller,
+        request: &v1::ReportSessionsRequest,
+        sight: Sight,
+    ) -> Result<Option<v1::ReportSessionsResponse>, Status> {
+        let member = match (self.member_in_sight(caller, request.member), sight) {
+            (Ok(member), _) => member,
+            (Err(_), Sight::AsLeader(_)) => return Ok(None),
+            (Err(e), Sight::Clear) => return Err(e),
+        };
         let (mut up, mut down, mut unknown) = (Vec::new(), Vec::new(), Vec::new());
         {
             let state = self.core.node.shared().read();
             let mut signs = self.core.soft.lock();
             let (now, unix) = (self.core.clock.monotonic_ms(), self.core.now_ms());
-            for report in request.reports {
+            for report in &request.reports {
                 let id = session_id(&report.session_id)
                     .ok_or_else(|| Status::invalid_argument(format!("{:?} is no session id", report.session_id)))?;
                 let owned = |s: &&crate::state::SessionRow| (s.slot, s.epoch) == (member.slot, member.epoch);
@@ -246,14 +271,14 @@ impl GatewayService {
                         if let Some(counters) = report.counters {
                             (signs.counters, signs.counters_unix_ms) = (counters, unix);
                         }
-                        signs.remote = cut(report.remote);
+                        signs.remote = cut(report.remote.clone());
                     }
-                    (v1::SessionState::Up, None) => unknown.push(report.session_id),
+                    (v1::SessionState::Up, None) => unknown.push(report.session_id.clone()),
                     (v1::SessionState::Down, Some(_)) => {
                         down.push(EndedSession {
                             session_id: id,
                             reason: report.end_reason,
-                            text: cut(report.end_text),
+                            text: cut(report.end_text.clone()),
                         });
                     }
                     (v1::SessionState::Down, None) => {}
@@ -263,16 +288,22 @@ impl GatewayService {
                 }
             }
         }
+        // Nothing that is put into the log would prove the sight.
+        if up.is_empty() && down.is_empty() && sight != Sight::Clear {
+            return Ok(None);
+        }
         let v1::Member { slot, epoch } = member;
         if !up.is_empty() {
-            let command = SessionsUp { slot, epoch, session_ids: up };
-            let done = done(self.core.propose(Action::SessionsUp(command)).await?)?;
-            unknown.extend(done.unknown.into_iter().map(session_text));
+            let command = Action::SessionsUp(SessionsUp { slot, epoch, session_ids: up });
+            let Some(reply) = self.core.propose_by(sight, self.core.new_id()?, command).await? else { return Ok(None) };
+            unknown.extend(done(reply)?.unknown.into_iter().map(session_text));
         }
         if !down.is_empty() {
-            done(self.core.propose(Action::EndSessions(EndSessions { slot, epoch, sessions: down })).await?)?;
+            let command = Action::EndSessions(EndSessions { slot, epoch, sessions: down });
+            let Some(reply) = self.core.propose_by(sight, self.core.new_id()?, command).await? else { return Ok(None) };
+            done(reply)?;
         }
-        Ok(v1::ReportSessionsResponse { unknown_session_ids: unknown })
+        Ok(Some(v1::ReportSessionsResponse { unknown_session_ids: unknown }))
     }
 
     async fn do_report_attempts(

@@ -11,6 +11,7 @@ use super::super::caller::Caller;
 use super::super::convert::{session_text, source};
 use super::super::error::{conflict, done};
 use super::{GatewayService, cut, cut_machine, dedup_id, request_id};
+use crate::app::Sight;
 use crate::auth::lockout::{Bound, Guess, Pair, Wait};
 use crate::auth::{Proof, Verdict, method_name, user_key};
 use crate::metrics::AuthOutcome;
@@ -40,7 +41,7 @@ struct Refusal<'a> {
 /// The request, taken apart.
 struct Question<'a> {
     caller: &'a Caller,
-    member: v1::Member,
+    member: Option<v1::Member>,
     id: Vec<u8>,
     /// As the client sent it.
     sent: String,
@@ -113,12 +114,11 @@ impl GatewayService {
         if request.user.len() > MAX_USER {
             return Err(Status::invalid_argument(format!("user: at most {MAX_USER} bytes")));
         }
-        let member = self.member(&caller, request.member).await?;
         let method = request.method.ok_or_else(|| Status::invalid_argument("method is missing"))?;
         let (name, key) = user_key(&request.user);
         let mut question = Question {
             caller: &caller,
-            member,
+            member: request.member,
             id: request.request_id,
             name: name.to_owned(),
             key,
@@ -135,19 +135,26 @@ impl GatewayService {
                 ..t
             }),
         };
+        let mut sight = self.core.sight().await?;
         for _ in 0..TRIES {
             let proof = Proof::from_proto(method.clone()).map_err(Status::invalid_argument)?;
             question.method = proof.method();
-            if let Some(decision) = self.decide(&question, proof).await? {
+            if let Some(decision) = self.decide(&question, proof, sight).await? {
                 return Ok(v1::AuthenticateResponse { decision: Some(decision) });
             }
+            sight = self.core.clear_sight().await?;
         }
         Err(Status::aborted("the user kept changing while the password was checked; try again"))
     }
 
-    /// One try; `None` is to begin anew.
-    async fn decide(&self, question: &Question<'_>, proof: Proof) -> Result<Option<Decision>, Status> {
+    /// One try, by what is in sight; `None` is to begin anew, with a clear one.
+    async fn decide(&self, question: &Question<'_>, proof: Proof, sight: Sight) -> Result<Option<Decision>, Status> {
         let core = &self.core;
+        let member = match (self.member_in_sight(question.caller, question.member), sight) {
+            (Ok(member), _) => member,
+            (Err(_), Sight::AsLeader(_)) => return Ok(None),
+            (Err(e), Sight::Clear) => return Err(e),
+        };
         let open_id = dedup_id(&question.caller.name, "open session", &question.id);
         let (settings, user, repeated) = {
             let state = core.node.shared().read();
@@ -160,11 +167,11 @@ impl GatewayService {
         let verdict = self.authenticate_user(question, proof, &settings, user.as_ref(), repeated).await?;
         let authenticator_response = match verdict {
             Ok(response) => response,
-            Err(refusal) => return self.refuse(question, refusal).await.map(Some),
+            Err(refusal) => return self.refuse(question, refusal, sight).await,
         };
         // The row that was checked; apply refuses if it is another by then.
         let credentials_version = user.map_or(0, |u| u.credentials_version);
-        let reply = self.open(question, open_id, credentials_version).await?;
+        let reply = self.open(question, member, open_id, credentials_version, sight).await?;
         Ok(match reply {
             Opening::Opened(opened) => {
                 core.metrics.authentication(question.method, AuthOutcome::Accepted);
@@ -287,16 +294,18 @@ impl GatewayService {
     async fn open(
         &self,
         question: &Question<'_>,
+        member: v1::Member,
         open_id: [u8; 16],
         credentials_version: u64,
+        sight: Sight,
     ) -> Result<Opening, Status> {
         let random: [u8; 8] = self.core.sealer.random()?;
         let command = OpenSession {
             session_id: u64::from_be_bytes(random).max(1),
             user: question.key.clone(),
             credentials_version,
-            slot: question.member.slot,
-            epoch: question.member.epoch,
+            slot: member.slot,
+            epoch: member.epoch,
             session_key: question.session_key,
             remote: question.remote.clone(),
             machine: question.machine.clone(),
@@ -305,7 +314,9 @@ impl GatewayService {
             attempt_id: question.id.clone(),
             guesser: Some(question.guesser()),
         };
-        let reply = self.core.propose_as(open_id, Action::OpenSession(command)).await?;
+        let Some(reply) = self.core.propose_by(sight, open_id, Action::OpenSession(command)).await? else {
+            return Ok(Opening::Again);
+        };
         match reply.outcome {
             Some(Outcome::Opened(opened)) => Ok(Opening::Opened(opened)),
             Some(Outcome::Denied(denied)) => Ok(Opening::Denied(denied)),
@@ -319,9 +330,13 @@ impl GatewayService {
         }
     }
 
-    /// Records a refusal of the authentication step, once, and answers it.
-    async fn refuse(&self, question: &Question<'_>, refusal: Refusal<'_>) -> Result<Decision, Status> {
-        self.core.metrics.authentication(question.method, refusal.outcome);
+    /// Records a refusal of the authentication step, once, and answers it; `None` is to begin anew.
+    async fn refuse(
+        &self,
+        question: &Question<'_>,
+        refusal: Refusal<'_>,
+        sight: Sight,
+    ) -> Result<Option<Decision>, Status> {
         let attempt = v1::Attempt {
             id: question.id.clone(),
             time_unix_ms: self.core.now_ms(),
@@ -342,11 +357,13 @@ impl GatewayService {
         let counts_gateways = guesser.is_some() && self.core.node.shared().read().level() >= 4;
         let gateway = if counts_gateways { question.caller.name.clone() } else { String::new() };
         let command = Action::RecordAttempts(RecordAttempts { attempts: vec![attempt], guesser, gateway });
-        done(self.core.propose_as(question.reject_id(), command).await?)?;
+        let Some(reply) = self.core.propose_by(sight, question.reject_id(), command).await? else { return Ok(None) };
+        done(reply)?;
+        self.core.metrics.authentication(question.method, refusal.outcome);
         drop(refusal.guess);
         // Only MS-CHAPv2 has a way to ask again (RFC 2759 §6).
         let retry = refusal.retry && question.method == v1::AuthMethod::Mschapv2;
-        Ok(Decision::Reject(rejection(retry)))
+        Ok(Some(Decision::Reject(rejection(retry))))
     }
 }
 
