@@ -200,7 +200,16 @@ impl Group {
         let channels = self.nodes.iter().map(|n| channel(n.listen, tls.clone())).collect();
         let mut client = GatewayClient::new(Failover::new(channels, number as u64).patience(PATIENCE));
         let request = v1::RegisterRequest { name, boot_id: vec![1; 16], ..Default::default() };
-        let member = client.register(request).await.unwrap().into_inner().member.unwrap();
+        let mut tries = 0;
+        let member = loop {
+            match client.register(request.clone()).await {
+                Ok(answer) => break answer.into_inner().member.unwrap(),
+                // A controller that is behind does not know the certificate yet.
+                Err(e) => assert!(tries < 200, "a gateway cannot register: {e}"),
+            }
+            tries += 1;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        };
         self.gateways.push(Gateway { client, member });
     }
 
