@@ -1,10 +1,11 @@
 //! Revocation lists, RFC 5280 §5: what the authority has taken back, signed by it, so that anybody may carry it.
 //!
-//! A list that is kept from its reader is all that a hostile carrier can do; so a reader asks several, and what it has learned
-//! once it keeps ([`Revocations`]): a certificate that is revoked stays revoked.
+//! A list that is kept from its reader, and an old one that says less, is all that a hostile carrier can do; so a reader asks
+//! several, and what it has learned once it keeps ([`Revocations`]): a certificate that is revoked stays revoked.
 
-use std::collections::BTreeSet;
-use std::sync::{PoisonError, RwLock};
+mod learned;
+
+use std::collections::BTreeMap;
 
 use core::time::Duration;
 
@@ -20,7 +21,9 @@ use x509_parser::revocation_list::CertificateRevocationList;
 use crate::authority::{Unsigned, attach_signature, date, tbs_of};
 use crate::name::same_name;
 use crate::verify::is_strong_signature;
-use crate::{Authority, Certificate, Error, Serial, UnixTime, pem};
+use crate::{Authority, Error, Serial, UnixTime};
+
+pub use self::learned::{MAX_LISTS, Revocations};
 
 /// The list with the certificates of controllers, and of nobody else (its issuing distribution point).
 pub const CONTROLLERS: &str = "urn:sallyport:controllers";
@@ -28,8 +31,6 @@ pub const CONTROLLERS: &str = "urn:sallyport:controllers";
 const NEXT: Duration = Duration::from_secs(7 * 86_400);
 /// Longest list that is read, octets.
 pub const MAX_LIST_LEN: usize = 1024 * 1024;
-/// Serial numbers that one reader keeps.
-const MAX_SERIALS: usize = 65_536;
 
 impl Authority {
     /// A list of these certificates, each with the time of its revocation. `scope` says which part of the authority's
@@ -75,8 +76,8 @@ impl Authority {
 pub struct RevocationList {
     /// Its number, big-endian without leading zeros.
     pub number: Serial,
-    /// The revoked certificates.
-    pub serials: BTreeSet<Serial>,
+    /// The revoked certificates, and when they were.
+    pub revoked: BTreeMap<Serial, UnixTime>,
 }
 
 impl RevocationList {
@@ -101,109 +102,11 @@ impl RevocationList {
             return Err(BAD("none of the trusted authorities has signed it"));
         }
         let number = list.crl_number().ok_or(BAD("it has no number"))?;
-        Ok(Self {
-            number: Serial::from_be_bytes(&number.to_bytes_be()),
-            serials: list.iter_revoked_certificates().map(|c| Serial::from_be_bytes(c.raw_serial())).collect(),
-        })
-    }
-}
-
-/// What a reader has learned from lists, for as long as it runs. It only grows.
-#[derive(Debug, Default)]
-pub struct Revocations {
-    authorities: Vec<Vec<u8>>,
-    serials: RwLock<BTreeSet<Serial>>,
-}
-
-impl Revocations {
-    /// Of one that trusts the authorities in a PEM text.
-    pub fn trusting(authorities: &[u8]) -> Result<Self, Error> {
-        Ok(Self { authorities: pem::certificates(authorities)?, serials: RwLock::default() })
-    }
-
-    /// Takes up a list; gives the certificates that were not known to be revoked.
-    pub fn take(&self, der: &[u8]) -> Result<Vec<Serial>, Error> {
-        let list = RevocationList::verify(der, &self.authorities)?;
-        let mut known = self.serials.write().unwrap_or_else(PoisonError::into_inner);
-        let mut news = Vec::new();
-        for serial in list.serials {
-            if known.len() < MAX_SERIALS && known.insert(serial.clone()) {
-                news.push(serial);
-            }
-        }
-        Ok(news)
-    }
-
-    /// The serial number of a certificate in DER, if it is revoked. What is no certificate counts as one without a number.
-    pub fn refuses(&self, certificate: &[u8]) -> Option<Serial> {
-        let known = self.serials.read().unwrap_or_else(PoisonError::into_inner);
-        if known.is_empty() {
-            return None;
-        }
-        let serial = Certificate::from_der(certificate).map_or_else(|_| Serial::from_be_bytes(&[]), |c| c.serial);
-        (serial.as_be_bytes().is_empty() || known.contains(&serial)).then_some(serial)
+        let entries = list.iter_revoked_certificates();
+        let revoked = entries.map(|c| (Serial::from_be_bytes(c.raw_serial()), UnixTime(c.revocation_date.timestamp())));
+        Ok(Self { number: Serial::from_be_bytes(&number.to_bytes_be()), revoked: revoked.collect() })
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::seal::SealKey;
-    use crate::{KeyAlgorithm, KeyPair, Profile, RootConfig, Subject, SystemRandom};
-
-    const NOW: UnixTime = UnixTime(1_800_000_000);
-
-    fn authority(key: KeyAlgorithm) -> Authority {
-        let rng = SystemRandom::new();
-        let config = RootConfig { key, ..RootConfig::new("Example", "Example VPN Root") };
-        Authority::create(&config, &SealKey::generate(&rng).unwrap(), NOW, &rng).unwrap().0
-    }
-
-    fn controller(authority: &Authority) -> Certificate {
-        let rng = SystemRandom::new();
-        let key = KeyPair::generate(KeyAlgorithm::EcdsaP256, &rng).unwrap();
-        let (subject, serial) = (Subject::new("c1.example.com", vec![]).unwrap(), Serial::generate(&rng).unwrap());
-        authority.issue(Profile::Controller, &subject, &key.public_key(), NOW, serial, &rng).unwrap()
-    }
-
-    fn list(authority: &Authority, number: u64, revoked: &[&Certificate]) -> Vec<u8> {
-        let revoked: Vec<_> = revoked.iter().map(|c| (c.serial.clone(), NOW)).collect();
-        authority.revocation_list(CONTROLLERS, number, &revoked, NOW, &SystemRandom::new()).unwrap()
-    }
-
-    #[test]
-    fn what_is_on_a_list_is_refused_and_stays_refused_whatever_list_comes_later() {
-        for key in [KeyAlgorithm::EcdsaP256, KeyAlgorithm::EcdsaP384, KeyAlgorithm::Rsa2048] {
-            let authority = authority(key);
-            let (bad, good) = (controller(&authority), controller(&authority));
-            let known = Revocations::trusting(authority.certificate().pem().as_bytes()).unwrap();
-            assert_eq!(known.refuses(bad.der()), None);
-            assert_eq!(known.take(&list(&authority, 1, &[])).unwrap(), []);
-            assert_eq!(known.take(&list(&authority, 2, &[&bad])).unwrap(), std::slice::from_ref(&bad.serial));
-            assert_eq!(known.take(&list(&authority, 3, &[])).unwrap(), [], "{key}");
-            assert_eq!(known.refuses(bad.der()), Some(bad.serial.clone()));
-            assert_eq!(known.refuses(good.der()), None);
-            assert!(known.refuses(b"no certificate").is_some());
-        }
-    }
-
-    #[test]
-    fn a_list_that_the_authority_has_not_signed_says_nothing() {
-        let (authority, other) = (authority(KeyAlgorithm::EcdsaP256), authority(KeyAlgorithm::EcdsaP256));
-        let good = controller(&authority);
-        let known = Revocations::trusting(authority.certificate().pem().as_bytes()).unwrap();
-        // Of the same name, by another key.
-        assert!(known.take(&list(&other, 9, &[&good])).is_err());
-        let signed = list(&authority, 9, &[&good]);
-        let serial = signed.windows(17).position(|w| w == good.serial.as_be_bytes()).unwrap();
-        for at in [serial + 3, signed.len() - 1] {
-            let mut changed = signed.clone();
-            changed[at] ^= 1;
-            assert!(known.take(&changed).is_err(), "{at}");
-        }
-        assert!(known.take(&[]).is_err() && known.take(good.der()).is_err());
-        assert!(known.take(&[signed.as_slice(), &[0]].concat()).is_err());
-        assert_eq!(known.refuses(good.der()), None);
-        assert_eq!(RevocationList::verify(&signed, &known.authorities).unwrap().number, Serial::from_be_bytes(&[9]));
-    }
-}
+mod tests;

@@ -9,6 +9,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -18,13 +19,17 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::{Service, http};
 use tonic::transport::Endpoint;
 
 use crate::CONTROLLER_NAME;
+use crate::v1;
+use crate::v1::revocation_client::RevocationClient;
 
-/// File in the folder of a gateway's or operator's identity: the list of controllers' certificates that were taken back, DER.
+/// File in the folder of a gateway's or operator's identity: lists of controllers' certificates that were taken back, in DER, one
+/// behind the other.
 pub const REVOKED: &str = "controllers.crl";
 
 /// Says of a controller's certificate (DER), whose chain is good, whether its owner is to be talked to; if not, why.
@@ -174,6 +179,16 @@ impl Channel {
         let open = self.0.endpoint.connect_with_connector(connector).await?;
         *lock(&self.0.open) = open;
         Ok(())
+    }
+
+    /// Asks which controllers' certificates were taken back: the list in DER, whose signature the caller looks at. Whoever is asked
+    /// may keep it back or give an old one, so all are asked, and what they say adds up (`sallyport_ca::crl::Revocations`).
+    pub async fn revoked_controllers(&self, patience: Duration) -> Result<Vec<u8>, Status> {
+        let mut client = RevocationClient::new(self.clone()).max_decoding_message_size(crate::MAX_MESSAGE_BYTES);
+        match tokio::time::timeout(patience, client.list_controllers(v1::ListControllersRequest {})).await {
+            Ok(answer) => Ok(answer?.into_inner().crl),
+            Err(_) => Err(Status::deadline_exceeded("no answer in time")),
+        }
     }
 
     /// Why whoever showed a certificate last is not to be talked to; `None` if there is nothing against it.

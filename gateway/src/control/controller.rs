@@ -265,10 +265,12 @@ impl Controllers {
         let mut pause = BACKOFF.0;
         while !self.events.is_closed() {
             let request = v1::WatchPolicyRequest { member: Some(self.member()) };
+            // Before the call: what is learned while it is under way may be about the one that answers it.
+            let news = self.watchman.news();
             match self.client.watch_policy(request).await {
                 Ok(response) => {
                     pause = BACKOFF.0;
-                    if let Err(status) = self.follow(response.into_inner()).await {
+                    if let Err(status) = self.follow(response.into_inner(), news).await {
                         warn!(status = %status.message(), "the policy stream ended, opening it again");
                     }
                 }
@@ -280,9 +282,13 @@ impl Controllers {
         }
     }
 
-    async fn follow(&self, mut stream: tonic::Streaming<v1::WatchPolicyResponse>) -> Result<(), Status> {
+    /// Hands on what a stream brings, until it ends or there are `news` since it was asked for.
+    async fn follow(
+        &self,
+        mut stream: tonic::Streaming<v1::WatchPolicyResponse>,
+        mut news: watch::Receiver<u64>,
+    ) -> Result<(), Status> {
         use v1::watch_policy_response::Update;
-        let mut news = self.watchman.news();
         loop {
             let message = tokio::select! {
                 message = stream.message() => message?,
@@ -350,7 +356,7 @@ impl Controllers {
         }
     }
 
-    /// Asks all controllers, now, whose certificates were revoked. It is done twice a minute anyway.
+    /// Asks all controllers, now, whose certificates were revoked. It is done every 15 to 30 s anyway.
     pub async fn look_for_revoked_controllers(&self) {
         self.watchman.look().await;
     }
@@ -438,3 +444,6 @@ async fn register(
         pause = (pause * 2).min(BACKOFF.1);
     }
 }
+
+#[cfg(test)]
+mod tests;

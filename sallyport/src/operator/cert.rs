@@ -301,9 +301,9 @@ impl Issue {
             }
         }
         if profile != CertificateProfile::Machine
-            && let Some(list) = &context.connection.revoked
+            && let Some(file) = folder.write_revoked(&context.connection.revoked)?
         {
-            files.push(folder.write_revoked(list)?);
+            files.push(file);
         }
         if profile == CertificateProfile::Operator {
             files.push(folder.write_address(&context.connection.address)?);

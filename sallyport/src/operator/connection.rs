@@ -1,11 +1,11 @@
 //! The way to the controllers: gRPC over TLS, both sides proven by certificates of our authority.
 //!
 //! Whoever was a controller has such a certificate, too. So all controllers are asked which certificates were taken back, and what
-//! they say is kept in the identity's folder: it is signed by the root, whoever tells it.
+//! they say is kept in the identity's folder (`revoked`): it is signed by the root, whoever tells it.
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -13,18 +13,16 @@ use std::time::Duration;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use rustls::time_provider::DefaultTimeProvider;
-use sallyport_ca::crl::Revocations;
 use sallyport_proto::MAX_MESSAGE_BYTES;
-use sallyport_proto::dial::{self, Channel, Judge, Material, REVOKED};
+use sallyport_proto::dial::{self, Channel, Material};
 use sallyport_proto::failover::{Failover, REQUEST_ID};
-use sallyport_proto::v1;
 use sallyport_proto::v1::operator_client::OperatorClient;
-use sallyport_proto::v1::revocation_client::RevocationClient;
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
 use tonic::{Code, Request, Status};
 use zeroize::Zeroizing;
 
+use super::revoked::Revoked;
 use crate::cli::Global;
 use crate::error::{Error, Exit, Result};
 
@@ -43,8 +41,8 @@ pub(crate) struct Connection {
     pub(crate) client: OperatorClient<Named>,
     /// HOST:PORT of the controllers, separated by commas.
     pub(crate) address: String,
-    /// The certificates of controllers that were taken back: a list in DER, signed by the root. Older controllers have none.
-    pub(crate) revoked: Option<Vec<u8>>,
+    /// The certificates of controllers that were taken back.
+    pub(crate) revoked: Revoked,
 }
 
 /// Calls to any of the controllers, each under a name: one that is repeated because a controller went away is made once.
@@ -104,7 +102,7 @@ impl Connection {
     }
 
     /// Connects with what was read: one controller must answer, the others are asked when it goes away.
-    async fn connect(addresses: &[&str], material: &Material<'_>, mut revoked: Revoked) -> Result<Self> {
+    async fn connect(addresses: &[&str], material: &Material<'_>, revoked: Revoked) -> Result<Self> {
         let cannot =
             |e: &dyn std::fmt::Display| Error::failed(format!("the operator's certificate cannot be used: {e}"));
         let judge = revoked.judge();
@@ -127,7 +125,7 @@ impl Connection {
             let first = usize::try_from(seed % channels.len() as u64).unwrap_or(0);
             channels.rotate_left(first);
         }
-        let silent = ask_all(&channels, &mut revoked).await;
+        let silent = ask_all(&channels, &revoked).await;
         let why_not = |channel: &Channel| channel.refusal().or_else(|| silent.get(channel.address())?.clone());
         // Those that do not answer may do so later.
         let (good, rest): (Vec<_>, Vec<_>) = channels.into_iter().partition(|channel| why_not(channel).is_none());
@@ -143,59 +141,13 @@ impl Connection {
         let client = OperatorClient::with_interceptor(Failover::in_order(channels, seed), Name::new()?)
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
-        Ok(Self { client, address: addresses.join(","), revoked: revoked.list })
-    }
-}
-
-/// What is known of certificates of controllers that were taken back.
-struct Revoked {
-    known: Arc<Revocations>,
-    /// Where it is kept.
-    path: PathBuf,
-    /// The list with most in it, DER.
-    list: Option<Vec<u8>>,
-}
-
-impl Revoked {
-    fn read(dir: &Path, ca: &str) -> Result<Self> {
-        let known = Revocations::trusting(ca.as_bytes())
-            .map_err(|e| Error::failed(format!("{}: {e}", dir.join("ca.pem").display())))?;
-        let path = dir.join(REVOKED);
-        // A list of another root, or a broken one, is asked for again.
-        let list = fs::read(&path).ok().filter(|list| known.take(list).is_ok());
-        Ok(Self { known: Arc::new(known), path, list })
-    }
-
-    fn judge(&self) -> Judge {
-        let known = self.known.clone();
-        Arc::new(move |certificate| match known.refuses(certificate) {
-            None => Ok(()),
-            Some(serial) => Err(format!(
-                "who answers there was a controller and is none any more: its certificate (serial number {serial}) is revoked"
-            )),
-        })
-    }
-
-    /// Takes up what a controller says. What cannot be kept (the folder may be another's) is asked for again next time.
-    fn take(&mut self, list: Vec<u8>) {
-        match self.known.take(&list) {
-            Ok(news) if !news.is_empty() || self.list.is_none() => {
-                let temporary = self.path.with_extension("new");
-                let kept = fs::write(&temporary, &list).and_then(|()| fs::rename(&temporary, &self.path));
-                if let Err(error) = kept {
-                    tracing::debug!(path = %self.path.display(), %error, "the list of revoked controllers is not kept");
-                }
-                self.list = Some(list);
-            }
-            Ok(_) => {}
-            Err(error) => tracing::debug!(%error, "a controller sent no list of revoked controllers that can be used"),
-        }
+        Ok(Self { client, address: addresses.join(","), revoked })
     }
 }
 
 /// Connects to all controllers and asks them which certificates were taken back; gives those that did not answer in time, and
 /// why.
-async fn ask_all(channels: &[Channel], revoked: &mut Revoked) -> BTreeMap<String, Option<String>> {
+async fn ask_all(channels: &[Channel], revoked: &Revoked) -> BTreeMap<String, Option<String>> {
     let mut silent: BTreeMap<String, Option<String>> =
         channels.iter().map(|c| (c.address().to_owned(), Some("no answer yet".to_owned()))).collect();
     let mut asked: FuturesUnordered<_> = channels
@@ -203,11 +155,8 @@ async fn ask_all(channels: &[Channel], revoked: &mut Revoked) -> BTreeMap<String
         .map(|channel| {
             async move {
                 channel.connect().await.map_err(|e| sources(&e))?;
-                let mut client = RevocationClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES);
-                let answer =
-                    tokio::time::timeout(CONNECT, client.list_controllers(v1::ListControllersRequest {})).await;
                 // One with older software has none; one that is starting says so when it is asked for more.
-                Ok::<_, String>(answer.ok().and_then(std::result::Result::ok).map(|answer| answer.into_inner().crl))
+                Ok::<_, String>(channel.revoked_controllers(CONNECT).await.ok())
             }
             .map(move |said| (channel.address().to_owned(), said))
         })
@@ -224,7 +173,7 @@ async fn ask_all(channels: &[Channel], revoked: &mut Revoked) -> BTreeMap<String
                 answered = true;
                 silent.insert(address, None);
                 if let Some(list) = list {
-                    revoked.take(list);
+                    revoked.take(&list);
                 }
             }
             Err(why) => drop(silent.insert(address, Some(why))),

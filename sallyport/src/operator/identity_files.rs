@@ -9,6 +9,7 @@ use sallyport_ca::pem;
 use sallyport_proto::dial::REVOKED;
 use sallyport_proto::v1::{CertificateProfile, IssueCertificateResponse, KeyAlgorithm, Secret};
 
+use super::revoked::Revoked;
 use crate::error::{Error, Result};
 
 /// Readable by the owner only.
@@ -76,8 +77,11 @@ impl Folder {
     }
 
     /// Notes which controllers' certificates were taken back: who begins with this folder knows from the first word on.
-    pub(crate) fn write_revoked(&self, list: &[u8]) -> Result<PathBuf> {
-        self.put(REVOKED, PUBLIC, list)
+    /// Gives the file, if there is anything to know.
+    pub(crate) fn write_revoked(&self, revoked: &Revoked) -> Result<Option<PathBuf>> {
+        let path = self.dir.join(REVOKED);
+        let there = revoked.keep_in(&path).map_err(|e| Error::file("write", &path, &e))?;
+        Ok(there.then_some(path))
     }
 
     /// Writes under another name first, so that a file is either the old one or the new one, and never readable by others

@@ -10,6 +10,7 @@ pub(crate) mod identity_files;
 mod names;
 pub(crate) mod pool;
 pub(crate) mod psk;
+mod revoked;
 pub(crate) mod session;
 pub(crate) mod setting;
 pub(crate) mod status;

@@ -87,6 +87,14 @@ where
     panic!("waited in vain for {what}");
 }
 
+/// Waits for what happens by itself, as long as `wait_for`.
+async fn within<T>(what: &str, happens: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(Duration::from_secs(60), happens).await {
+        Ok(happened) => happened,
+        Err(_) => panic!("waited in vain for {what}"),
+    }
+}
+
 /// Three controllers, and a gateway behind a proxy to each.
 struct Site {
     members: Vec<Member>,
@@ -166,7 +174,7 @@ impl Site {
         };
         self.controllers.authenticate(self.question, request);
         loop {
-            match self.events.recv().await.expect("goes on") {
+            match within("a decision", self.events.recv()).await.expect("goes on") {
                 FromController::Authenticated { question, decision } if question == self.question => {
                     return decision.map(|decision| match decision {
                         Decision::Accept(accept) => accept.session_id,

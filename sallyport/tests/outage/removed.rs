@@ -7,6 +7,7 @@ use std::process::{Command, Output};
 use sallyport_ca::{KeyAlgorithm, Profile, pem};
 use sallyport_controller::{Formation, IssueRequest};
 use sallyport_proto::v1::revocation_server::{Revocation, RevocationServer};
+use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Server, ServerTlsConfig};
 use tonic::{Request, Response, Status};
 
@@ -26,13 +27,17 @@ impl Revocation for Rogue {
 }
 
 /// Answers at an address with the identity in a state folder.
-fn impersonate(address: SocketAddr, state: &Path) -> tokio::task::JoinHandle<()> {
+async fn impersonate(address: SocketAddr, state: &Path) -> tokio::task::JoinHandle<()> {
     let read = |name: &str| std::fs::read(state.join("controller").join(name)).unwrap();
     let identity = tonic::transport::Identity::from_pem(read("cert.pem"), read("key.pem"));
     let mut server = Server::builder().tls_config(ServerTlsConfig::new().identity(identity)).unwrap();
-    tokio::spawn(async move {
-        server.add_service(RevocationServer::new(Rogue)).serve(address).await.unwrap();
+    // The address is free again as soon as its last connection is gone.
+    let listener = wait_for("the address of the removed controller", || async {
+        tokio::net::TcpListener::bind(address).await.ok()
     })
+    .await;
+    let serving = server.add_service(RevocationServer::new(Rogue)).serve_with_incoming(TcpIncoming::from(listener));
+    tokio::spawn(async move { serving.await.unwrap() })
 }
 
 /// Identities for gateways of these names; the keys for IKE are the same in all.
@@ -77,7 +82,8 @@ async fn is_answered(gateway: &mut Gateway, question: u64) -> Result<(), String>
     };
     gateway.0.authenticate(question, request);
     loop {
-        if let FromController::Authenticated { question: answered, decision } = gateway.1.recv().await.unwrap()
+        if let FromController::Authenticated { question: answered, decision } =
+            within("a decision", gateway.1.recv()).await.unwrap()
             && answered == question
         {
             return decision.map(drop);
@@ -116,10 +122,9 @@ async fn a_removed_controller_that_goes_on_answering_is_asked_nothing_any_more()
     }
     wait_for("the removal", || async { operator.clone().remove_member(v1::RemoveMemberRequest { id }).await.ok() })
         .await;
-    second.running.as_ref().unwrap().wait().await;
+    within("the end of the removed one", second.running.as_ref().unwrap().wait()).await;
     second.stop().await;
-    let rogue = impersonate(second.config.listen, second.dir.path());
-    wait_for("the rogue", || async { tokio::net::TcpStream::connect(second.config.listen).await.ok() }).await;
+    let rogue = impersonate(second.config.listen, second.dir.path()).await;
     for (at, gateway) in running.iter_mut().enumerate() {
         gateway.0.look_for_revoked_controllers().await;
         for question in 1..4 {
@@ -151,6 +156,7 @@ async fn a_removed_controller_that_goes_on_answering_is_asked_nothing_any_more()
     let out_text = out.to_str().unwrap();
     let issued = operate(&folder, &addresses[1], &["cert", "issue", "--gateway", "gw9.test", "--out", out_text]);
     assert!(issued.status.success() && out.join("controllers.crl").exists(), "{issued:?}");
+    assert!(!rogue.is_finished(), "the rogue was there all the time");
     rogue.abort();
     first.stop().await;
 }

@@ -1,16 +1,14 @@
 //! Who is a controller no more: its certificate chains to the root, but a list that the root has signed names it.
 //!
 //! Whoever carries such a list may keep it back, and whoever was a controller would. So every controller that is configured is
-//! asked, before the first is told anything and then again and again, over connections of their own; what was learned is kept as
-//! long as the process runs. A list cannot be forged, so a hostile controller cannot talk us out of the others.
+//! asked, before the first is told anything and then again and again; what was learned is kept as long as the process runs. A list
+//! cannot be forged, and an old one takes nothing back ([`Revocations`]), so a hostile controller cannot talk us out of anything.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::time_provider::DefaultTimeProvider;
 use sallyport_ca::crl::Revocations;
-use sallyport_proto::v1;
-use sallyport_proto::v1::revocation_client::RevocationClient;
 use tokio::sync::watch;
 use tracing::{debug, warn};
 
@@ -42,18 +40,11 @@ impl Watchman {
         let tls_error = |e: &dyn std::fmt::Display| ControllerError::Tls(e.to_string());
         let known = Arc::new(Revocations::trusting(&identity.ca).map_err(|e| tls_error(&e))?);
         if let Some(list) = &identity.revoked
-            && let Err(error) = known.take(list)
+            && let Err(error) = known.take_all(list)
         {
-            warn!(%error, "the identity folder's list of revoked controllers is not used");
+            warn!(%error, "the identity folder's list of revoked controllers is not used, or not all of it");
         }
-        let by = known.clone();
-        let judge: Judge = Arc::new(move |certificate| match by.refuses(certificate) {
-            None => Ok(()),
-            Some(serial) => Err(format!(
-                "who answers there was a controller and is none any more: its certificate (serial number {serial}) is revoked; \
-                 take it out of [gateway] controllers"
-            )),
-        });
+        let judge: Judge = Arc::new(known.judge("; take it out of [gateway] controllers"));
         let material = Material { ca: &identity.ca, chain: &identity.grpc_chain, key: &identity.grpc_key };
         let tls = dial::tls(&material, Arc::new(DefaultTimeProvider), judge.clone()).map_err(|e| tls_error(&e))?;
         let channels = addresses.iter().map(|address| {
@@ -96,13 +87,9 @@ impl Watchman {
 
     async fn ask(&self, channel: Channel) {
         let address = channel.address().to_owned();
-        let mut client = RevocationClient::new(channel).max_decoding_message_size(sallyport_proto::MAX_MESSAGE_BYTES);
-        let crl = match tokio::time::timeout(PATIENCE, client.list_controllers(v1::ListControllersRequest {})).await {
-            Ok(Ok(answer)) => answer.into_inner().crl,
-            Ok(Err(status)) => {
-                return debug!(address, status = %super::words(&status), "no list of revoked controllers");
-            }
-            Err(_) => return debug!(address, "no list of revoked controllers: no answer"),
+        let crl = match channel.revoked_controllers(PATIENCE).await {
+            Ok(crl) => crl,
+            Err(status) => return debug!(address, status = %super::words(&status), "no list of revoked controllers"),
         };
         match self.known.take(&crl) {
             Ok(news) if news.is_empty() => {}

@@ -1,0 +1,136 @@
+//! What a reader knows to be revoked. It only adds up, in memory and where it is kept.
+//!
+//! A list that comes later need not say more: whoever was removed may carry one of the time before, with a good signature. So a
+//! list takes the place of others only where each of their certificates is on one that stays; otherwise they are kept beside
+//! each other, and what is known is all that is on any of them.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use super::RevocationList;
+use crate::der::{Der, SEQUENCE};
+use crate::{Certificate, Error, Serial, UnixTime, pem};
+
+/// Serial numbers that one reader keeps.
+const MAX_SERIALS: usize = 65_536;
+/// Lists that one reader keeps beside each other. Lists of one authority differ by what was revoked between them and by what has
+/// expired, so there is one more at most each time that a certificate is revoked after another has expired.
+pub const MAX_LISTS: usize = 16;
+
+/// What a reader has learned from lists.
+#[derive(Debug, Default)]
+pub struct Revocations {
+    authorities: Vec<Vec<u8>>,
+    learned: RwLock<Learned>,
+}
+
+#[derive(Debug, Default)]
+struct Learned {
+    serials: BTreeSet<Serial>,
+    /// Lists that name all of them: on each is at least one that is on no other.
+    lists: Vec<Kept>,
+}
+
+#[derive(Debug)]
+struct Kept {
+    der: Vec<u8>,
+    list: RevocationList,
+}
+
+impl Revocations {
+    /// Of one that trusts the authorities in a PEM text.
+    pub fn trusting(authorities: &[u8]) -> Result<Self, Error> {
+        Ok(Self { authorities: pem::certificates(authorities)?, learned: RwLock::default() })
+    }
+
+    /// Takes up a list in DER; gives the certificates that were not known to be revoked.
+    pub fn take(&self, der: &[u8]) -> Result<Vec<Serial>, Error> {
+        let list = RevocationList::verify(der, &self.authorities)?;
+        let mut learned = self.learned.write().unwrap_or_else(PoisonError::into_inner);
+        let mut news = Vec::new();
+        for serial in list.revoked.keys() {
+            if learned.serials.len() < MAX_SERIALS && learned.serials.insert(serial.clone()) {
+                news.push(serial.clone());
+            }
+        }
+        learned.keep(Kept { der: der.to_vec(), list });
+        Ok(news)
+    }
+
+    /// Takes up what [`Self::lists`] gave. Of what is damaged, or of another authority, the rest is taken; the error is that of the
+    /// first list that was not.
+    pub fn take_all(&self, lists: &[u8]) -> Result<Vec<Serial>, Error> {
+        let (mut der, mut news, mut broken) = (Der::new(lists), Vec::new(), None);
+        while !der.is_empty() {
+            let Some(list) = der.expect(SEQUENCE) else {
+                broken.get_or_insert(Error::RevocationList("it is none in DER"));
+                break;
+            };
+            match self.take(list.whole) {
+                Ok(more) => news.extend(more),
+                Err(error) => drop(broken.get_or_insert(error)),
+            }
+        }
+        broken.map_or(Ok(news), Err)
+    }
+
+    /// The lists that together name all that is known to be revoked, in DER, one behind the other; empty where nothing is. At most
+    /// [`MAX_LISTS`]: beyond that the one goes whose certificates were revoked longest ago, as they expire first.
+    pub fn lists(&self) -> Vec<u8> {
+        let learned = self.learned.read().unwrap_or_else(PoisonError::into_inner);
+        learned.lists.iter().flat_map(|kept| kept.der.iter().copied()).collect()
+    }
+
+    /// The serial number of a certificate in DER, if it is revoked. What is no certificate counts as one without a number.
+    pub fn refuses(&self, certificate: &[u8]) -> Option<Serial> {
+        let learned = self.learned.read().unwrap_or_else(PoisonError::into_inner);
+        if learned.serials.is_empty() {
+            return None;
+        }
+        let serial = Certificate::from_der(certificate).map_or_else(|_| Serial::from_be_bytes(&[]), |c| c.serial);
+        (serial.as_be_bytes().is_empty() || learned.serials.contains(&serial)).then_some(serial)
+    }
+
+    /// What judges the certificates (DER) of servers that should be controllers; `remedy` ends the sentence that refuses one.
+    pub fn judge(
+        self: &Arc<Self>,
+        remedy: &'static str,
+    ) -> impl Fn(&[u8]) -> Result<(), String> + Send + Sync + 'static {
+        let known = self.clone();
+        move |certificate| match known.refuses(certificate) {
+            None => Ok(()),
+            Some(serial) => Err(format!(
+                "who answers there was a controller and is none any more: its certificate (serial number {serial}) is revoked{remedy}"
+            )),
+        }
+    }
+}
+
+impl Learned {
+    /// Keeps a list, and those that are there, as far as each says something that no other does.
+    fn keep(&mut self, new: Kept) {
+        self.lists.push(new);
+        // Those with little on them go first. The order of equals stays, and the new one is the last of them: the same content
+        // signed anew changes nothing.
+        self.lists.sort_by_key(|kept| std::cmp::Reverse(kept.list.revoked.len()));
+        for at in (0..self.lists.len()).rev() {
+            if self.last_of_its_own(at).is_none() {
+                self.lists.remove(at);
+            }
+        }
+        while self.lists.len() > MAX_LISTS
+            && let Some(oldest) = (0..self.lists.len()).min_by_key(|at| self.last_of_its_own(*at))
+        {
+            self.lists.remove(oldest);
+        }
+    }
+
+    /// When the last of the certificates was revoked that only the list at this place names; `None` if there is none.
+    fn last_of_its_own(&self, at: usize) -> Option<UnixTime> {
+        let others = || self.lists.iter().enumerate().filter(|(other, _)| *other != at);
+        let own = self.lists.get(at)?.list.revoked.iter();
+        own.filter(|(serial, _)| others().all(|(_, kept)| !kept.list.revoked.contains_key(*serial)))
+            .map(|(_, revoked)| *revoked)
+            .max()
+    }
+}

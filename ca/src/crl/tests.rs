@@ -1,0 +1,165 @@
+use std::collections::BTreeSet;
+
+use super::*;
+use crate::seal::SealKey;
+use crate::{Certificate, KeyAlgorithm, KeyPair, Profile, RootConfig, Subject, SystemRandom};
+
+const NOW: UnixTime = UnixTime(1_800_000_000);
+
+fn authority(key: KeyAlgorithm) -> Authority {
+    let rng = SystemRandom::new();
+    let config = RootConfig { key, ..RootConfig::new("Example", "Example VPN Root") };
+    Authority::create(&config, &SealKey::generate(&rng).unwrap(), NOW, &rng).unwrap().0
+}
+
+fn controller(authority: &Authority) -> Certificate {
+    let rng = SystemRandom::new();
+    let key = KeyPair::generate(KeyAlgorithm::EcdsaP256, &rng).unwrap();
+    let (subject, serial) = (Subject::new("c1.example.com", vec![]).unwrap(), Serial::generate(&rng).unwrap());
+    authority.issue(Profile::Controller, &subject, &key.public_key(), NOW, serial, &rng).unwrap()
+}
+
+fn list(authority: &Authority, number: u64, revoked: &[&Certificate]) -> Vec<u8> {
+    let revoked: Vec<_> = revoked.iter().map(|c| (c.serial.clone(), NOW)).collect();
+    authority.revocation_list(CONTROLLERS, number, &revoked, NOW, &SystemRandom::new()).unwrap()
+}
+
+#[test]
+fn what_is_on_a_list_is_refused_and_stays_refused_whatever_list_comes_later() {
+    for key in [KeyAlgorithm::EcdsaP256, KeyAlgorithm::EcdsaP384, KeyAlgorithm::Rsa2048] {
+        let authority = authority(key);
+        let (bad, good) = (controller(&authority), controller(&authority));
+        let known = Revocations::trusting(authority.certificate().pem().as_bytes()).unwrap();
+        assert_eq!(known.refuses(bad.der()), None);
+        assert_eq!(known.take(&list(&authority, 1, &[])).unwrap(), []);
+        assert_eq!(known.take(&list(&authority, 2, &[&bad])).unwrap(), std::slice::from_ref(&bad.serial));
+        assert_eq!(known.take(&list(&authority, 3, &[])).unwrap(), [], "{key}");
+        assert_eq!(known.refuses(bad.der()), Some(bad.serial.clone()));
+        assert_eq!(known.refuses(good.der()), None);
+        assert!(known.refuses(b"no certificate").is_some());
+    }
+}
+
+#[test]
+fn a_list_that_the_authority_has_not_signed_says_nothing() {
+    let (authority, other) = (authority(KeyAlgorithm::EcdsaP256), authority(KeyAlgorithm::EcdsaP256));
+    let good = controller(&authority);
+    let known = Revocations::trusting(authority.certificate().pem().as_bytes()).unwrap();
+    // Of the same name, by another key.
+    assert!(known.take(&list(&other, 9, &[&good])).is_err());
+    let signed = list(&authority, 9, &[&good]);
+    let serial = signed.windows(17).position(|w| w == good.serial.as_be_bytes()).unwrap();
+    for at in [serial + 3, signed.len() - 1] {
+        let mut changed = signed.clone();
+        changed[at] ^= 1;
+        assert!(known.take(&changed).is_err(), "{at}");
+    }
+    assert!(known.take(&[]).is_err() && known.take(good.der()).is_err());
+    assert!(known.take(&[signed.as_slice(), &[0]].concat()).is_err());
+    assert_eq!(known.refuses(good.der()), None);
+    assert_eq!(
+        RevocationList::verify(&signed, &[authority.certificate().der().to_vec()]).unwrap().number,
+        Serial::from_be_bytes(&[9])
+    );
+}
+
+/// Lists of one authority with the certificates of these numbers, each revoked at its number.
+struct Issuer(Authority, std::cell::Cell<u64>);
+
+impl Issuer {
+    fn new() -> Self {
+        Self(authority(KeyAlgorithm::EcdsaP256), std::cell::Cell::new(0))
+    }
+
+    fn list(&self, revoked: &[u8]) -> Vec<u8> {
+        self.1.set(self.1.get() + 1);
+        let revoked: Vec<_> = revoked.iter().map(|n| (serial(*n), UnixTime(NOW.0 + i64::from(*n)))).collect();
+        self.0.revocation_list(CONTROLLERS, self.1.get(), &revoked, NOW, &SystemRandom::new()).unwrap()
+    }
+
+    fn reader(&self) -> Revocations {
+        Revocations::trusting(self.0.certificate().pem().as_bytes()).unwrap()
+    }
+
+    /// What somebody knows who begins with what a reader has kept.
+    fn known(&self, kept: &Revocations) -> BTreeSet<Serial> {
+        self.reader().take_all(&kept.lists()).unwrap().into_iter().collect()
+    }
+}
+
+fn serial(number: u8) -> Serial {
+    Serial::from_be_bytes(&[1, number])
+}
+
+fn serials(numbers: impl IntoIterator<Item = u8>) -> BTreeSet<Serial> {
+    numbers.into_iter().map(serial).collect()
+}
+
+#[test]
+fn an_old_list_with_a_good_signature_takes_nothing_back_from_what_is_kept() {
+    let issuer = Issuer::new();
+    let (five, three) = (issuer.list(&[5]), issuer.list(&[3]));
+    for lists in [[&five, &three], [&three, &five]] {
+        let kept = issuer.reader();
+        for list in lists {
+            assert_eq!(kept.take(list).unwrap().len(), 1);
+        }
+        assert_eq!(issuer.known(&kept), serials([3, 5]), "both are kept");
+        kept.take(&issuer.list(&[])).unwrap();
+        assert_eq!(issuer.known(&kept), serials([3, 5]));
+        let before = kept.lists();
+        kept.take(&five).unwrap();
+        assert_eq!(kept.lists(), before, "what says nothing new changes nothing");
+        let all = issuer.list(&[3, 4, 5]);
+        kept.take(&all).unwrap();
+        assert_eq!(kept.lists(), all, "one that has all takes the place of both");
+        kept.take(&issuer.list(&[3, 4, 5])).unwrap();
+        assert_eq!(kept.lists(), all);
+    }
+    let nothing = issuer.reader();
+    nothing.take(&issuer.list(&[])).unwrap();
+    assert!(nothing.lists().is_empty());
+}
+
+#[test]
+fn a_list_that_others_make_up_for_goes() {
+    let issuer = Issuer::new();
+    let kept = issuer.reader();
+    let lists = [[1, 2, 3], [2, 3, 4], [3, 4, 5]].map(|revoked| issuer.list(&revoked));
+    for list in &lists {
+        kept.take(list).unwrap();
+    }
+    assert_eq!(issuer.known(&kept), serials(1..=5));
+    assert_eq!(
+        kept.lists(),
+        [lists[0].as_slice(), &lists[2]].concat(),
+        "the others name all that is on the middle one"
+    );
+}
+
+#[test]
+fn lists_beside_each_other_are_bounded_and_those_with_the_oldest_revocations_go_first() {
+    let issuer = Issuer::new();
+    let kept = issuer.reader();
+    let many = u8::try_from(MAX_LISTS).unwrap() + 3;
+    for number in (1..=many).rev() {
+        kept.take(&issuer.list(&[number])).unwrap();
+    }
+    assert_eq!(issuer.known(&kept), serials(4..=many));
+    kept.take(&issuer.list(&[1])).unwrap();
+    assert_eq!(issuer.known(&kept), serials(4..=many));
+    assert_eq!(kept.refuses(controller(&issuer.0).der()), None);
+}
+
+#[test]
+fn of_lists_that_were_kept_the_good_ones_are_taken_whatever_stands_beside_them() {
+    let (issuer, other) = (Issuer::new(), Issuer::new());
+    let (good, foreign) = (issuer.list(&[7]), other.list(&[8]));
+    for lists in [[&foreign[..], &good], [&good, &foreign], [&good, b"no list"], [&good, &good[..9]]] {
+        let reader = issuer.reader();
+        assert!(reader.take_all(&lists.concat()).is_err());
+        assert_eq!(issuer.known(&reader), serials([7]), "{lists:?}");
+        assert!(reader.take(&lists.concat()).is_err(), "one that is sent stands alone");
+    }
+    assert_eq!(issuer.reader().take_all(&[]), Ok(Vec::new()));
+}
