@@ -360,6 +360,12 @@ impl Start {
 }
 
 impl Controller {
+    /// Whether a state folder holds the state of a controller: then nothing is made or joined there.
+    pub fn is_in(state_dir: &Path) -> bool {
+        let paths = Paths::new(state_dir);
+        paths.raft().join("store").exists() || paths.member().exists()
+    }
+
     /// Starts a controller on a state folder, making a cluster where there is none: seal key, root, its own certificate, and
     /// the first operator's under `operator/`. Returns once it answers.
     pub async fn start(config: Config, state_dir: &Path) -> Result<Running, Error> {
@@ -521,8 +527,7 @@ async fn take_place(
         (false, None, Formation::Existing) => Err(Error::File {
             path: paths.root().into(),
             cause: "there is no controller's state here".into(),
-            remedy: "make a cluster with --bootstrap, or join one with --join HOST:PORT and a token in SALLYPORT_TOKEN"
-                .into(),
+            remedy: "make a cluster with --bootstrap, or join one with --join HOST:PORT --token-file FILE".into(),
         }),
     }
 }

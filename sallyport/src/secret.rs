@@ -59,6 +59,19 @@ pub(crate) fn from_file(path: &Path) -> Result<Zeroizing<Vec<u8>>> {
     Ok(checked(&line, 1).map_err(|e| e.context(path.display()))?.into_inner())
 }
 
+/// The first line of a file that no one else may read, or of standard input where the file is `-`: there a person is asked.
+pub(crate) fn from_file_or_stdin(path: &Path, prompt: &str) -> Result<Zeroizing<Vec<u8>>> {
+    if path != Path::new("-") {
+        return from_file(path);
+    }
+    let line = if std::io::stdin().is_terminal() {
+        ask(&format!("{prompt}: "))?
+    } else {
+        first_line(std::io::stdin().lock())?
+    };
+    Ok(checked(&line, 1).map_err(|e| e.context("standard input"))?.into_inner())
+}
+
 fn given(from_stdin: bool, prompt: &str, option: &str) -> Result<Zeroizing<String>> {
     if from_stdin {
         first_line(std::io::stdin().lock())

@@ -18,8 +18,8 @@ use crate::output::{Column, Record, age, rfc3339};
 #[command(after_help = "\
 Three controllers, each on a machine of its own that the others reach at the address which `controller.advertise` says:
   sudo sallyport controller --bootstrap                        on the first
-  sallyport cluster token                                      there; prints the line for the others:
-  sudo SALLYPORT_TOKEN=TOKEN sallyport controller --join A:7443   on the second, and with another token on the third
+  sallyport cluster token                                      there; prints the token and the line for the others:
+  sudo sallyport controller --join A:7443 --token-file -       on the second, and with another token on the third
   sallyport cluster status                                     on any")]
 pub(crate) enum Command {
     /// Show the controllers: role, log, lag, disk, version, level. It needs no majority.
@@ -232,6 +232,9 @@ struct Revoked {
     revoked: bool,
 }
 
+/// Above the line for the others.
+const TOKEN_USE: &str = "On the machine that joins, this asks for it:";
+
 /// Whether only programs on the same machine reach HOST:PORT.
 fn is_loopback(address: &str) -> bool {
     let host = address.rsplit_once(':').map_or(address, |(host, _)| host).trim_matches(['[', ']']);
@@ -282,15 +285,16 @@ pub(crate) async fn run(command: Command, global: &Global) -> Result {
             let secret = made.token.map(v1::Secret::into_inner).unwrap_or_default();
             let token = String::from_utf8_lossy(&secret).into_owned();
             let address = made.addresses.first().cloned().unwrap_or_default();
-            // Not as an argument: those are seen by every user of the machine.
-            let command = format!("SALLYPORT_TOKEN={token} sallyport controller --join {address}");
+            // The token is not in it: command lines are seen by every user of the machine, and kept by sudo and shells.
+            let command = format!("sallyport controller --join {address} --token-file -");
             let expires = rfc3339(unix(made.expires_unix_ms));
             let hint = if made.addresses.iter().all(|address| is_loopback(address)) {
                 "\nOnly this machine reaches that address: set controller.listen and controller.advertise of this controller first."
             } else {
                 ""
             };
-            let text = format!("{command}\n\nGood for one controller until {expires}.{hint}");
+            let text =
+                format!("{token}\n\n{TOKEN_USE}\n  sudo {command}\nGood for one controller until {expires}.{hint}");
             context.printer.one(&Token { token, expires, addresses: made.addresses, command }, &text)
         }
         Command::RevokeTokens => {
