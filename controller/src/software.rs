@@ -2,7 +2,8 @@
 //!
 //! A group is upgraded node by node, so that for a while its members run different versions. Whatever an older version would
 //! misread or silently leave out belongs to a *level*: a command, a field of one, a field or table of the state, the encoding
-//! of a snapshot or of a message between members. Each member says in its row up to which level its software goes. The level in
+//! of a snapshot or of a message between members; and every text that is made while a command is applied (a conflict, a cause, a
+//! remedy), for such texts are in answers and in the audit, and the state must be the same on all members. Each member says in its row up to which level its software goes. The level in
 //! force is part of the state; the leader raises it once everybody's software reaches it, and it is never lowered. Until then
 //! nobody writes or sends what belongs to the next one.
 //!
@@ -12,12 +13,13 @@
 //! | 2 | 0.1.0 | tokens to join with can be taken back (`RevokeTokens`) |
 //! | 3 | 0.1.0 | a certificate's entry carries the answer to its request (`RecordCertificate::answer`), which is asked for once |
 //! | 4 | 0.1.0 | wrong passwords count for their gateway, too (`RecordAttempts::gateway`, `LockoutRow::gateway`); rows of removed controllers end |
+//! | 5 | 0.1.0 | users can be changed and unlocked (`UpdateUser`, `UnlockUser`, `Done::forgotten`), and the remedy for a user's limit of sessions says so |
 //!
 //! Whoever adds a level adds a row here and its version to `SINCE`, names the level in `Action::level`, and sees that
-//! nothing of it is written below that level.
+//! nothing of it is written below that level. Below it, what is there stays as it is, to the letter.
 
 /// The version that brought each level, from level 1 on.
-const SINCE: &[&str] = &["0.1.0", "0.1.0", "0.1.0", "0.1.0"];
+const SINCE: &[&str] = &["0.1.0", "0.1.0", "0.1.0", "0.1.0", "0.1.0"];
 
 /// The highest level that this software understands.
 #[allow(clippy::cast_possible_truncation, reason = "a handful")]

@@ -276,12 +276,7 @@ async fn a_gateway_that_names_another_address_for_each_guess_gets_no_further() {
     add_user(&mut operator, "ada", "open sesame").await;
     add_pool(&mut operator, "p", "10.9.0.0/24").await;
     change_settings(&mut operator, |s| s.lockout_failures = 2).await;
-    // Gateways are counted once all controllers understand it, which takes a moment.
-    let mut level = 0;
-    while level < LEVEL {
-        level = operator.get_cluster(v1::GetClusterRequest {}).await.expect("answers").into_inner().level;
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    at_newest_level(&mut operator).await;
     let mut gateway = site.gateway("gw1").await;
     let ask = |gateway: &mut common::TestGateway, password: &str, last: u8| {
         let remote = format!("203.0.113.{last}:500");
@@ -298,6 +293,59 @@ async fn a_gateway_that_names_another_address_for_each_guess_gets_no_further() {
     // Through another gateway the user gets in.
     let mut other = site.gateway("gw2").await;
     other.login(Way::MsChapV2, "ada", "open sesame").await.expect("accepted");
+    // And through this one when an operator says so.
+    assert!(newest.remedy.contains("sallyport user unlock ada"), "{}", newest.remedy);
+    let unlock = |name: &str| v1::UnlockUserRequest { name: name.into() };
+    let forgotten = operator.unlock_user(unlock("ADA")).await.expect("unlocks").into_inner().forgotten;
+    assert_eq!(forgotten, 21, "twenty addresses and a gateway");
+    let right = ask(&mut gateway, "open sesame", 1);
+    gateway.ask(right).await.expect("accepted");
+    assert_eq!(operator.unlock_user(unlock("eve")).await.expect_err("nobody").code(), Code::NotFound);
+    site.running.shutdown().await;
+}
+
+/// What came with a level is there once all controllers understand it, which takes a moment.
+async fn at_newest_level(operator: &mut OperatorClient<Channel>) {
+    let mut level = 0;
+    while level < LEVEL {
+        level = operator.get_cluster(v1::GetClusterRequest {}).await.expect("answers").into_inner().level;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn operators_change_what_a_user_was_added_with() {
+    let site = site().await;
+    let mut operator = site.operator().await;
+    add_user(&mut operator, "Ada", "open sesame").await;
+    add_pool(&mut operator, "p", "10.9.0.0/24").await;
+    at_newest_level(&mut operator).await;
+    let ada = || v1::UpdateUserRequest { name: "ADA".into(), ..Default::default() };
+    let request = v1::UpdateUserRequest { max_sessions: Some(1), address: Some("10.9.0.7".into()), ..ada() };
+    let changed = operator.update_user(request).await.expect("changes").into_inner().user.expect("as stored");
+    assert_eq!((changed.max_sessions, changed.address.as_str(), changed.pool.as_str()), (1, "10.9.0.7", ""));
+    let mut gateway = site.gateway("gw1").await;
+    let accept = gateway.login(Way::MsChapV2, "ada", "open sesame").await.expect("accepted");
+    assert_eq!(accept.lease.expect("a lease").address, "10.9.0.7");
+    gateway.login(Way::MsChapV2, "ada", "open sesame").await.expect_err("has one session");
+    let remedy = attempts(&mut operator).await.remove(0).remedy;
+    assert!(remedy.ends_with("sallyport user set Ada --max-sessions 2"), "{remedy}");
+    let request =
+        v1::UpdateUserRequest { max_sessions: Some(2), address: Some(String::new()), pool: Some("p".into()), ..ada() };
+    operator.update_user(request).await.expect("changes");
+    gateway.login(Way::MsChapV2, "ada", "open sesame").await.expect("accepted");
+    let users = operator.list_users(v1::ListUsersRequest::default()).await.expect("users").into_inner().users;
+    let user = &users[0];
+    assert_eq!((user.pool.as_str(), user.address.as_str(), user.enabled, user.live_sessions), ("p", "", true, 2));
+    for (request, code) in [
+        (ada(), Code::InvalidArgument),
+        (v1::UpdateUserRequest { address: Some("10.9.0".into()), ..ada() }, Code::InvalidArgument),
+        (v1::UpdateUserRequest { comment: Some("x".repeat(257)), ..ada() }, Code::InvalidArgument),
+        (v1::UpdateUserRequest { pool: Some("q".into()), ..ada() }, Code::FailedPrecondition),
+        (v1::UpdateUserRequest { name: "eve".into(), pool: Some(String::new()), ..ada() }, Code::NotFound),
+    ] {
+        assert_eq!(operator.update_user(request.clone()).await.expect_err("bad").code(), code, "{request:?}");
+    }
     site.running.shutdown().await;
 }
 

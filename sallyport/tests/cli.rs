@@ -56,6 +56,8 @@ fn every_command_of_the_issue_is_there_and_has_help() {
         "user passwd",
         "user enable",
         "user disable",
+        "user set",
+        "user unlock",
         "pool add",
         "pool list",
         "pool remove",

@@ -47,8 +47,34 @@ fn users(controller: &Controller) {
     assert_eq!(controller.json(&["user", "list", "ad"])[0]["enabled"], json!(false));
     assert_eq!(controller.json(&["user", "list", "bob"]), json!([]));
     controller.ok(&["user", "enable", "ada"]);
+    user_set(controller);
     assert!(controller.refused(&["user", "remove", "bob"]).contains("bob"));
     assert_eq!(controller.ok(&["user", "remove", "ada"]), "removed user ada\n");
+}
+
+fn user_set(controller: &Controller) {
+    // What is new in a version works once the cluster's level has risen, a moment after its first start.
+    let risen = (0..600).any(|_| {
+        let cluster = controller.json(&["cluster", "status"]);
+        let risen = cluster[0]["cluster_level"] == cluster[0]["level"];
+        if !risen {
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+        risen
+    });
+    assert!(risen, "the level of the cluster did not rise");
+    let set = controller.ok(&["user", "set", "ada", "--max-sessions", "2", "--address", "10.88.0.9"]);
+    assert_eq!(set, "changed user ada: pool any, address 10.88.0.9, at most 2 sessions\n");
+    let set = controller.json(&["user", "set", "ADA", "--address", "", "--pool", "office", "--comment", "2nd floor"]);
+    let seen = ["name", "pool", "address", "max_sessions", "comment"].map(|field| set[field].clone());
+    assert_eq!(seen, [json!("ada"), json!("office"), json!(""), json!(2), json!("2nd floor")]);
+    assert!(controller.refused(&["user", "set", "bob", "--max-sessions", "1"]).contains("bob"));
+    assert!(controller.refused(&["user", "set", "ada", "--pool", "attic"]).contains("attic"));
+    assert_eq!(controller.run(&["user", "set", "ada"]).0, 2, "nothing to change");
+    assert_eq!(controller.run(&["user", "set", "ada", "--address", "10.88"]).0, 2);
+    assert_eq!(controller.ok(&["user", "unlock", "ada"]), "no wrong passwords counted for user ada\n");
+    assert_eq!(controller.json(&["user", "unlock", "ada"]), json!({ "user": "ada", "forgotten": 0 }));
+    assert!(controller.refused(&["user", "unlock", "bob"]).contains("bob"));
 }
 
 fn psk(controller: &Controller) {

@@ -110,6 +110,8 @@ calls! {
     remove_user, RemoveUser, RemoveUserRequest -> RemoveUserResponse, do_remove_user;
     set_password, SetPassword, SetPasswordRequest -> SetPasswordResponse, do_set_password;
     set_user_enabled, SetUserEnabled, SetUserEnabledRequest -> SetUserEnabledResponse, do_set_user_enabled;
+    update_user, UpdateUser, UpdateUserRequest -> UpdateUserResponse, do_update_user;
+    unlock_user, UnlockUser, UnlockUserRequest -> UnlockUserResponse, do_unlock_user;
     add_pool, AddPool, AddPoolRequest -> AddPoolResponse, do_add_pool;
     list_pools, ListPools, ListPoolsRequest -> ListPoolsResponse, do_list_pools;
     remove_pool, RemovePool, RemovePoolRequest -> RemovePoolResponse, do_remove_pool;

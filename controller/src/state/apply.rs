@@ -70,6 +70,8 @@ impl State {
             Action::RemoveMember(c) => self.remove_member(c),
             Action::RaiseLevel(c) => self.raise_level(c),
             Action::RevokeTokens(RevokeTokens {}) => self.revoke_tokens(),
+            Action::UpdateUser(c) => self.update_user(c),
+            Action::UnlockUser(c) => self.unlock_user(c),
         }
     }
 

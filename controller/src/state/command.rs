@@ -9,6 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::net::Net;
 use super::row::{CertificateRow, SettingsRow};
+use super::users::USERS_LEVEL;
 
 /// First byte of an encoded batch: the format of what follows (prost).
 const FORMAT: u8 = 1;
@@ -52,7 +53,7 @@ pub struct Command {
     /// What to do.
     #[prost(
         oneof = "Action",
-        tags = "3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30"
+        tags = "3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32"
     )]
     pub action: Option<Action>,
 }
@@ -144,6 +145,12 @@ pub enum Action {
     /// No token is good any more.
     #[prost(message, tag = "30")]
     RevokeTokens(RevokeTokens),
+    /// A user is given other bounds.
+    #[prost(message, tag = "31")]
+    UpdateUser(UpdateUser),
+    /// A user's wrong passwords are forgotten.
+    #[prost(message, tag = "32")]
+    UnlockUser(UnlockUser),
 }
 
 impl Action {
@@ -190,6 +197,7 @@ impl Action {
                     4
                 }
             }
+            Self::UpdateUser(_) | Self::UnlockUser(_) => USERS_LEVEL,
         }
     }
 }
@@ -274,6 +282,34 @@ pub struct SetPassword {
     /// The password.
     #[prost(message, optional, tag = "2")]
     pub credentials: Option<Credentials>,
+}
+
+/// A user is given other bounds; what is not there stays as it is. Sessions stay.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct UpdateUser {
+    /// Folded name.
+    #[prost(string, tag = "1")]
+    pub key: String,
+    /// Pool, empty for any.
+    #[prost(string, optional, tag = "2")]
+    pub pool: Option<String>,
+    /// Fixed address, 0 for none.
+    #[prost(fixed32, optional, tag = "3")]
+    pub address: Option<u32>,
+    /// Most sessions, 0 for the default.
+    #[prost(uint32, optional, tag = "4")]
+    pub max_sessions: Option<u32>,
+    /// Free text.
+    #[prost(string, optional, tag = "5")]
+    pub comment: Option<String>,
+}
+
+/// A user's wrong passwords are forgotten, from all addresses and through all gateways.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct UnlockUser {
+    /// Folded name; the user need not exist.
+    #[prost(string, tag = "1")]
+    pub key: String,
 }
 
 /// On or off.

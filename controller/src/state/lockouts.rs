@@ -1,8 +1,10 @@
 //! Wrong passwords, counted in the log: a new leader goes on counting, and every node agrees on who must wait.
 //!
-//! They count for a user and an address, so that a stranger cannot lock a user out from elsewhere; behind one NAT, people share
-//! an address but not a user name. The address is what the gateway says it is. So they count for the user and the gateway,
-//! too, up to a larger number: a gateway that invents an address for each guess gets no further than that.
+//! They count for a user and an address, so that a stranger at one address cannot lock a user out from elsewhere; behind one NAT,
+//! people share an address but not a user name. The address is what the gateway says it is. So they count for the user and the
+//! gateway, too, up to [`GATEWAY_FACTOR`] times as many: a gateway that invents an address for each guess gets no further than that.
+//! The price: a stranger with that many guesses, from several addresses, locks the user out *of that gateway* from anywhere, for as
+//! long as the settings say or until an operator unlocks the user; other gateways let the user in.
 //!
 //! No gateway holds more than a part of the table: one that floods it forgets its own rows, and nobody else's.
 
@@ -38,6 +40,19 @@ impl Guesser {
 fn key_through(gateway: &str, user: &str) -> Vec<u8> {
     let length = u32::try_from(gateway.len()).unwrap_or(u32::MAX).to_be_bytes();
     [&[OF_GATEWAY], length.as_slice(), gateway.as_bytes(), user.as_bytes()].concat()
+}
+
+/// The name of the user in either kind of key.
+fn user_of(key: &[u8]) -> Option<&[u8]> {
+    let (first, rest) = key.split_first()?;
+    let (length, rest) = match *first {
+        OF_GATEWAY => {
+            let (length, rest) = rest.split_first_chunk()?;
+            (usize::try_from(u32::from_be_bytes(*length)).ok()?, rest)
+        }
+        length => (usize::from(length), rest),
+    };
+    rest.get(length..)
 }
 
 /// How long wrong passwords count, and whoever gave too many must wait, milliseconds; 0 where nothing is counted.
@@ -102,6 +117,17 @@ impl State {
     /// to guess.
     pub(super) fn forget_wrong_passwords(&mut self, guesser: &Guesser) {
         self.drop_lockout(&guesser.key());
+    }
+
+    /// An operator lets a user try again, from anywhere and through every gateway. Gives the addresses and gateways that were
+    /// counted.
+    pub(super) fn forget_all_wrong_passwords(&mut self, user: &str) -> u32 {
+        let of_user = |key: &&Vec<u8>| user_of(key) == Some(user.as_bytes());
+        let keys: Vec<Vec<u8>> = self.lockouts.iter().map(|(key, _)| key).filter(of_user).cloned().collect();
+        for key in &keys {
+            self.drop_lockout(key);
+        }
+        u32::try_from(keys.len()).unwrap_or(u32::MAX)
     }
 
     fn drop_lockout(&mut self, key: &Vec<u8>) {

@@ -56,6 +56,9 @@ pub struct Done {
     /// Sessions named in the command that are not (or no longer) there.
     #[prost(fixed64, repeated, tag = "2")]
     pub unknown: Vec<u64>,
+    /// Addresses and gateways whose wrong passwords are forgotten because of it. Since level 5.
+    #[prost(uint32, tag = "3")]
+    pub forgotten: u32,
 }
 
 /// What stands in the way.
@@ -201,7 +204,7 @@ impl Reply {
 
     /// Done, and sessions end.
     pub(super) fn ended(ended_sessions: u32) -> Self {
-        Outcome::Done(Done { ended_sessions, unknown: Vec::new() }).into()
+        Outcome::Done(Done { ended_sessions, ..Done::default() }).into()
     }
 
     /// Not done.

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use sallyport_proto::v1;
 
+use super::users::USERS_LEVEL;
 use super::{
     ConflictKind, DenialKind, Denied, Done, Doom, EndSessions, Index, KillSession, OpenSession, Opened, Outcome, Reply,
     SessionRow, SessionsUp, State,
@@ -131,6 +132,14 @@ impl State {
         if limit != 0 && live >= limit {
             let raise = match user.max_sessions {
                 0 => format!("sallyport setting set max-sessions-per-user={}", limit.saturating_add(1)),
+                _ if self.level() >= USERS_LEVEL => {
+                    format!(
+                        "it is this user's own: sallyport user set {} --max-sessions {}",
+                        user.name,
+                        limit.saturating_add(1)
+                    )
+                }
+                // To the letter as below that level: a member with older software makes the same text.
                 _ => "it is this user's own, which sallyport user add --max-sessions N has set".into(),
             };
             return Err(Denial::new(
@@ -237,7 +246,7 @@ impl State {
                 None => unknown.push(*id),
             }
         }
-        Outcome::Done(Done { ended_sessions: 0, unknown }).into()
+        Outcome::Done(Done { unknown, ..Done::default() }).into()
     }
 
     /// The record of something that befell a session once: `what` and its id name it, since session ids are never used again.

@@ -3,8 +3,12 @@
 use sallyport_proto::v1;
 
 use super::{
-    AddUser, ConflictKind, Credentials, MAX_USERS, RemoveUser, Reply, SetPassword, SetUserEnabled, State, UserRow,
+    AddUser, ConflictKind, Credentials, Done, MAX_USERS, Outcome, RemoveUser, Reply, SetPassword, SetUserEnabled,
+    State, UnlockUser, UpdateUser, UserRow,
 };
+
+/// The level from which on users can be changed and unlocked.
+pub(crate) const USERS_LEVEL: u32 = 5;
 
 fn no_such_user(key: &str) -> Reply {
     Reply::conflict(ConflictKind::NotFound, format!("there is no user {key:?}"))
@@ -27,15 +31,7 @@ impl State {
                 format!("there are {MAX_USERS} users, the most there can be"),
             );
         }
-        if !command.pool.is_empty() && !self.pools.contains(&command.pool) {
-            return Reply::conflict(
-                ConflictKind::Precondition,
-                format!("there is no pool {:?}; add it first", command.pool),
-            );
-        }
-        if command.address != 0
-            && let Err((kind, message)) = self.check_fixed_address(command)
-        {
+        if let Err((kind, message)) = self.check_place(&command.key, &command.pool, command.address) {
             return Reply::conflict(kind, message);
         }
         let now_ms = self.now_ms();
@@ -59,24 +55,66 @@ impl State {
         Reply::done()
     }
 
-    fn check_fixed_address(&self, command: &AddUser) -> Result<(), (ConflictKind, String)> {
-        let address = std::net::Ipv4Addr::from(command.address);
-        if let Some(other) = self.index.fixed.get(&command.address) {
+    /// Whether a user may have this pool (empty for any) and this fixed address (0 for none).
+    fn check_place(&self, key: &str, pool: &String, fixed: u32) -> Result<(), (ConflictKind, String)> {
+        if !pool.is_empty() && !self.pools.contains(pool) {
+            return Err((ConflictKind::Precondition, format!("there is no pool {pool:?}; add it first")));
+        }
+        if fixed == 0 {
+            return Ok(());
+        }
+        let address = std::net::Ipv4Addr::from(fixed);
+        if let Some(other) = self.index.fixed.get(&fixed).filter(|other| *other != key) {
             return Err((
                 ConflictKind::AlreadyExists,
                 format!("{address} is the fixed address of user {other:?}; choose another"),
             ));
         }
-        match self.pool_of(command.address) {
-            Some(pool) if command.pool.is_empty() || *pool == command.pool => Ok(()),
-            Some(pool) => {
-                Err((ConflictKind::Precondition, format!("{address} is in pool {pool:?}, not in {:?}", command.pool)))
-            }
+        match self.pool_of(fixed) {
+            Some(of) if pool.is_empty() || of == pool => Ok(()),
+            Some(of) => Err((ConflictKind::Precondition, format!("{address} is in pool {of:?}, not in {pool:?}"))),
             None => Err((
                 ConflictKind::Precondition,
                 format!("no pool may lease {address}; add a pool that holds it (and does not exclude it) first"),
             )),
         }
+    }
+
+    pub(super) fn update_user(&mut self, command: &UpdateUser) -> Reply {
+        let Some(user) = self.users.get(&command.key) else { return no_such_user(&command.key) };
+        let (pool, address) = (command.pool.as_ref().unwrap_or(&user.pool), command.address.unwrap_or(user.address));
+        // What the user has may have lost its pool meanwhile; that is no reason to refuse another change.
+        if (command.pool.is_some() || command.address.is_some())
+            && let Err((kind, message)) = self.check_place(&command.key, pool, address)
+        {
+            return Reply::conflict(kind, message);
+        }
+        let Some(user) = self.users.change(&command.key) else { return no_such_user(&command.key) };
+        if let Some(pool) = &command.pool {
+            user.pool.clone_from(pool);
+        }
+        if let Some(max_sessions) = command.max_sessions {
+            user.max_sessions = max_sessions;
+        }
+        if let Some(comment) = &command.comment {
+            user.comment.clone_from(comment);
+        }
+        let before = std::mem::replace(&mut user.address, address);
+        if before != address {
+            self.index.fixed.remove(&before);
+        }
+        if address != 0 {
+            self.index.fixed.insert(address, command.key.clone());
+        }
+        Reply::done()
+    }
+
+    pub(super) fn unlock_user(&mut self, command: &UnlockUser) -> Reply {
+        let forgotten = self.forget_all_wrong_passwords(&command.key);
+        if forgotten == 0 && !self.users.contains(&command.key) {
+            return no_such_user(&command.key);
+        }
+        Outcome::Done(Done { forgotten, ..Done::default() }).into()
     }
 
     pub(super) fn remove_user(&mut self, command: &RemoveUser) -> Reply {

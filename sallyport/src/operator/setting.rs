@@ -79,9 +79,9 @@ pub(crate) enum Key {
     SessionTimeout,
     /// Most sessions of one user at a time; 0 is no limit.
     MaxSessionsPerUser,
-    /// Wrong passwords of one user from one address after which both wait; 0 is never.
+    /// Wrong passwords of a user from one address until the user waits there; ten times, at the gateway; 0 is never.
     LockoutFailures,
-    /// How long they wait.
+    /// How long they count and the user waits, after the last of them or until `user unlock`.
     LockoutTime,
     /// Attempts kept for the audit, the newest: 1 to 1000000.
     AuditKeep,

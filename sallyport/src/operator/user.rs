@@ -1,8 +1,9 @@
 //! `sallyport user`: who may connect.
 
-use clap::{Args, Subcommand};
+use clap::{ArgGroup, Args, Subcommand};
 use sallyport_proto::v1::{
-    AddUserRequest, ListUsersRequest, RemoveUserRequest, SetPasswordRequest, SetUserEnabledRequest, User,
+    AddUserRequest, ListUsersRequest, RemoveUserRequest, SetPasswordRequest, SetUserEnabledRequest, UnlockUserRequest,
+    UpdateUserRequest, User,
 };
 use serde::Serialize;
 
@@ -33,6 +34,22 @@ Examples:
     #[command(alias = "rm")]
     Remove {
         /// The user.
+        name: String,
+    },
+    /// Change what a user was added with; sessions that are up stay as they are.
+    #[command(after_help = "\
+Examples:
+  sallyport user set ada --max-sessions 3
+  sallyport user set printer --pool office --address 10.88.0.9
+  sallyport user set printer --address \"\" --pool \"\"               any address again, of any pool")]
+    Set(Set),
+    /// Forget wrong passwords: the user need not wait any more, wherever they were given.
+    #[command(after_help = "\
+After a number of wrong passwords from one address a user must wait there, and after ten times as many through one gateway the user
+must wait at that gateway, from wherever: a stranger who guesses can bring that about. `sallyport setting show` has the number
+(lockout-failures) and the time (lockout-time).")]
+    Unlock {
+        /// The user, as named with the passwords.
         name: String,
     },
     /// Change a password; sessions stay.
@@ -78,6 +95,30 @@ pub(crate) struct Add {
     comment: String,
 }
 
+/// What to change of a user.
+#[derive(Debug, Args)]
+#[command(group(ArgGroup::new("change").required(true).multiple(true).args(["pool", "address", "max_sessions", "comment"])))]
+pub(crate) struct Set {
+    /// The user.
+    name: String,
+    /// Pool to take addresses from; "" is the first with room.
+    #[arg(long)]
+    pool: Option<String>,
+    /// The same address at each connection; "" is any.
+    #[arg(long, value_parser = address_or_none)]
+    address: Option<String>,
+    /// Most sessions at a time; 0 is what the settings say.
+    #[arg(long, value_name = "NUMBER")]
+    max_sessions: Option<u32>,
+    /// A note for people.
+    #[arg(long)]
+    comment: Option<String>,
+}
+
+fn address_or_none(text: &str) -> std::result::Result<String, std::net::AddrParseError> {
+    if text.is_empty() { Ok(String::new()) } else { text.parse::<std::net::Ipv4Addr>().map(|a| a.to_string()) }
+}
+
 #[derive(Serialize)]
 struct Row {
     name: String,
@@ -112,6 +153,19 @@ impl From<User> for Row {
     }
 }
 
+impl Row {
+    /// Pool, address and limit in words.
+    fn bounds(&self) -> String {
+        let or = |text: &str, none: &str| if text.is_empty() { none.to_owned() } else { text.to_owned() };
+        let sessions = match self.max_sessions {
+            0 => "as many sessions as the settings say".to_owned(),
+            1 => "at most 1 session".to_owned(),
+            n => format!("at most {n} sessions"),
+        };
+        format!("pool {}, address {}, {sessions}", or(&self.pool, "any"), or(&self.address, "any"))
+    }
+}
+
 impl Record for Row {
     const COLUMNS: &'static [Column] = &[
         Column::left("USER"),
@@ -134,6 +188,13 @@ impl Record for Row {
             self.comment.clone(),
         ]
     }
+}
+
+#[derive(Serialize)]
+struct Unlocked<'a> {
+    user: &'a str,
+    /// Addresses and gateways whose wrong passwords counted.
+    forgotten: u32,
 }
 
 #[derive(Serialize)]
@@ -174,6 +235,25 @@ pub(crate) async fn run(command: Command, global: &Global) -> Result {
             let ended =
                 context.connection.client.remove_user(request).await.map_err(refused)?.into_inner().ended_sessions;
             changed(&context, "removed", &name, ended)
+        }
+        Command::Set(set) => {
+            let mut context = Context::open(global).await?;
+            let Set { name, pool, address, max_sessions, comment } = set;
+            let request = UpdateUserRequest { name, pool, address, max_sessions, comment };
+            let response = context.connection.client.update_user(request).await.map_err(refused)?.into_inner();
+            let row = Row::from(response.user.unwrap_or_default());
+            context.printer.one(&row, &format!("changed user {}: {}", row.name, row.bounds()))
+        }
+        Command::Unlock { name } => {
+            let mut context = Context::open(global).await?;
+            let request = UnlockUserRequest { name: name.clone() };
+            let forgotten =
+                context.connection.client.unlock_user(request).await.map_err(refused)?.into_inner().forgotten;
+            let text = match forgotten {
+                0 => format!("no wrong passwords counted for user {name}"),
+                n => format!("unlocked user {name}: wrong passwords from {n} places are forgotten"),
+            };
+            context.printer.one(&Unlocked { user: &name, forgotten }, &text)
         }
         Command::Passwd { name, password } => {
             let password = Some(password.read(&name)?);

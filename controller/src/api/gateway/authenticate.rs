@@ -246,9 +246,11 @@ impl GatewayService {
                         "locked out: {limit} or more wrong passwords for {:?} {where_from}; {wait} s left",
                         question.sent
                     ),
-                    remedy: "wait, and check the saved password on the client; how many and how long is set by \
-                             sallyport setting set lockout-failures=N lockout-time=SECONDS"
-                        .into(),
+                    remedy: format!(
+                        "wait, or let the user try again now: sallyport user unlock {}; check the saved password on the client; \
+                         how many and how long is set by sallyport setting set lockout-failures=N lockout-time=SECONDS",
+                        question.sent
+                    ),
                 }));
             }
         };

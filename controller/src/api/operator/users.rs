@@ -10,7 +10,9 @@ use super::super::caller::Caller;
 use super::super::convert::{address, addresses, networks, page, pool_info, user};
 use super::OperatorService;
 use crate::auth::{credentials, user_key};
-use crate::state::{Action, AddPool, AddUser, Credentials, RemovePool, RemoveUser, SetPassword, SetUserEnabled};
+use crate::state::{
+    Action, AddPool, AddUser, Credentials, RemovePool, RemoveUser, SetPassword, SetUserEnabled, UnlockUser, UpdateUser,
+};
 
 /// Longest name of a user and longest password, bytes.
 const MAX_USER_TEXT: usize = 256;
@@ -26,6 +28,13 @@ fn check_user_name(name: &str) -> Result<(), Status> {
         return Ok(());
     }
     Err(Status::invalid_argument("name: 1 to 256 bytes without control characters, backslashes, or spaces at its ends"))
+}
+
+fn check_comment(comment: &str) -> Result<(), Status> {
+    if comment.len() > MAX_USER_TEXT {
+        return Err(Status::invalid_argument("comment: at most 256 bytes"));
+    }
+    Ok(())
 }
 
 /// The key in whatever form an operator writes the name.
@@ -57,9 +66,7 @@ impl OperatorService {
         request: v1::AddUserRequest,
     ) -> Result<v1::AddUserResponse, Status> {
         check_user_name(&request.name)?;
-        if request.comment.len() > MAX_USER_TEXT {
-            return Err(Status::invalid_argument("comment: at most 256 bytes"));
-        }
+        check_comment(&request.comment)?;
         let password = password(request.password)?;
         let key = key_of(&request.name);
         let command = AddUser {
@@ -123,6 +130,40 @@ impl OperatorService {
         let command = SetUserEnabled { key: key_of(&request.name), enabled: request.enabled };
         let done = self.change(caller, "enable or disable user", Action::SetUserEnabled(command)).await?;
         Ok(v1::SetUserEnabledResponse { ended_sessions: done.ended_sessions })
+    }
+
+    pub(super) async fn do_update_user(
+        &self,
+        caller: &Caller,
+        request: v1::UpdateUserRequest,
+    ) -> Result<v1::UpdateUserResponse, Status> {
+        check_comment(request.comment.as_deref().unwrap_or_default())?;
+        let command = UpdateUser {
+            key: key_of(&request.name),
+            pool: request.pool,
+            address: request.address.map(|text| address(&text, "address")).transpose()?,
+            max_sessions: request.max_sessions,
+            comment: request.comment,
+        };
+        let key = command.key.clone();
+        if command == (UpdateUser { key: key.clone(), ..UpdateUser::default() }) {
+            return Err(Status::invalid_argument(
+                "nothing to change: pool, address, max_sessions and comment are not there",
+            ));
+        }
+        self.change(caller, "change user", Action::UpdateUser(command)).await?;
+        let state = self.core.node.shared().read();
+        Ok(v1::UpdateUserResponse { user: state.users.get(&key).map(|row| user(&state, &key, row)) })
+    }
+
+    pub(super) async fn do_unlock_user(
+        &self,
+        caller: &Caller,
+        request: v1::UnlockUserRequest,
+    ) -> Result<v1::UnlockUserResponse, Status> {
+        let command = Action::UnlockUser(UnlockUser { key: key_of(&request.name) });
+        let done = self.change(caller, "unlock user", command).await?;
+        Ok(v1::UnlockUserResponse { forgotten: done.forgotten })
     }
 
     pub(super) async fn do_add_pool(

@@ -2,7 +2,7 @@ use crate::software::LEVEL;
 use crate::state::tests::Bench;
 use crate::state::{
     Action, CertificateRow, ConflictKind, CreateToken, DescribeMember, Outcome, RaiseLevel, RevokeTokens, SettingsRow,
-    State, UpdateSettings,
+    State, UnlockUser, UpdateSettings, UpdateUser,
 };
 
 fn describe(id: u64, level: u32) -> Action {
@@ -111,4 +111,20 @@ fn tokens_that_were_taken_back_are_of_no_use() {
     b.done(Action::CreateToken(token));
     b.done(Action::RevokeTokens(RevokeTokens {}));
     assert!(b.state.tokens.is_empty());
+}
+
+#[test]
+fn users_are_changed_and_unlocked_from_level_5_on() {
+    let mut b = mixed();
+    b.apply(describe(1, 5));
+    b.apply(describe(2, 4));
+    b.done(raise(4));
+    let new = [Action::UpdateUser(UpdateUser::default()), Action::UnlockUser(UnlockUser::default())];
+    for action in &new {
+        let why = b.state.permits(action).expect_err("a member is behind");
+        assert!(why.contains("needs level 5") && why.contains("controller 2"), "{why}");
+    }
+    b.apply(describe(2, 5));
+    b.done(raise(5));
+    assert!(new.iter().all(|action| b.state.permits(action) == Ok(())));
 }

@@ -58,6 +58,15 @@ fn users_and_pools() -> impl Strategy<Value = Action> {
             })
         },
     );
+    let update_user = (
+        name(),
+        prop::option::of(prop_oneof![name(), Just(String::new())]),
+        prop::option::of(prop_oneof![address(), Just(0)]),
+        prop::option::of(0..3u32),
+    )
+        .prop_map(|(key, pool, address, max_sessions)| {
+            Action::UpdateUser(UpdateUser { key, pool, address, max_sessions, comment: None })
+        });
     let add_pool = (name(), networks(), address(), networks()).prop_map(|(name, networks, router, excluded)| {
         Action::AddPool(AddPool { name, networks, router, excluded, ..AddPool::default() })
     });
@@ -66,6 +75,8 @@ fn users_and_pools() -> impl Strategy<Value = Action> {
         1 => name().prop_map(|key| Action::RemoveUser(RemoveUser { key })),
         1 => name().prop_map(|key| Action::SetPassword(SetPassword { key, credentials: Some(credentials()) })),
         1 => (name(), any::<bool>()).prop_map(|(key, enabled)| Action::SetUserEnabled(SetUserEnabled { key, enabled })),
+        3 => update_user,
+        1 => name().prop_map(|key| Action::UnlockUser(UnlockUser { key })),
         4 => add_pool,
         1 => (name(), any::<bool>()).prop_map(|(name, force)| Action::RemovePool(RemovePool { name, force })),
     ]
@@ -191,6 +202,8 @@ fn check(state: &State) {
     assert!(state.attempts.len() <= state.settings().audit_keep.max(1) as usize);
     assert!(state.answers.len() <= MAX_ANSWERS);
     assert_eq!(state.lockouts.len(), state.index.lockouts.len());
+    let fixed = state.users.iter().filter(|(_, user)| user.address != 0).map(|(key, user)| (user.address, key.clone()));
+    assert_eq!(fixed.collect::<BTreeMap<_, _>>(), state.index.fixed, "no address is fixed twice");
 }
 
 /// The store's side: rows as they are written, change by change.
