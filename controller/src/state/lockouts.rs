@@ -6,8 +6,11 @@
 //! The price: a stranger with that many guesses, from several addresses, locks the user out *of that gateway* from anywhere, for as
 //! long as the settings say or until an operator unlocks the user; other gateways let the user in.
 //!
-//! No gateway holds more than a part of the table: one that floods it forgets its own rows, and nobody else's.
+//! No gateway holds more than a part of the table: one that floods it forgets its own rows, and nobody else's. Of these, first
+//! those of names that no user has, of which it may make up as many as it likes: else it would have a user's forgotten before there
+//! are enough of them. Then those of the fewest wrong passwords, then the oldest.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::{Guesser, LockoutRow, MAX_LOCKOUTS, MAX_LOCKOUTS_OF_GATEWAY, SettingsRow, State};
@@ -17,6 +20,16 @@ pub const GATEWAY_FACTOR: u32 = 10;
 
 /// First octet of the keys that hold a gateway; others begin with the length of an address.
 const OF_GATEWAY: u8 = 0xff;
+
+/// The level from which on rows of users are kept longer than those of names that no user has.
+const WEIGHT_LEVEL: u32 = 5;
+
+/// How much a row is missed: whether it is of a user, how many passwords were wrong, when the last was, and its key.
+pub(super) type Weight = (bool, u32, u64, Vec<u8>);
+
+fn weight(key: &[u8], row: &LockoutRow) -> Weight {
+    (row.of_user, row.failures, row.last_ms, key.to_vec())
+}
 
 impl Guesser {
     /// A user's folded name, and where the peer is, if that is known.
@@ -85,32 +98,55 @@ impl State {
         if window_ms == 0 {
             return;
         }
-        self.count(guesser.key(), gateway, window_ms);
+        // Older software would keep other rows.
+        let of_user = self.level() >= WEIGHT_LEVEL && self.users.contains(&guesser.user);
+        self.count(guesser.key(), gateway, of_user, window_ms);
         if !gateway.is_empty() {
-            self.count(key_through(gateway, &guesser.user), gateway, window_ms);
+            self.count(key_through(gateway, &guesser.user), gateway, of_user, window_ms);
         }
     }
 
-    fn count(&mut self, key: Vec<u8>, gateway: &str, window_ms: u64) {
+    fn count(&mut self, key: Vec<u8>, gateway: &str, of_user: bool, window_ms: u64) {
         let now_ms = self.now_ms();
         let (before, _) = self.counted(&key, now_ms);
         self.drop_lockout(&key);
-        // Whoever no longer has to wait is forgotten, and of those who came through this gateway the one that failed longest ago
-        // when they are too many; then the one that failed longest ago of all.
+        // Whoever no longer has to wait is forgotten; then, when they are too many, the one that is missed least of all, and of those
+        // who came through this gateway.
         while let Some((last_ms, oldest)) = self.index.lockouts.first().cloned()
-            && (self.lockouts.len() >= MAX_LOCKOUTS || now_ms.saturating_sub(last_ms) >= window_ms)
+            && now_ms.saturating_sub(last_ms) >= window_ms
         {
             self.drop_lockout(&oldest);
         }
-        while let Some(of_gateway) = self.index.lockouts_of_gateway.get(gateway)
-            && of_gateway.len() >= MAX_LOCKOUTS_OF_GATEWAY
-            && let Some((_, oldest)) = of_gateway.first().cloned()
+        while self.lockouts.len() >= MAX_LOCKOUTS
+            && let Some(least) = self.least_lockout(None)
         {
-            self.drop_lockout(&oldest);
+            self.drop_lockout(&least);
         }
-        let row = LockoutRow { failures: before.saturating_add(1), last_ms: now_ms, gateway: gateway.to_owned() };
+        while self.index.lockouts_of_gateway.get(gateway).is_some_and(|all| all.len() >= MAX_LOCKOUTS_OF_GATEWAY)
+            && let Some(least) = self.least_lockout(Some(gateway))
+        {
+            self.drop_lockout(&least);
+        }
+        let row =
+            LockoutRow { failures: before.saturating_add(1), last_ms: now_ms, gateway: gateway.to_owned(), of_user };
         self.index.note_lockout(&key, &row);
         self.lockouts.insert(key, row);
+    }
+
+    /// The row that is missed least, of all or of those that came through a gateway.
+    fn least_lockout(&self, gateway: Option<&str>) -> Option<Vec<u8>> {
+        if self.level() < WEIGHT_LEVEL {
+            let oldest = match gateway {
+                Some(gateway) => self.index.lockouts_of_gateway.get(gateway)?.first(),
+                None => self.index.lockouts.first(),
+            };
+            return oldest.map(|(_, key)| key.clone());
+        }
+        let least = match gateway {
+            Some(gateway) => self.index.lockouts_by_weight.get(gateway)?.first(),
+            None => self.index.lockouts_by_weight.values().filter_map(BTreeSet::first).min(),
+        };
+        least.map(|(_, _, _, key)| key.clone())
     }
 
     /// The right password was given. What counts for the gateway stays: it could have one user's right password, and another's
@@ -133,19 +169,25 @@ impl State {
     fn drop_lockout(&mut self, key: &Vec<u8>) {
         let Some(row) = self.lockouts.remove(key) else { return };
         let place = (row.last_ms, key.clone());
-        if let Some(of_gateway) = self.index.lockouts_of_gateway.get_mut(&row.gateway) {
-            of_gateway.remove(&place);
-            if of_gateway.is_empty() {
-                self.index.lockouts_of_gateway.remove(&row.gateway);
-            }
-        }
+        remove(&mut self.index.lockouts_of_gateway, &row.gateway, &place);
+        remove(&mut self.index.lockouts_by_weight, &row.gateway, &weight(key, &row));
         self.index.lockouts.remove(&place);
+    }
+}
+
+fn remove<T: Ord>(sets: &mut BTreeMap<String, BTreeSet<T>>, gateway: &String, entry: &T) {
+    if let Some(of_gateway) = sets.get_mut(gateway) {
+        of_gateway.remove(entry);
+        if of_gateway.is_empty() {
+            sets.remove(gateway);
+        }
     }
 }
 
 impl super::Index {
     pub(super) fn note_lockout(&mut self, key: &[u8], row: &LockoutRow) {
         self.lockouts.insert((row.last_ms, key.to_vec()));
+        self.lockouts_by_weight.entry(row.gateway.clone()).or_default().insert(weight(key, row));
         // Rows of the time before gateways were counted are nobody's.
         if !row.gateway.is_empty() {
             let of_gateway = self.lockouts_of_gateway.entry(row.gateway.clone()).or_default();

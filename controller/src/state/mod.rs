@@ -137,6 +137,8 @@ struct Index {
     lockouts: BTreeSet<(u64, Vec<u8>)>,
     /// The same by the gateway that brought the last.
     lockouts_of_gateway: BTreeMap<String, BTreeSet<(u64, Vec<u8>)>>,
+    /// The same, those first that are missed least.
+    lockouts_by_weight: BTreeMap<String, BTreeSet<lockouts::Weight>>,
     /// Certificates by the order of issuing.
     certificates: BTreeMap<u64, String>,
     /// Certificates by the order of revocation.

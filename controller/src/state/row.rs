@@ -329,6 +329,9 @@ pub struct LockoutRow {
     /// The gateway that brought the last; empty for one of a time before this was noted. Since level 4.
     #[prost(string, tag = "3")]
     pub gateway: String,
+    /// Whether there was such a user when the last was given. Since level 5.
+    #[prost(bool, tag = "4")]
+    pub of_user: bool,
 }
 
 /// A root of the authority.

@@ -629,6 +629,43 @@ fn a_gateway_that_floods_the_table_forgets_its_own_rows_only() {
     assert_eq!(loaded.index.lockouts_of_gateway, b.state.index.lockouts_of_gateway);
 }
 
+#[test]
+fn invented_names_do_not_have_a_users_wrong_passwords_forgotten() {
+    // Members with older software forget whoever failed longest ago.
+    for (level, kept) in [(5, 2), (4, 0)] {
+        let mut b = with_member(level);
+        b.add_user("ada", AddUser::default());
+        let settings = SettingsRow { lockout_s: 1_000_000, ..b.state.settings() };
+        b.done(Action::UpdateSettings(UpdateSettings { settings: Some(settings) }));
+        let flood = |b: &mut Bench, gateway: &str, names: usize| {
+            for i in 0..names {
+                b.state.change_core(|core| core.now_ms += 1);
+                b.state.count_wrong_password(&from(&format!("{gateway}-{i}"), 1), gateway);
+            }
+        };
+        for _ in 0..2 {
+            b.state.count_wrong_password(&from("ada", 1), "gw1");
+            flood(&mut b, "gw1", MAX_LOCKOUTS_OF_GATEWAY);
+        }
+        let counted = |b: &Bench| {
+            let now_ms = b.state.now_ms();
+            let through = b.state.wrong_passwords_through("gw1", "ada", now_ms).0;
+            (b.state.wrong_passwords(&from("ada", 1), now_ms).0, through)
+        };
+        assert_eq!(counted(&b), (kept, kept), "level {level}");
+        if level == 4 {
+            continue;
+        }
+        // Nor by many gateways together.
+        for gateway in 2..=MAX_LOCKOUTS / MAX_LOCKOUTS_OF_GATEWAY + 1 {
+            flood(&mut b, &format!("gw{gateway}"), MAX_LOCKOUTS_OF_GATEWAY / 2);
+        }
+        assert_eq!((counted(&b), b.state.lockouts.len()), ((kept, kept), MAX_LOCKOUTS));
+        let loaded = State::from_bytes(&b.state.to_bytes()).expect("loads");
+        assert_eq!(loaded.index.lockouts_by_weight, b.state.index.lockouts_by_weight);
+    }
+}
+
 /// A state at the newest level, with controller 1 at `level`.
 fn with_member(level: u32) -> Bench {
     let mut b = Bench::empty();

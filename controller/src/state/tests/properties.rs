@@ -204,6 +204,8 @@ fn check(state: &State) {
     assert_eq!(state.lockouts.len(), state.index.lockouts.len());
     let fixed = state.users.iter().filter(|(_, user)| user.address != 0).map(|(key, user)| (user.address, key.clone()));
     assert_eq!(fixed.collect::<BTreeMap<_, _>>(), state.index.fixed, "no address is fixed twice");
+    let by_weight = state.index.lockouts_by_weight.values().map(BTreeSet::len).sum::<usize>();
+    assert_eq!(by_weight, state.lockouts.len());
 }
 
 /// The store's side: rows as they are written, change by change.
