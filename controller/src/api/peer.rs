@@ -134,8 +134,6 @@ impl Peer for PeerService {
     ) -> Result<Response<v1::RaftMessage>, Status> {
         use v1::snapshot_part::Part;
         let member = member_of(&self.core, &request)?;
-        let _turn = (self.snapshots.try_acquire())
-            .map_err(|_| Status::unavailable("another snapshot is being received; try again when it is done"))?;
         let mut parts = request.into_inner();
         let head = match next(&mut parts).await?.and_then(|p| p.part) {
             Some(Part::Head(head)) => head,
@@ -148,6 +146,9 @@ impl Peer for PeerService {
         }
         self.of_this_cluster(head.source, head.target, &head.proof)?;
         self.not_beside_the_leader(member)?;
+        // Not before: whoever has nothing to send would keep the place from the leader.
+        let _turn = (self.snapshots.try_acquire())
+            .map_err(|_| Status::unavailable("another snapshot is being received; try again when it is done"))?;
         let (length, sha256) = (head.length, head.sha256);
         let head = Head { vote: head.vote, meta: head.meta };
         let lost = |e: io::Error| Status::data_loss(format!("the snapshot did not arrive: {e}"));
