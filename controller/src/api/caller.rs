@@ -54,8 +54,9 @@ impl Caller {
     /// The member whose certificate this is.
     fn member(state: &State, now_ms: u64, serial: &str, fingerprint: &[u8; 32]) -> Result<u64, Status> {
         let profile = v1::CertificateProfile::Controller;
-        let member = state.certificates.get(&serial.to_owned()).map_or(0, |record| record.member);
-        if state.members.get(&member).is_some_and(|m| m.removed_ms != 0) {
+        let record = state.certificates.get(&serial.to_owned());
+        let member = record.map_or(0, |record| record.member);
+        if record.is_some_and(|record| state.was_removed(record)) {
             let mut status = Status::permission_denied(format!("controller {member} was removed from the cluster"));
             status.metadata_mut().insert(REMOVED, MetadataValue::from_static("1"));
             return Err(status);
@@ -180,5 +181,85 @@ const fn name_of(profile: v1::CertificateProfile) -> &'static str {
         P::Operator => "operator",
         P::Controller => "controller",
         P::Root => "root",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::{
+        Action, AdmitMember, Bootstrap, CertificateRow, Command, CreateToken, DescribeMember, MAX_REMOVED_MEMBERS,
+        RaiseLevel, RecordCertificate, RemoveMember, RevokeCertificate,
+    };
+
+    const LEVEL: u32 = 4;
+
+    fn record(id: u64) -> CertificateRow {
+        let profile = v1::CertificateProfile::Controller.into();
+        let serial = format!("c{id}");
+        CertificateRow { serial, profile, fingerprint: vec![7; 32], not_after_ms: u64::MAX, ..Default::default() }
+    }
+
+    fn member(id: u64) -> Option<DescribeMember> {
+        Some(DescribeMember { id, address: format!("{id}:1"), level: LEVEL, ..Default::default() })
+    }
+
+    /// So many controllers have come and gone that nothing is left of the first of them but its certificate's record.
+    fn long_lived() -> State {
+        let mut state = State::new();
+        let root = v1::CertificateProfile::Root.into();
+        let mut actions = vec![
+            Action::Bootstrap(Bootstrap {
+                cluster_id: vec![1; 16],
+                root_certificate: vec![2],
+                sealed_root_key: vec![3],
+                record: Some(CertificateRow { serial: "r00t".into(), profile: root, ..Default::default() }),
+                member: member(1),
+            }),
+            Action::RaiseLevel(RaiseLevel { level: LEVEL, since: "0.1.0".into() }),
+            Action::RecordCertificate(RecordCertificate {
+                record: Some(CertificateRow { member: 1, ..record(1) }),
+                ..Default::default()
+            }),
+        ];
+        for id in 2..MAX_REMOVED_MEMBERS as u64 + 5 {
+            let (token, hash) = (id.to_be_bytes().to_vec(), vec![7; 32]);
+            let made_by = String::new();
+            actions.extend([
+                Action::CreateToken(CreateToken { id: token.clone(), hash: hash.clone(), ttl_ms: 60_000, made_by }),
+                Action::AdmitMember(AdmitMember {
+                    token,
+                    hash,
+                    member: member(0).map(|m| DescribeMember { address: "b:1".into(), ..m }),
+                    record: Some(record(id)),
+                    learner: true,
+                }),
+                Action::RemoveMember(RemoveMember { id }),
+            ]);
+        }
+        for (at, action) in (1_u64..).zip(actions) {
+            let request_id = at.to_be_bytes().repeat(2);
+            state.apply(&Command { request_id, at_ms: at, action: Some(action) });
+        }
+        state
+    }
+
+    #[test]
+    fn a_controller_that_was_removed_is_told_so_however_long_ago_that_was() {
+        let mut state = long_lived();
+        assert!(!state.members.contains(&2), "nothing else is known of it");
+        let answer = |state: &State, serial: &str| Caller::member(state, 1_000_000, serial, &[7; 32]);
+        for serial in ["c2", "c1000"] {
+            let refused = answer(&state, serial).expect_err("removed");
+            assert_eq!(refused.code(), tonic::Code::PermissionDenied, "{refused}");
+            assert!(refused.metadata().contains_key(REMOVED), "{refused}");
+        }
+        assert_eq!(answer(&state, "c1").expect("a member"), 1);
+        // A certificate that was taken back is not the end of its member.
+        let revoke = Action::RevokeCertificate(RevokeCertificate { serial: "c1".into(), reason: "stolen".into() });
+        state.apply(&Command { request_id: vec![9; 16], at_ms: 1_000_000, action: Some(revoke) });
+        let refused = answer(&state, "c1").expect_err("revoked");
+        assert_eq!(refused.code(), tonic::Code::Unauthenticated);
+        assert!(!refused.metadata().contains_key(REMOVED));
     }
 }

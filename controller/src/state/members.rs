@@ -4,6 +4,7 @@
 
 use sallyport_proto::v1;
 
+use super::restore::RESTORED;
 use super::{
     AdmitMember, Admitted, CertificateRow, ConflictKind, CreateToken, DescribeMember, Index, MAX_MEMBERS,
     MAX_REMOVED_MEMBERS, MemberRow, Outcome, PromoteMember, ReadmitMember, RemoveMember, Reply, RevokeCertificate,
@@ -51,6 +52,20 @@ impl State {
         removed.sort_unstable();
         for (_, id) in removed.iter().take(removed.len().saturating_sub(MAX_REMOVED_MEMBERS)) {
             self.members.remove(id);
+        }
+    }
+
+    /// Whether whose certificate this is was removed, maybe so long ago that nothing else is known of it. Those that a restore put out
+    /// were not: they may be a cluster still.
+    pub fn was_removed(&self, certificate: &CertificateRow) -> bool {
+        match self.members.get(&certificate.member) {
+            Some(member) => member.removed_ms != 0,
+            None => {
+                certificate.member != 0
+                    && certificate.profile() == v1::CertificateProfile::Controller
+                    && certificate.revoked_ms != 0
+                    && certificate.revocation_reason != RESTORED
+            }
         }
     }
 

@@ -8,6 +8,9 @@ use super::{RevokeCertificate, State};
 /// version of the policy comes twice.
 const LEAP: u64 = 1 << 32;
 
+/// Why what was before is over.
+pub(super) const RESTORED: &str = "the controllers were restored from a backup";
+
 impl State {
     /// Begins anew: the log's time is at least `now_ms`, the sessions are over, and every gateway must register again.
     /// What was issued and revoked stays, and is numbered on. The controllers that were are no members any more, and their
@@ -21,7 +24,7 @@ impl State {
         });
         let sessions: Vec<u64> = self.sessions.iter().map(|(id, _)| *id).collect();
         for id in sessions {
-            self.end_session(id, v1::EndReason::GatewayLost, "the controllers were restored from a backup");
+            self.end_session(id, v1::EndReason::GatewayLost, RESTORED);
         }
         let gateways: Vec<u32> = self.gateways.iter().map(|(slot, _)| *slot).collect();
         for slot in gateways {
@@ -45,8 +48,7 @@ impl State {
             .map(|(serial, _)| serial.clone())
             .collect();
         for serial in controllers {
-            let reason = "the controllers were restored from a backup".into();
-            self.revoke_certificate(&RevokeCertificate { serial, reason });
+            self.revoke_certificate(&RevokeCertificate { serial, reason: RESTORED.into() });
         }
     }
 
