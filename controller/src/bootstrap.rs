@@ -255,6 +255,7 @@ pub(crate) async fn keep_fresh(core: Arc<Core>, tls: Arc<Tls>) {
             identity::operator(&core, &core.paths.operator()).await?;
             write_member(&core)?;
             show_identity(&core.paths, &core.sealer, &core.config.unseal, &core.links)?;
+            core.links.keep_only(&in_use(&core));
             tls.reload(&core)?;
             Ok::<_, Error>(true)
         };
@@ -271,7 +272,6 @@ pub(crate) async fn keep_fresh(core: Arc<Core>, tls: Arc<Tls>) {
             // Members come and go rarely, and their addresses are what a node without a store needs.
             changed = changes.changed(), if core.is_ready() => {
                 if changed.is_err() { return }
-                core.links.keep_only(&in_use(&core));
                 if let Err(e) = write_member(&core) {
                     tracing::warn!(error = %e, "could not note the members");
                 }

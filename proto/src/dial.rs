@@ -228,11 +228,6 @@ impl Service<http::Request<Body>> for Channel {
     }
 }
 
-/// A connection to HOST:PORT that is made when it is used, whose server is judged in the handshake only.
-pub fn lazy(endpoint: &Endpoint, address: &str, tls: &Arc<ClientConfig>) -> tonic::transport::Channel {
-    endpoint.connect_with_connector_lazy(connector(address, tls, &Arc::default()))
-}
-
 /// An endpoint for HOST:PORT; `None` if that is none.
 pub fn endpoint(address: &str) -> Option<Endpoint> {
     // To tonic this looks like plain HTTP: the connector speaks TLS by itself.

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use sallyport_proto::dial::Channel;
 use tonic::metadata::MetadataValue;
-use tonic::transport::Channel;
 use tonic::{Request, Status};
 
 use super::caller::ON_BEHALF;

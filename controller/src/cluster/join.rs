@@ -13,12 +13,13 @@ use rustls::{DigitallySignedStruct, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use sallyport_ca::seal::JoinKey;
 use sallyport_ca::{KeyAlgorithm, KeyPair, pem};
+use sallyport_proto::dial::Channel;
 use sallyport_proto::v1::joining_client::JoiningClient;
 use sallyport_proto::{CONTROLLER_NAME, v1};
-use tonic::transport::{Certificate, Channel, ClientTlsConfig};
+use tonic::transport::{Certificate, ClientTlsConfig};
 use tonic::{Code, Status};
 
-use super::links::{Links, endpoint};
+use super::links::{Links, endpoint, plain_endpoint};
 use super::member::MemberFile;
 use super::token::Token;
 use super::{admit, is_loopback, trust};
@@ -266,33 +267,17 @@ fn chain(error: &dyn std::error::Error) -> String {
 /// A connection to whoever answers: nothing secret goes over it, and what comes over it is compared with the token.
 async fn unverified(address: &str) -> Result<Channel, Error> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let refused = |e: &dyn fmt::Display| Error::Refused(e.to_string());
     let mut tls = rustls::ClientConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&[&rustls::version::TLS13])
-        .map_err(|e| refused(&e))?
+        .map_err(|e| Error::Refused(e.to_string()))?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
         .with_no_client_auth();
     tls.alpn_protocols = vec![b"h2".to_vec()];
-    let connector = tokio_rustls::TlsConnector::from(Arc::new(tls));
-    let target = address.to_owned();
-    let connect = tower::service_fn(move |_| {
-        let (connector, target) = (connector.clone(), target.clone());
-        async move {
-            let stream = tokio::net::TcpStream::connect(&target).await?;
-            let name = ServerName::try_from(CONTROLLER_NAME).map_err(std::io::Error::other)?;
-            Ok::<_, std::io::Error>(hyper_util::rt::TokioIo::new(connector.connect(name, stream).await?))
-        }
-    });
-    // The connector speaks TLS by itself.
-    let plain = tonic::transport::Endpoint::from_shared(format!("http://{address}"))
-        .map_err(|_| Error::Refused(format!("{address:?} is not HOST:PORT")))?;
-    plain
-        .timeout(PATIENCE)
-        .connect_timeout(PATIENCE)
-        .connect_with_connector(connect)
-        .await
-        .map_err(|e| Error::Refused(chain(&e)))
+    let endpoint = plain_endpoint(address)?.timeout(PATIENCE).connect_timeout(PATIENCE);
+    let channel = Channel::new(endpoint, address, Arc::new(tls), Arc::new(|_| Ok(())));
+    channel.connect().await.map_err(|e| Error::Refused(chain(&e)))?;
+    Ok(channel)
 }
 
 /// Accepts every certificate.

@@ -1,16 +1,17 @@
-//! Mutual TLS to other members: one connection for Raft, one for its entries where they are many, one for other calls that may be
-//! large. So a heartbeat does not stand in line behind what a slow line takes long for.
+//! Mutual TLS to other members: one connection for Raft, one for its entries, one for other calls that may be large. So a heartbeat
+//! does not stand in line behind what a slow line takes long for.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use sallyport_proto::dial::{self, Judge};
+use sallyport_ca::Certificate;
+use sallyport_proto::dial::{self, Channel, Judge};
 use sallyport_proto::v1;
 use sallyport_proto::v1::peer_client::PeerClient;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Endpoint;
 use tonic::{Code, Status};
 
 use super::pass::Pass;
@@ -30,8 +31,6 @@ const READ_AHEAD: usize = 4;
 const CONNECT: Duration = Duration::from_secs(2);
 /// Silence after which a connection is asked for a life sign, and how long that may take.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(2));
-/// Largest message with entries that goes by the connection of heartbeats, bytes.
-const SMALL: usize = 8 * 1024;
 
 /// What a connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -107,13 +106,13 @@ impl Links {
         *self.pass.lock().unwrap_or_else(PoisonError::into_inner) = Some(pass);
     }
 
-    /// Asks this from now on, of connections to come, whether who answers is a member.
+    /// Asks this from now on, before each call, whether who answers is a member.
     pub(crate) fn judge_by(&self, judge: Judge) {
         let _ = self.judge.set(judge); // the first is as good
         self.channels.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
-    /// Gives up connections to other addresses: whoever is there is no member any more.
+    /// Closes connections to other addresses: nobody is called there any more.
     pub(crate) fn keep_only(&self, addresses: &BTreeSet<String>) {
         let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
         channels.retain(|(_, address), _| addresses.contains(address));
@@ -150,21 +149,23 @@ impl Links {
         if let Some(channel) = channels.get(&(purpose, address.to_owned())) {
             return Ok(channel.clone());
         }
+        let (known, trust) = (self.judge.clone(), self.trust.clone());
+        let judge: Judge = Arc::new(move |shown| match known.get() {
+            Some(judge) => judge(shown),
+            None => trust.judge(&Certificate::from_der(shown).map_err(|e| e.to_string())?),
+        });
         let tls = {
             let m = self.material.lock().unwrap_or_else(PoisonError::into_inner);
             if m.chain.is_empty() {
                 return Err(Error::Internal("this node has no certificate yet".into()));
             }
-            let (judge, trust) = (self.judge.clone(), self.trust.clone());
-            let judge: Judge =
-                Arc::new(move |shown| judge.get().map_or_else(|| trust.judge(shown), |judge| judge(shown)));
             let material = dial::Material { ca: &m.ca, chain: &m.chain, key: &m.key };
             // By the log's time: a leader whose clock is set back an hour would else no longer reach a member that has a
             // certificate of today.
-            dial::tls(&material, self.time.clone(), judge)
+            dial::tls(&material, self.time.clone(), judge.clone())
                 .map_err(|e| Error::Internal(format!("TLS to other controllers: {e}")))?
         };
-        let channel = dial::lazy(&plain_endpoint(address)?, address, &tls);
+        let channel = Channel::new(plain_endpoint(address)?, address, tls, judge);
         channels.insert((purpose, address.to_owned()), channel.clone());
         Ok(channel)
     }
@@ -228,7 +229,7 @@ pub(crate) fn endpoint(address: &str) -> Result<Endpoint, Error> {
 }
 
 /// The same for a connector that speaks TLS by itself.
-fn plain_endpoint(address: &str) -> Result<Endpoint, Error> {
+pub(super) fn plain_endpoint(address: &str) -> Result<Endpoint, Error> {
     with_habits("http", address)
 }
 
@@ -243,16 +244,23 @@ fn with_habits(scheme: &str, address: &str) -> Result<Endpoint, Error> {
         .tcp_nodelay(true))
 }
 
+impl Links {
+    async fn append(&self, purpose: Use, to: &Destination, body: Vec<u8>) -> Result<Vec<u8>, LinkError> {
+        let message = v1::RaftMessage { log_unix_ms: self.time.announced_ms(), ..self.message(to, body) };
+        let answer = self.raft(purpose, to)?.append_entries(message).await;
+        let answer = self.learn(to, answer)?.into_inner();
+        self.time.heard_wall(to.target, answer.wall_unix_ms);
+        Ok(answer.body)
+    }
+}
+
 impl Transport for Links {
     fn append_entries<'a>(&'a self, to: &'a Destination, body: Vec<u8>) -> Answer<'a, Vec<u8>> {
-        Box::pin(async move {
-            let purpose = if body.len() > SMALL { Use::Entries } else { Use::Raft };
-            let message = v1::RaftMessage { log_unix_ms: self.time.announced_ms(), ..self.message(to, body) };
-            let answer = self.raft(purpose, to)?.append_entries(message).await;
-            let answer = self.learn(to, answer)?.into_inner();
-            self.time.heard_wall(to.target, answer.wall_unix_ms);
-            Ok(answer.body)
-        })
+        Box::pin(self.append(Use::Entries, to, body))
+    }
+
+    fn heartbeat<'a>(&'a self, to: &'a Destination, body: Vec<u8>) -> Answer<'a, Vec<u8>> {
+        Box::pin(self.append(Use::Raft, to, body))
     }
 
     fn vote<'a>(&'a self, to: &'a Destination, body: Vec<u8>) -> Answer<'a, Vec<u8>> {
@@ -317,3 +325,6 @@ impl Transport for Links {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -56,9 +56,9 @@ pub enum Formation {
 
 /// From now on, whoever answers at a member's address must be a member by the state of this node.
 pub(crate) fn know_servers(core: &Arc<Core>) {
-    let core_of_links = Arc::downgrade(core);
+    let (core_of_links, faces) = (Arc::downgrade(core), known::Faces::default());
     core.links.judge_by(Arc::new(move |certificate| match core_of_links.upgrade() {
-        Some(core) => known::judge(&core, certificate),
+        Some(core) => known::judge(&core, &faces, certificate),
         None => Err("this controller stops".into()),
     }));
     let core_of_links = Arc::downgrade(core);

@@ -70,9 +70,9 @@ impl Trust {
         self.revoked.read().unwrap_or_else(PoisonError::into_inner).contains(serial)
     }
 
-    /// The same as a verdict on a server's certificate (DER).
-    pub(crate) fn judge(&self, certificate: &[u8]) -> Result<(), String> {
-        let serial = Certificate::from_der(certificate).map_err(|e| e.to_string())?.serial.to_string();
+    /// The same as a verdict on a server's certificate.
+    pub(crate) fn judge(&self, certificate: &Certificate) -> Result<(), String> {
+        let serial = certificate.serial.to_string();
         match self.is_revoked(&serial) {
             true => Err(format!("the certificate of the controller there (serial number {serial}) is revoked")),
             false => Ok(()),

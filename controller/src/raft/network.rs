@@ -63,6 +63,10 @@ pub struct Head {
 pub trait Transport: Send + Sync + 'static {
     /// Raft's AppendEntries.
     fn append_entries<'a>(&'a self, to: &'a Destination, body: Vec<u8>) -> Answer<'a, Vec<u8>>;
+    /// The same without entries: it must not stand in line behind a call that has some.
+    fn heartbeat<'a>(&'a self, to: &'a Destination, body: Vec<u8>) -> Answer<'a, Vec<u8>> {
+        self.append_entries(to, body)
+    }
     /// Raft's RequestVote.
     fn vote<'a>(&'a self, to: &'a Destination, body: Vec<u8>) -> Answer<'a, Vec<u8>>;
     /// The same question before standing, which changes nothing (see `super::pre_vote`).
@@ -178,19 +182,18 @@ impl Link {
         self.pace.cut(&mut request.entries).map_err(|e| broken(&e))?;
         let body = encode(&request).map_err(|e| broken(&e))?;
         let bytes = body.len();
-        Ok(Flight::begin(&request, bytes, self.appends(body)))
+        let (to, transport) = (self.to.clone(), self.transport.clone());
+        let call = Box::pin(async move { transport.append_entries(&to, body).await });
+        Ok(Flight::begin(&request, bytes, call))
     }
 
     /// A call without entries: it tells the follower that the leader is there while a larger one is under way.
     fn heartbeat(&self, request: &AppendEntriesRequest<TypeConfig>) -> RpcResult<Answer<'static, Vec<u8>>> {
         let (vote, prev_log_id, leader_commit) = (request.vote, request.prev_log_id, request.leader_commit);
         let request = AppendEntriesRequest::<TypeConfig> { vote, prev_log_id, leader_commit, entries: Vec::new() };
-        Ok(self.appends(encode(&request).map_err(|e| broken(&e))?))
-    }
-
-    fn appends(&self, body: Vec<u8>) -> Answer<'static, Vec<u8>> {
+        let body = encode(&request).map_err(|e| broken(&e))?;
         let (to, transport) = (self.to.clone(), self.transport.clone());
-        Box::pin(async move { transport.append_entries(&to, body).await })
+        Ok(Box::pin(async move { transport.heartbeat(&to, body).await }))
     }
 }
 
@@ -225,7 +228,7 @@ impl RaftNetwork<TypeConfig> for Link {
         let asked = rpc.vote;
         let Some(last) = rpc.entries.last().map(|entry| entry.log_id) else {
             let prev = rpc.prev_log_id;
-            let answer = self.call(&rpc, |transport, to, body| transport.append_entries(to, body)).await?;
+            let answer = self.call(&rpc, |transport, to, body| transport.heartbeat(to, body)).await?;
             return self.count(&asked, prev, answer).await;
         };
         let under_way = self.flight.get_mut().unwrap_or_else(PoisonError::into_inner).take();

@@ -78,7 +78,7 @@ impl Site {
 
     fn judge(&self, certificate: &Certificate, complete: bool, group: &[u64]) -> Result<(), String> {
         let group = |id: u64| group.contains(&id);
-        View { state: &self.state, complete, group: &group }.judge(certificate.der())
+        View { state: &self.state, complete, group: &group }.judge(certificate)
     }
 }
 
@@ -122,5 +122,19 @@ fn what_the_log_never_issued_is_refused_by_a_leader_and_borne_by_who_may_be_behi
     // A node without a state believes the chain.
     let group = |_| false;
     let empty = View { state: &State::new(), complete: false, group: &group };
-    assert_eq!(empty.judge(forged.der()), Ok(()));
+    assert_eq!(empty.judge(&forged), Ok(()));
+}
+
+#[test]
+fn a_certificate_is_read_once_and_few_are_kept() {
+    let (site, [first, second]) = Site::new();
+    let faces = Faces::default();
+    let again = (faces.read(first.der()).expect("a certificate"), faces.read(first.der()).expect("a certificate"));
+    assert!(Arc::ptr_eq(&again.0, &again.1));
+    assert_eq!((&*again.0, &*faces.read(second.der()).expect("a certificate")), (&first, &second));
+    assert!(faces.read(b"none").is_err());
+    for _ in 0..2 * KEPT {
+        faces.read(site.certificate(Profile::Controller).0.der()).expect("a certificate");
+    }
+    assert!(faces.0.lock().expect("not poisoned").len() <= KEPT);
 }

@@ -34,7 +34,7 @@ fn request(prev: u64, last: u64) -> Request {
     }
 }
 
-/// Takes heartbeats at once, and entries when it may.
+/// Takes heartbeats at once, and entries when it may, each by their own way.
 struct Line {
     takes: Semaphore,
     /// How many entries each call had.
@@ -51,14 +51,17 @@ impl Line {
 impl Transport for Line {
     fn append_entries<'a>(&'a self, _: &'a Destination, body: Vec<u8>) -> Answer<'a, Vec<u8>> {
         let entries = decode::<Request>(&body).expect("a request").entries.len();
+        assert_ne!(entries, 0, "a heartbeat where it may stand in line");
         self.calls.lock().expect("not poisoned").push(entries);
         Box::pin(async move {
-            if entries == 0 {
-                return Ok(encode(&*self.to_heartbeats.lock().expect("not poisoned")).expect("encodes"));
-            }
             self.takes.acquire().await.expect("open").forget();
             Ok(encode(&Answered::Success).expect("encodes"))
         })
+    }
+    fn heartbeat<'a>(&'a self, _: &'a Destination, body: Vec<u8>) -> Answer<'a, Vec<u8>> {
+        assert_eq!(decode::<Request>(&body).expect("a request").entries, [], "entries where they hold up heartbeats");
+        self.calls.lock().expect("not poisoned").push(0);
+        Box::pin(async { Ok(encode(&*self.to_heartbeats.lock().expect("not poisoned")).expect("encodes")) })
     }
     fn vote<'a>(&'a self, _: &'a Destination, _: Vec<u8>) -> Answer<'a, Vec<u8>> {
         Box::pin(async { Err(LinkError::Broken("not asked".into())) })
@@ -102,6 +105,18 @@ fn a_call_that_was_given_up_goes_on_and_the_next_attempt_takes_its_answer() {
         line.takes.add_permits(1);
         assert_eq!(attempt(&mut link, request(6, 8)).await, Some(Answered::Success));
         assert_eq!(line.calls(), [1, 2]);
+    });
+}
+
+#[test]
+fn a_call_without_entries_goes_the_way_of_heartbeats() {
+    in_virtual_time(async {
+        let (line, mut link) = link().await;
+        assert_eq!(attempt(&mut link, request(4, 4)).await, Some(Answered::Success));
+        assert_eq!(line.calls(), [0]);
+        line.takes.add_permits(1);
+        assert_eq!(attempt(&mut link, request(4, 5)).await, Some(Answered::Success));
+        assert_eq!(line.calls(), [1]);
     });
 }
 
