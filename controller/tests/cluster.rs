@@ -32,8 +32,7 @@ struct Member {
 /// Settings with a port that stays the same over restarts.
 fn config() -> Config {
     let mut config = common::config();
-    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("its address");
-    config.listen = free;
+    config.listen = common::steady_address();
     config.metrics_listen = None;
     // Debug builds on a busy machine.
     config.raft.heartbeat_ms = 300;

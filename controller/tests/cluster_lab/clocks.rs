@@ -8,8 +8,8 @@ use super::member::faketime;
 /// An hour, seconds.
 const STEP: i64 = 3_600;
 
-pub(crate) fn possible(_: &Lab) -> Result<(), &'static str> {
-    faketime().map_or(Err("no libfaketime (apt-get install faketime)"), |_| Ok(()))
+pub(crate) fn possible(_: &Lab) -> Result<(), String> {
+    faketime().map_or(Err("no libfaketime (apt-get install faketime)".into()), |_| Ok(()))
 }
 
 pub(crate) fn prepare(lab: &mut Lab) {

@@ -73,6 +73,11 @@ impl History {
         self.note(Event::Fault { what: what.into() });
     }
 
+    /// Whether there is such an event.
+    pub(crate) fn has(&self, wanted: impl Fn(&Event) -> bool) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().any(wanted)
+    }
+
     /// All of them.
     pub(crate) fn events(&self) -> Vec<Event> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()

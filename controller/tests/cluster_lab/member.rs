@@ -1,13 +1,16 @@
 //! A controller's process, and what starting it again takes.
 
 use std::fs::{File, read_to_string};
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus, Stdio};
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use sallyport_controller::{Config, Controller, Formation, PasswordsConfig, Software, Start};
+use sallyport_controller::{Config, Controller, Error, Formation, PasswordsConfig, Software, Start};
+use tokio::time::Instant;
 
 use super::common;
 use super::lab::wait_for;
@@ -27,6 +30,8 @@ pub(crate) const OLD_LEVEL: u32 = 1;
 const FAKETIME: &str = "faketime/libfaketimeMT.so.1";
 /// Snapshots and purges in the middle of it all.
 const SNAPSHOT_EVERY: u64 = 100;
+/// How long a port that something else has is waited for.
+const PORT_PATIENCE: Duration = Duration::from_secs(60);
 /// Half an hour: longer than any test, shorter than the steps of clocks that must not end a session.
 const HALF_AN_HOUR_MS: u32 = 1_800_000;
 
@@ -80,13 +85,22 @@ async fn the_child() {
         Err(_) => Formation::Found,
     };
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).expect("signals");
-    let mut start = Start::new(formation);
-    if let Ok(level) = std::env::var(LEVEL) {
-        start.software = Software { version: "0.0.9".into(), level: level.parse().expect("a number") };
-    }
-    let running = match Controller::start_as(config(listen), &state, start).await {
-        Ok(running) => running,
-        Err(error) => return println!("\nENDED {error}"),
+    let begun = Instant::now();
+    let running = loop {
+        let mut start = Start::new(formation.clone());
+        if let Ok(level) = std::env::var(LEVEL) {
+            start.software = Software { version: "0.0.9".into(), level: level.parse().expect("a number") };
+        }
+        match Controller::start_as(config(listen), &state, start).await {
+            Ok(running) => break running,
+            // On the loopback others may have had the port while this one was away.
+            Err(Error::Listen { source, .. })
+                if source.kind() == ErrorKind::AddrInUse && begun.elapsed() < PORT_PATIENCE =>
+            {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            Err(error) => return println!("\nENDED {error}"),
+        }
     };
     println!("\nREADY");
     tokio::select! {
@@ -239,6 +253,16 @@ impl Member {
     /// What its process has said since it was last started.
     pub(crate) fn log(&self) -> String {
         self.logs.last().and_then(|log| read_to_string(log).ok()).unwrap_or_default()
+    }
+
+    /// How often it has found the leader silent since it was last started, whatever came of it.
+    pub(crate) fn doubts(&self) -> usize {
+        self.log().lines().filter(|line| line.contains("the leader is silent")).count()
+    }
+
+    /// Whether it has stood for election by itself since it was last started.
+    pub(crate) fn has_stood(&self) -> bool {
+        self.log().contains("standing for election")
     }
 
     /// The last lines of the last two logs.

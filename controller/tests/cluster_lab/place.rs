@@ -12,6 +12,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 
+use super::common::steady_address;
+
 /// The clients' number on the bridge.
 pub(crate) const CLIENTS: u32 = 254;
 /// Members for which there is a place.
@@ -19,6 +21,10 @@ pub(crate) const PLACES: u32 = 5;
 const PORT: u16 = 7443;
 /// A hardware address that nobody has.
 const NOBODY: &str = "02:00:00:00:ff:ff";
+
+/// What namespaces are made with, and the Debian package that has it.
+const TOOLS: [(&str, &str); 5] =
+    [("unshare", "util-linux"), ("nsenter", "util-linux"), ("mount", "mount"), ("ip", "iproute2"), ("tc", "iproute2")];
 
 /// Where controllers run.
 #[derive(Debug)]
@@ -29,10 +35,16 @@ pub(crate) enum Place {
     Bridge(BTreeMap<u32, Child>),
 }
 
-/// The command that runs another one inside new namespaces, or why there is none.
+/// The command that runs another one inside new namespaces, or why there is none: what the machine forbids is said in other words
+/// than what can be installed.
 pub(crate) fn inside() -> &'static Result<Vec<&'static str>, String> {
     static HOW: OnceLock<Result<Vec<&'static str>, String>> = OnceLock::new();
     HOW.get_or_init(|| {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let is_there = |tool: &str| std::env::split_paths(&path).any(|folder| folder.join(tool).is_file());
+        if let Some((tool, package)) = TOOLS.iter().find(|(tool, _)| !is_there(tool)) {
+            return Err(format!("no {package} (apt-get install {package}): {tool} is not in PATH"));
+        }
         let common = ["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"];
         let mut why = String::new();
         for first in [&["unshare"][..], &["unshare", "--user", "--map-root-user"]] {
@@ -80,10 +92,7 @@ fn neighbour(from: u32, to: u32, hardware: &str) -> String {
 impl Place {
     /// On the loopback.
     pub(crate) fn loopback() -> Self {
-        // All at once, so that no port is chosen twice.
-        let held: Vec<_> =
-            (1..=PLACES).map(|n| (n, std::net::TcpListener::bind("127.0.0.1:0").expect("a port"))).collect();
-        Self::Loopback(held.iter().map(|(n, l)| (*n, l.local_addr().expect("its address"))).collect())
+        Self::Loopback((1..=PLACES).map(|n| (n, steady_address())).collect())
     }
 
     /// In namespaces; this process must be root in some of its own.

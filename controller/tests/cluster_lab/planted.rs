@@ -4,92 +4,106 @@
 use super::check::check;
 use super::history::{Event, Last, Row};
 
-/// Puts one fault after the other into a good history; returns what the checker does not find, and how many it found. A fault that
-/// the history has no place for is left out.
-pub(crate) fn unnoticed(events: &[Event], last: &Last) -> (Vec<&'static str>, usize) {
-    let mut missed = Vec::new();
-    let mut found = 0;
-    for (name, plant) in FAULTS {
-        let (mut events, mut last) = (events.to_vec(), last.clone());
-        if plant(&mut events, &mut last).is_some() {
-            match check(&events, &last) {
-                Ok(()) => missed.push(*name),
-                Err(_) => found += 1,
-            }
-        }
-    }
-    (missed, found)
+/// What became of faults that were put into a good history.
+#[derive(Debug, Default)]
+pub(crate) struct Planted {
+    /// The checker named them.
+    pub(crate) found: usize,
+    /// It found nothing, or something else.
+    pub(crate) missed: Vec<String>,
+    /// The history has no place for them.
+    pub(crate) unplaced: Vec<&'static str>,
 }
 
-type Plant = fn(&mut Vec<Event>, &mut Last) -> Option<()>;
+/// Puts one fault after the other into a good history, and looks whether the checker names it.
+pub(crate) fn plant(events: &[Event], last: &Last) -> Planted {
+    let mut planted = Planted::default();
+    for (name, plant) in FAULTS {
+        let (mut events, mut last) = (events.to_vec(), last.clone());
+        let Some(words) = plant(&mut events, &mut last) else {
+            planted.unplaced.push(name);
+            continue;
+        };
+        match check(&events, &last) {
+            Err(violation) if words.iter().any(|words| violation.what.contains(words)) => planted.found += 1,
+            said => planted.missed.push(format!("{name} ({said:?} instead of {words:?})")),
+        }
+    }
+    planted
+}
 
-/// Each returns `None` where it finds no place.
+/// Returns what the checker must say: one of these; `None` where the history has no place for the fault.
+type Plant = fn(&mut Vec<Event>, &mut Last) -> Option<Vec<String>>;
+
 const FAULTS: &[(&str, Plant)] = &[
     ("an acknowledged session is lost", |events, last| {
-        let stays = stays(events, last, 0)?;
-        last.sessions.retain(|row| row.session != stays.session);
-        Some(())
+        let lost = stays(events, last, 0).next()?.session;
+        last.sessions.retain(|row| row.session != lost);
+        Some(vec![format!("session {lost} was acknowledged and is lost")])
     }),
     ("an acknowledged session is lost for a while", |events, last| {
-        let stays = stays(events, last, 0)?;
-        let opened = opening(events, &stays)?;
+        let lost = stays(events, last, 0).next()?;
+        let opened = opening(events, &lost)?;
         let rows = events.iter_mut().find_map(|e| match e {
             Event::Listed { begun, rows, .. } if *begun > opened => Some(rows),
             _ => None,
         })?;
-        rows.retain(|row| row.session != stays.session);
-        Some(())
+        rows.retain(|row| row.session != lost.session);
+        Some(vec![format!("does not show session {}", lost.session)])
     }),
     ("a list is older than what was acknowledged", |events, last| {
         // What the first list showed is shown again by the last one, though something that stays was opened in between.
         let lists = || events.iter().enumerate().filter(|(_, e)| matches!(e, Event::Listed { .. }));
         let ((first, old), (second, _)) = (lists().next()?, lists().next_back()?);
-        let (old, opened) = (old.clone(), opening(events, &stays(events, last, first)?)?);
+        let (old, opened) = (old.clone(), opening(events, &stays(events, last, first).next()?)?);
         if let (Event::Listed { rows: old, .. }, Event::Listed { begun, rows, .. }) = (old, &mut events[second]) {
             (*begun > opened).then_some(())?;
             *rows = old;
         }
-        Some(())
+        // It may also show what has ended by then.
+        Some(vec!["does not show session".into(), "after its end was acknowledged".into()])
     }),
     ("a session that ended is back", |events, last| {
         let ended = events.iter().find_map(|e| if let Event::Ended { session } = e { Some(session) } else { None })?;
         last.sessions.push(Row { session: ended.clone(), address: "198.18.0.1".into(), request: u64::MAX });
-        Some(())
+        Some(vec![format!("session {ended} has ended and is there")])
     }),
     ("an address is leased twice", |events, last| {
-        let held = stays(events, last, 0)?;
-        let at = opening(events, &held)?;
-        let later = events.iter_mut().skip(at + 1).find_map(|e| match e {
-            Event::Opened { session, address, .. } if *session != held.session => Some(address),
+        let (held, later) = stays(events, last, 0).find_map(|held| {
+            let later = opened_once_after(events, opening(events, &held)?).find(|later| *later != held.session)?;
+            Some((held, later.to_owned()))
+        })?;
+        let address = events.iter_mut().find_map(|e| match e {
+            Event::Opened { session, address, .. } if *session == later => Some(address),
             _ => None,
         })?;
-        later.clone_from(&held.address);
-        Some(())
+        address.clone_from(&held.address);
+        Some(vec![format!("address {} was leased to {later} while {} had it", held.address, held.session)])
     }),
     ("a request is applied twice", |_, last| {
         let twice = last.sessions.first()?.clone();
+        let (first, request) = (twice.session.clone(), twice.request);
         last.sessions.push(Row { session: "again".into(), address: "198.18.0.2".into(), ..twice });
-        Some(())
+        Some(vec![format!("request {request} made two sessions: {first} and again")])
     }),
     ("a request is answered with another session", |events, _| {
         let first = events.iter().find(|e| matches!(e, Event::Opened { .. }))?.clone();
-        if let Event::Opened { begun, request, address, .. } = first {
-            events.push(Event::Opened { begun, request, session: "another".into(), address });
-        }
-        Some(())
+        let Event::Opened { begun, request, session, address } = first else { return None };
+        events.push(Event::Opened { begun, request, session: "another".into(), address });
+        Some(vec![format!("request {request} made two sessions: {session} and another")])
     }),
     ("a read is stale", |events, _| {
         let first = events.iter().find(|e| matches!(e, Event::Read { .. }))?.clone();
         let newest = position(events, |e| matches!(e, Event::Written { .. }))?;
-        if let Event::Read { member, version, value, .. } = first {
-            events.push(Event::Read { begun: newest + 1, member, version, value });
-        }
-        Some(())
+        let Event::Read { member, version, value, .. } = first else { return None };
+        events.push(Event::Read { begun: newest + 1, member, version, value });
+        Some(vec![format!("member {member} shows version {version} when version")])
     }),
     ("a write is acknowledged and lost", |events, last| {
         position(events, |e| matches!(e, Event::Written { .. }))?;
+        let version = last.register.0;
         last.register.0 -= 1;
-        Some(())
+        Some(vec![format!("version {version} of the register was acknowledged and is lost")])
     }),
     ("a write is applied after a later one", |events, _| {
         let (version, value) = events.iter().find_map(|e| match e {
@@ -97,19 +111,24 @@ const FAULTS: &[(&str, Plant)] = &[
             _ => None,
         })?;
         position(events, |e| matches!(e, Event::Written { .. }))?;
-        events.extend([Event::Writing { write: u64::MAX, version, value }, Event::Written { write: u64::MAX }]);
-        Some(())
+        let late = u64::MAX;
+        events.extend([Event::Writing { write: late, version, value }, Event::Written { write: late }]);
+        // Whether the first one was acknowledged is not known.
+        let both = format!("and {late} were both acknowledged as version {version}");
+        Some(vec![both, format!("write {late} made version {version} when version")])
     }),
     ("a certificate is acknowledged and lost", |events, last| {
-        let serial =
-            events.iter().find_map(|e| if let Event::Issued { serial, .. } = e { Some(serial) } else { None })?;
-        last.certificates.retain(|(_, s)| s != serial);
-        Some(())
+        let lost = events.iter().find_map(|e| match e {
+            Event::Issued { name, serial } => Some((name, serial)),
+            _ => None,
+        })?;
+        last.certificates.retain(|(_, serial)| serial != lost.1);
+        Some(vec![format!("certificate {} of {} was acknowledged and is lost", lost.1, lost.0)])
     }),
     ("a serial is used twice", |_, last| {
-        let (_, serial) = last.certificates.first()?.clone();
-        last.certificates.push(("another.example".into(), serial));
-        Some(())
+        let (name, serial) = last.certificates.first()?.clone();
+        last.certificates.push(("another.example".into(), serial.clone()));
+        Some(vec![format!("serial {serial} is on two certificates: {name} and another.example")])
     }),
 ];
 
@@ -121,15 +140,26 @@ fn opening(events: &[Event], row: &Row) -> Option<usize> {
     position(events, |e| matches!(e, Event::Opened { session, .. } if *session == row.session))
 }
 
-/// A session that was opened after `from` and is there at the end, for certain.
-fn stays(events: &[Event], last: &Last, from: usize) -> Option<Row> {
-    let certain = |row: &&Row| {
+/// Sessions that were opened after `from` and are there at the end, for certain.
+fn stays(events: &[Event], last: &Last, from: usize) -> impl Iterator<Item = Row> {
+    let certain = move |row: &&Row| {
         let ends = events.iter().any(|e| matches!(e, Event::Ending { session } if *session == row.session));
         // A list that was under way may have been first to show it.
         !ends
             && opening(events, row).is_some_and(|at| matches!(events[at], Event::Opened { begun, .. } if begun >= from))
     };
-    last.sessions.iter().find(certain).cloned()
+    last.sessions.iter().filter(certain).cloned()
+}
+
+/// Sessions that were acknowledged after `from`, and once only.
+fn opened_once_after(events: &[Event], from: usize) -> impl Iterator<Item = &str> {
+    let opened = |e: &Event, which: &str| matches!(e, Event::Opened { session, .. } if session == which);
+    events.iter().skip(from + 1).filter_map(move |e| match e {
+        Event::Opened { session, .. } if events.iter().filter(|e| opened(e, session)).count() == 1 => {
+            Some(session.as_str())
+        }
+        _ => None,
+    })
 }
 
 fn row(session: &str, address: &str, request: u64) -> Row {
@@ -243,4 +273,27 @@ fn each_fault_of_certificates_is_found() {
     assert!(verdict(&good, &[("a", "01"), ("b", "02"), ("c", "02")]).contains("on two certificates"));
     assert!(verdict(&good, &[("a", "01"), ("b", "02"), ("b", "03")]).contains("made two certificates"));
     assert!(verdict(&[issued("a", "01"), issued("b", "01")], &[("a", "01")]).contains("used twice"));
+}
+
+#[test]
+fn each_planted_fault_has_a_place_in_a_small_history_and_is_named() {
+    let events = [
+        Event::Read { begun: 0, member: 1, version: 1, value: 9 },
+        listed(1, &[]),
+        opened(2, 1, "a", "x"),
+        opened(3, 2, "b", "y"),
+        ending("b"),
+        ended("b"),
+        Event::Writing { write: 1, version: 2, value: 7 },
+        Event::Written { write: 1 },
+        Event::Issued { name: "m".into(), serial: "01".into() },
+        listed(9, &[("a", "x", 1)]),
+    ];
+    let last =
+        Last { sessions: vec![row("a", "x", 1)], certificates: vec![("m".into(), "01".into())], register: (2, 7) };
+    assert_eq!(check(&events, &last), Ok(()));
+    let planted = plant(&events, &last);
+    assert_eq!((planted.found, &planted.missed[..], &planted.unplaced[..]), (FAULTS.len(), &[][..], &[][..]));
+    let nothing = plant(&[], &Last::default());
+    assert_eq!((nothing.found, nothing.unplaced.len()), (0, FAULTS.len()));
 }

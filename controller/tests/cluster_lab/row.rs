@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use super::lab::{Lab, run, say, skipped, slow_set};
-use super::{changes, clocks, full_disk, partitions, rolling, setback, sleeper, slow_link};
+use super::{changes, clocks, full_disk, partitions, place, rolling, setback, sleeper, slow_link};
 
 /// Only some of it: names, with commas.
 const ONLY: &str = "SALLYPORT_LAB_ONLY";
@@ -14,16 +14,18 @@ const ONLY: &str = "SALLYPORT_LAB_ONLY";
 struct Act {
     name: &'static str,
     /// What it cannot do without on this machine.
-    possible: fn(&Lab) -> Result<(), &'static str>,
+    possible: fn(&Lab) -> Result<(), String>,
     /// Before there is a group.
     prepare: fn(&mut Lab),
     /// Returns what was done, in words.
     play: for<'a> fn(&'a mut Lab) -> Pin<Box<dyn Future<Output = String> + 'a>>,
 }
 
-const ANYWHERE: fn(&Lab) -> Result<(), &'static str> = |_| Ok(());
-const NAMESPACES: fn(&Lab) -> Result<(), &'static str> =
-    |lab| if lab.place.is_a_network() { Ok(()) } else { Err("no network namespaces here") };
+const ANYWHERE: fn(&Lab) -> Result<(), String> = |_| Ok(());
+const NAMESPACES: fn(&Lab) -> Result<(), String> = |lab| match place::inside() {
+    Err(why) if !lab.place.is_a_network() => Err(why.clone()),
+    _ => Ok(()),
+};
 const NOTHING: fn(&mut Lab) = |_| {};
 
 /// To one group. The last one leaves nothing to go on with.

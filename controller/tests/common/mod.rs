@@ -2,8 +2,9 @@
 
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use sallyport_ca::seal::{RecipientKey, SealKey};
 use sallyport_ca::{KeyAlgorithm, Profile, SystemRandom, pem};
@@ -25,6 +26,27 @@ pub(crate) fn config() -> Config {
     }
     config.passwords = PasswordsConfig { argon2_memory_kib: 64, argon2_passes: 1, argon2_parallel: 2 };
     config
+}
+
+/// An address on the loopback that can be listened on again after a while without: its port is below those that the system gives to
+/// outgoing connections.
+pub(crate) fn steady_address() -> SocketAddr {
+    const LOWEST: u32 = 10_000;
+    static DRAWN: AtomicU32 = AtomicU32::new(0);
+    let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    let outgoing = range.split_whitespace().next().and_then(|first| first.parse().ok()).unwrap_or(32_768_u32);
+    let count = outgoing.saturating_sub(LOWEST);
+    // Tests in other processes draw, too.
+    let begin = std::process::id().wrapping_mul(7_919);
+    for _ in 0..count {
+        let at = begin.wrapping_add(DRAWN.fetch_add(1, Ordering::Relaxed)) % count;
+        let port = u16::try_from(LOWEST + at).expect("below the highest");
+        if let Ok(free) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
+            return free.local_addr().expect("its address");
+        }
+    }
+    // None are left below: any.
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|free| free.local_addr()).expect("a port")
 }
 
 /// A controller and the folder it lives in.
