@@ -7,7 +7,7 @@
 //!
 //!     SALLYPORT_SEED=4711 cargo test -p sallyport-controller --lib raft::simulation        # replays one, with all that happens
 //!     SALLYPORT_SEEDS=10000 SALLYPORT_SEED_FROM=1 cargo test -p sallyport-controller --lib raft::simulation
-//!     SALLYPORT_SEEDS=10000 SALLYPORT_SEED_SECONDS=600 ...                                    # begins none after ten minutes
+//!     SALLYPORT_SEED_SECONDS=600 ...                                                          # begins none after ten minutes
 //!     SALLYPORT_SLOW_LINE=1 ...                                                               # one follower has a slow line instead
 //!
 //! # What makes it repeatable
