@@ -257,10 +257,9 @@ impl World {
         !self.stopped()
     }
 
-    /// Asks for a session once; `None` is no answer.
-    pub(crate) async fn open(&self, number: u64) -> Result<Option<String>, Status> {
+    /// Asks for a session, which was asked for first at `begun`; `None` is no answer.
+    async fn open(&self, number: u64, begun: usize) -> Result<Option<String>, Status> {
         use v1::authenticate_response::Decision;
-        let begun = self.history.now();
         let answer = self.gateway.clone().authenticate(question(self.member, number)).await?;
         match answer.into_inner().decision {
             Some(Decision::Accept(accept)) => {
@@ -283,8 +282,10 @@ impl World {
     }
 
     async fn ask_for(&self, number: u64) -> Option<String> {
+        // An attempt that had no answer may have opened it.
+        let begun = self.history.now();
         loop {
-            match self.open(number).await {
+            match self.open(number, begun).await {
                 Ok(session) => return session.inspect(|_| self.note_answer()),
                 Err(status) => {
                     self.failed.fetch_add(1, Ordering::Relaxed);
@@ -302,7 +303,7 @@ impl World {
         let Some(session) = self.ask_for(number).await else { return };
         // The same question again has the same answer; a second failure to answer is as good as none.
         if random(seed).is_multiple_of(8) {
-            let _ = self.open(number).await;
+            let _ = self.open(number, self.history.now()).await;
         }
         sleep(Duration::from_millis(random(seed) % 40)).await;
         if random(seed).is_multiple_of(10) && self.stayed.fetch_add(1, Ordering::Relaxed) < STAY {
