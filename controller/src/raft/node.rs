@@ -268,18 +268,20 @@ impl Node {
 
     /// Whether this node leads, and its state holds everything that was acknowledged before it began to.
     pub fn leads_and_knows(&self) -> bool {
-        self.reign().is_some()
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow();
+        knowing(&metrics).is_some()
     }
 
-    /// The term in which this node leads, if its state holds everything that was acknowledged before that. Another may lead by now
-    /// without its knowledge: what its state shows from here on is the truth only if this node puts a command into the log
-    /// afterwards, and in the same term (see [`Node::propose_in`]).
+    /// The term in which this node leads, if its state holds everything that was acknowledged before that, and a majority has answered
+    /// it lately: else what is put into the log would be done at some time, and nobody would wait for it any more. Another may
+    /// lead by now without its knowledge: what its state shows from here on is the truth only if this node puts a command into the
+    /// log afterwards, and in the same term (see [`Node::propose_in`]).
     pub fn reign(&self) -> Option<u64> {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow();
-        let term = metrics.current_term;
-        let knows = metrics.last_applied.is_some_and(|id| id.leader_id.term == term);
-        (metrics.current_leader == Some(self.id) && knows).then_some(term)
+        let lately = |ms: u64| Duration::from_millis(ms) <= self.lease / 2;
+        knowing(&metrics).filter(|_| metrics.millis_since_quorum_ack.is_some_and(lately))
     }
 
     /// Who leads and where it is, as far as this node knows.
@@ -593,6 +595,13 @@ async fn watch_health(raft: Raft<TypeConfig>, shared: Arc<Shared>, store: PathBu
         }
     }
     health.send_replace(Health::Stopped);
+}
+
+/// The term in which the node of these figures leads with a state that holds everything from before.
+fn knowing(metrics: &Metrics) -> Option<u64> {
+    let term = metrics.current_term;
+    let knows = metrics.last_applied.is_some_and(|id| id.leader_id.term == term);
+    (metrics.current_leader == Some(metrics.id) && knows).then_some(term)
 }
 
 /// Who leads and where it is, by these figures.

@@ -87,6 +87,14 @@ pub(super) struct Waiting {
     pub(super) answer: Answer,
 }
 
+impl Waiting {
+    /// Whether nobody waits any more for a command that somebody would ask for again. Without a majority many may gather here; done
+    /// all at once when it is back, they would be the sessions of clients that have long gone.
+    fn is_given_up(&self) -> bool {
+        self.answer.is_closed() && !self.command.request_id.is_empty()
+    }
+}
+
 /// One of [`PROPOSERS`]: while an entry is on its way to the disks, the next commands gather in the queue and go as one entry.
 /// Nothing is proposed while another has `turn` for itself.
 pub(super) async fn run(
@@ -108,6 +116,9 @@ pub(super) async fn run(
             let _turn = turn.read().await;
             let (at_ms, term) = (time.now_ms(), leads.borrow().current_term);
             while let Some(next) = waiting.next_if(|_| bytes < BATCH_BYTES) {
+                if next.is_given_up() {
+                    continue;
+                }
                 if next.term.is_some_and(|only| only != term) {
                     let _ = next.answer.send(Err(ProposeError::NoLeader)); // the caller may have gone
                     continue;

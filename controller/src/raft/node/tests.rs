@@ -1,4 +1,4 @@
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, VoteRequest, VoteResponse};
 
@@ -377,12 +377,17 @@ struct Yes {
     empty: AtomicU64,
     /// It is a leader of this term now, and tells so.
     deposes: AtomicU64,
+    /// It says nothing.
+    silent: AtomicBool,
 }
 
 impl Transport for Yes {
     fn append_entries<'a>(&'a self, _: &'a Destination, body: Vec<u8>) -> Answer<'a, Vec<u8>> {
         Box::pin(async move {
             let request: AppendEntriesRequest<TypeConfig> = codec::decode(&body).expect("decodes");
+            if self.silent.load(Ordering::SeqCst) {
+                return Err(LinkError::Broken("silent".into()));
+            }
             match request.entries.last() {
                 Some(last) => self.sent.fetch_max(last.log_id.index, Ordering::SeqCst),
                 None => self.empty.fetch_add(1, Ordering::SeqCst),
@@ -527,5 +532,25 @@ async fn what_a_leader_saw_in_one_term_is_not_put_into_the_log_in_another() {
     assert_eq!(node.propose_in(term, command(3, pool(3))).await, Err(ProposeError::NoLeader));
     assert!(!node.shared().read().pools.contains(&"p3".to_owned()), "not even applied");
     node.propose_in(later, command(4, pool(4))).await.expect("in its term");
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_asked_for_without_a_majority_is_not_done_when_it_is_back_and_nobody_waits() {
+    let (dir, other) = (tempfile::tempdir().expect("temporary folder"), Arc::<Yes>::default());
+    let node = pair(stored(&dir), &dir, other.clone()).await;
+    until(|| node.reign().is_some()).await;
+    other.silent.store(true, Ordering::SeqCst);
+    until(|| node.reign().is_none()).await;
+    for n in 0..20 {
+        let waited = tokio::time::timeout(Duration::from_millis(20), node.propose(command(n, pool(n)))).await;
+        assert!(waited.is_err(), "{waited:?}");
+    }
+    other.silent.store(false, Ordering::SeqCst);
+    until(|| node.reign().is_some()).await;
+    node.propose(command(50, pool(50))).await.expect("works");
+    let done = node.shared().read().pools.len();
+    // What each proposer had in hand may be.
+    assert!((1..=1 + propose::PROPOSERS).contains(&done), "{done} of 21");
     node.shutdown().await;
 }
