@@ -323,7 +323,10 @@ impl Subscriber {
             remote: format!("198.51.100.{}:4500", number % 250),
             ..Default::default()
         };
-        match self.gateway.client.authenticate(request).await?.into_inner().decision {
+        let answer = self.gateway.client.authenticate(request).await.inspect_err(|e| {
+            assert_ne!(e.code(), tonic::Code::FailedPrecondition, "the gateway was silent for too long: {e}");
+        })?;
+        match answer.into_inner().decision {
             Some(Decision::Accept(accept)) => self.session = Some(accept.session_id),
             other => panic!("user {number}: {other:?}"),
         }

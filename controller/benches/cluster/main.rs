@@ -78,22 +78,21 @@ fn main() {
     let most = settings.levels.iter().copied().max().unwrap_or(1);
 
     let mut three = Group::start(&runtime, &dir.path().join("three"), 3, most);
-    if wanted("commands") || wanted("decisions") {
+    let etcd =
+        (wanted("commands") || wanted("etcdctl")).then(|| Etcd::start(&runtime, &dir.path().join("etcd"))).flatten();
+    if wanted("commands") {
         let one = Group::start(&runtime, &dir.path().join("one"), 1, most);
-        let etcd = Etcd::start(&runtime, &dir.path().join("etcd"));
-        if wanted("commands") {
-            commands(&runtime, &settings, &one, &three, etcd.as_ref());
-        }
-        if wanted("decisions") {
-            decisions(&runtime, &settings, &three);
-        }
-        drop(one);
-        if let Some(etcd) = etcd.as_ref().filter(|_| wanted("etcdctl")) {
-            println!("\n## etcdctl check perf --load=m, its own statement\n\n{}", etcd.check_perf());
-        }
+        commands(&runtime, &settings, &one, &three, etcd.as_ref());
+    }
+    if wanted("decisions") {
+        decisions(&runtime, &settings, &three);
     }
     if wanted("kills") {
         kills::measure(&runtime, &settings, &mut three);
+    }
+    drop(three);
+    if let Some(etcd) = etcd.as_ref().filter(|_| wanted("etcdctl")) {
+        println!("\n## etcdctl check perf --load=m, its own statement\n\n{}", etcd.check_perf());
     }
 }
 

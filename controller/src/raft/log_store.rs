@@ -329,13 +329,18 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         let early = self.ahead.may(&entries, || self.voters())?;
         self.ahead.note(&entries);
         self.take_committed(&mut ops)?;
-        self.kv.write(ops).map_err(|e| StorageIOError::write_logs(&e))?; // readable from here on
-        let first = entries.first().map_or(0, |e| e.log_id.index);
+        // Before anybody can read them, and so could hear that they are durable.
+        if early {
+            self.ahead.begin(entries.first().map_or(0, |e| e.log_id.index));
+        }
+        self.kv.write(ops).map_err(|e| {
+            self.ahead.end(Err(io::Error::other(e.to_string())));
+            StorageIOError::write_logs(&e)
+        })?;
         let mut recent = self.recent();
         entries.into_iter().zip(sizes).for_each(|(entry, size)| recent.push(entry, size));
         drop(recent);
         if early {
-            self.ahead.begin(first);
             let ahead = self.ahead.clone();
             self.commit.when_durable(move |result| ahead.end(result));
             callback.log_io_completed(Ok(()));

@@ -7,6 +7,7 @@ use std::time::Duration;
 use openraft::ServerState;
 use openraft::type_config::TypeConfigExt;
 use rustls_pki_types::UnixTime;
+use tokio::sync::oneshot::error::TryRecvError;
 use tokio::sync::{mpsc, oneshot};
 
 use super::log_clock::LogClock;
@@ -130,6 +131,7 @@ pub(super) async fn run(
     let (metrics, mut roles) = (raft.metrics(), raft.server_metrics());
     drop(raft); // the watcher must not keep the member alive
     let mut off_for = 0_u32;
+    let mut waits: Option<oneshot::Receiver<_>> = None;
     loop {
         // A new leader begins at once: the clocks of the others come with the answers to its first entry.
         let leads = time.follow(&metrics.borrow());
@@ -145,8 +147,12 @@ pub(super) async fn run(
         }
         let stored_ms = shared.read().now_ms();
         if leads && time.live_ms().is_some_and(|now| now.saturating_sub(stored_ms) >= IDLE_MS) && stored_ms != 0 {
-            let (answer, _) = oneshot::channel();
-            let _ = queue.try_send(Waiting { command: idle(), term: None, answer }); // a full queue has other commands
+            // One at a time: without a majority they would gather.
+            if !waits.as_mut().is_some_and(|answer| matches!(answer.try_recv(), Err(TryRecvError::Empty))) {
+                let (answer, receiver) = oneshot::channel();
+                let _ = queue.try_send(Waiting { command: idle(), term: None, answer }); // a full queue has other commands
+                waits = Some(receiver);
+            }
         }
         off_for = warn(time.offset_ms().unwrap_or(0), off_for);
     }

@@ -87,14 +87,6 @@ pub(super) struct Waiting {
     pub(super) answer: Answer,
 }
 
-impl Waiting {
-    /// Whether nobody waits any more for a command that somebody would ask for again. Without a majority many may gather here; done
-    /// all at once when it is back, they would be the sessions of clients that have long gone.
-    fn is_given_up(&self) -> bool {
-        self.answer.is_closed() && !self.command.request_id.is_empty()
-    }
-}
-
 /// One of [`PROPOSERS`]: while an entry is on its way to the disks, the next commands gather in the queue and go as one entry.
 /// Nothing is proposed while another has `turn` for itself.
 pub(super) async fn run(
@@ -116,7 +108,9 @@ pub(super) async fn run(
             let _turn = turn.read().await;
             let (at_ms, term) = (time.now_ms(), leads.borrow().current_term);
             while let Some(next) = waiting.next_if(|_| bytes < BATCH_BYTES) {
-                if next.is_given_up() {
+                // Nobody waits for it any more. Without a majority many may gather here; done all at once when it is back, they
+                // would be the sessions of clients that have long gone.
+                if next.answer.is_closed() {
                     continue;
                 }
                 if next.term.is_some_and(|only| only != term) {
@@ -154,7 +148,13 @@ pub(super) async fn while_leading<T>(raft: &Raft<TypeConfig>, write: impl Future
     let mut at = place(&metrics.borrow_and_update());
     let deposed = async {
         while metrics.changed().await.is_ok() {
-            let now = place(&metrics.borrow_and_update());
+            let now = {
+                let seen = metrics.borrow_and_update();
+                if seen.running_state.is_err() {
+                    break;
+                }
+                place(&seen)
+            };
             match (at, now) {
                 _ if now == at => {}
                 ((false, _), (true, _)) => at = now,

@@ -31,6 +31,11 @@ const SEGMENT: usize = 2 * 1024 * 1024;
 /// What one change adds to the log beyond its own bytes, on average at most: now and then a leaf is written anew, and one of
 /// another segment with it.
 const CHANGE_BYTES: u64 = 8 * 1024;
+/// What waits to be written together goes without a barrier before it and another behind it.
+const _: () = assert!(
+    super::view::MAX_BEHIND as u64 * CHANGE_BYTES + super::view::MAX_BEHIND_BYTES as u64 <= SEGMENT as u64 / 2,
+    "a write of the state is longer than sled may make it"
+);
 /// Memory for sled's page cache, bytes. The state itself is in memory anyway; the log is read only by lagging peers.
 const CACHE_BYTES: u64 = 64 * 1024 * 1024;
 /// sled's configuration in its folder.

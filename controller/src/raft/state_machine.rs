@@ -23,9 +23,9 @@ pub(super) const APPLIED: &[u8] = b"applied";
 /// The snapshot whose rows are taking the place of those in the store: until this is gone, the store holds some of each.
 pub(super) const INSTALLING: &[u8] = b"installing";
 /// Rows in one write of an installation.
-const PAGE: usize = 256;
+const PAGE: usize = MAX_BEHIND;
 /// Writes between two barriers of an installation.
-const PAGES_PER_SYNC: usize = 256;
+const PAGES_PER_SYNC: usize = 512;
 /// Rows that go from the thread that reads the store to the one that understands them.
 const BATCH: usize = 2_048;
 

@@ -16,9 +16,9 @@ use super::kv::{KEY_END, Kv, Op, Result, Row, Table};
 /// Rows in a page.
 const PAGE: usize = 512;
 /// Rows that wait, at most.
-pub(super) const MAX_BEHIND: usize = 512;
-/// And their length, bytes.
-const MAX_BEHIND_BYTES: usize = 512 * 1024;
+pub(super) const MAX_BEHIND: usize = 96;
+/// And their length, bytes. So much at once is less than sled may write without a barrier (`super::sled_kv`, guard 5).
+pub(super) const MAX_BEHIND_BYTES: usize = 128 * 1024;
 
 /// All views of a state.
 pub(super) struct Views {

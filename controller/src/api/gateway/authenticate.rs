@@ -359,8 +359,16 @@ impl GatewayService {
         let counts_gateways = guesser.is_some() && self.core.node.shared().read().level() >= 4;
         let gateway = if counts_gateways { question.caller.name.clone() } else { String::new() };
         let command = Action::RecordAttempts(RecordAttempts { attempts: vec![attempt], guesser, gateway });
-        let Some(reply) = self.core.propose_by(sight, question.reject_id(), command).await? else { return Ok(None) };
-        done(reply)?;
+        match self.core.propose_by(sight, question.reject_id(), command).await? {
+            Some(reply) => drop(done(reply)?),
+            None => {
+                // It may have been recorded all the same, while another took the lead.
+                self.core.clear_sight().await?;
+                if self.core.node.shared().read().answered(&question.reject_id()).is_none() {
+                    return Ok(None);
+                }
+            }
+        }
         self.core.metrics.authentication(question.method, refusal.outcome);
         drop(refusal.guess);
         // Only MS-CHAPv2 has a way to ask again (RFC 2759 §6).
