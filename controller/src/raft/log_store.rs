@@ -29,7 +29,7 @@ const NOBODY: u64 = 0;
 /// Entries handed out at once to a peer that lags, by count.
 const MAX_READ_ENTRIES: usize = 256;
 /// And by their encoded size, bytes; a single larger one still goes. A call to a follower should end within a heartbeat also over
-/// a slow line: 200 ms are enough for this at 3 Mbit/s. Over a slower one less goes at once (see `super::flight`).
+/// a slow line: 200 ms, the default, are enough for this at 3 Mbit/s. Over a slower one less goes at once (see `super::flight`).
 pub(super) const MAX_READ_BYTES: usize = 64 * 1024;
 /// Entries looked at together on the way there.
 const READ_PAGE: usize = 16;
