@@ -11,7 +11,7 @@ use crate::controllers::Group;
 use crate::load::Latencies;
 
 /// Clients that connect all the time.
-const CLIENTS: usize = 12;
+pub(crate) const CLIENTS: usize = 12;
 
 pub(crate) fn measure(runtime: &Runtime, settings: &Settings, group: &mut Group) {
     let start = Instant::now();

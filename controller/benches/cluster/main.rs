@@ -75,7 +75,7 @@ fn main() {
     std::fs::create_dir_all(&settings.dir).unwrap();
     let dir = tempfile::Builder::new().prefix("cluster-").tempdir_in(&settings.dir).unwrap();
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let most = settings.levels.iter().copied().max().unwrap_or(1);
+    let most = settings.levels.iter().copied().fold(kills::CLIENTS, usize::max);
 
     let mut three = Group::start(&runtime, &dir.path().join("three"), 3, most);
     let etcd =
