@@ -39,6 +39,7 @@ pub mod pem;
 mod profile;
 mod request;
 pub mod seal;
+mod token;
 pub mod verify;
 
 pub use authority::{Authority, DEFAULT_ROOT_VALIDITY, Prepared, RevocationUrls, RootConfig};
@@ -50,3 +51,4 @@ pub use name::{AltName, Subject, check_dns_name, text_of_name};
 pub use profile::Profile;
 pub use ring::rand::{SecureRandom, SystemRandom};
 pub use sallyport_base::UnixTime;
+pub use token::EnrollToken;
