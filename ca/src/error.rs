@@ -39,6 +39,9 @@ pub enum Error {
     /// What was given as a revocation list is none of a trusted authority.
     #[error("bad revocation list: {0}")]
     RevocationList(&'static str),
+    /// A secret that is not shared, or shares that do not give it back.
+    #[error(transparent)]
+    Share(#[from] crate::shares::ShareError),
     /// The random source or a cryptographic operation failed.
     #[error("cryptographic failure: {0}")]
     Crypto(&'static str),

@@ -5,7 +5,7 @@
 //!   [`Profile`] and by the [`Subject`] that the caller's records name; of a certification request only the public key
 //!   and the proof of possession count ([`PublicKey::from_csr_der`]).
 //! * [`crl`] says what it has taken back, signed.
-//! * [`seal`] keeps keys and other secrets at rest.
+//! * [`seal`] keeps keys and other secrets at rest; [`shares`] divides one among people, for the key that leaves the cluster.
 //! * [`verify`] validates what an IKE peer presents (RFC 5280 §6, RFC 4945) and says in words what is wrong with it.
 //!
 //! ```
@@ -39,6 +39,7 @@ pub mod pem;
 mod profile;
 mod request;
 pub mod seal;
+pub mod shares;
 mod token;
 pub mod verify;
 
