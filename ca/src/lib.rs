@@ -6,6 +6,7 @@
 //!   and the proof of possession count ([`PublicKey::from_csr_der`]).
 //! * [`crl`] says what it has taken back, signed.
 //! * [`seal`] keeps keys and other secrets at rest; [`shares`] divides one among people, for the key that leaves the cluster.
+//! * [`merkle`] is the tree over an audit log: proofs, signed heads, and the witness that holds a log to them.
 //! * [`verify`] validates what an IKE peer presents (RFC 5280 §6, RFC 4945) and says in words what is wrong with it.
 //!
 //! ```
@@ -34,6 +35,7 @@ mod der;
 mod error;
 mod key;
 mod lint;
+pub mod merkle;
 mod name;
 pub mod pem;
 mod profile;
