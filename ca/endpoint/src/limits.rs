@@ -1,0 +1,286 @@
+//! Bounds on what strangers may make us hold or do, and the table of who they are.
+
+use core::time::Duration;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv6Addr};
+
+use crate::counts::Limit;
+
+/// The bounds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections at a time.
+    pub connections: usize,
+    /// Connections at a time of one source: an IPv4 address, or an IPv6 network of 64 bits.
+    pub connections_per_source: u32,
+    /// Requests that a source may make at once.
+    pub burst: u32,
+    /// Requests a second that a source may make in the long run.
+    pub requests_per_second: u32,
+    /// Wrong tokens of a source before it must pause.
+    pub free_tries: u32,
+    /// Its first pause, which doubles with each further wrong token, and the longest one.
+    pub pause: (Duration, Duration),
+    /// Quiet time after which wrong tokens are forgotten.
+    pub forget_after: Duration,
+    /// Sources remembered; those that are connected are never forgotten.
+    pub sources: usize,
+    /// How long a TLS handshake may take.
+    pub handshake: Duration,
+    /// How long a connection may be idle, and its next request's header take.
+    pub idle: Duration,
+    /// How long the body of a request may take.
+    pub body_time: Duration,
+    /// How long the office may take.
+    pub answer_time: Duration,
+    /// When a connection is closed after the request that it is at.
+    pub life: Duration,
+    /// Largest header of a request, bytes.
+    pub header: usize,
+    /// Largest body, bytes.
+    pub body: usize,
+    /// The same of an OCSP request, bytes.
+    pub ocsp_body: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        let seconds = Duration::from_secs;
+        Self {
+            connections: 1_024,
+            connections_per_source: 32,
+            burst: 60,
+            requests_per_second: 10,
+            free_tries: 3,
+            pause: (seconds(1), seconds(60)),
+            forget_after: seconds(600),
+            sources: 16_384,
+            handshake: seconds(10),
+            idle: seconds(30),
+            body_time: seconds(10),
+            answer_time: seconds(30),
+            life: seconds(120),
+            header: 16 * 1024,
+            body: 64 * 1024,
+            ocsp_body: 16 * 1024,
+        }
+    }
+}
+
+/// Whom limits are counted for: whoever has an IPv6 address has all of its network.
+pub(crate) fn source_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => IpAddr::V4(v4),
+        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64)),
+    }
+}
+
+/// What is known of one source.
+#[derive(Clone, Copy, Debug)]
+struct Source {
+    connections: u32,
+    /// Thousandths of requests that it may make.
+    credit: u64,
+    /// When that was so.
+    at: Duration,
+    wrong: u32,
+    /// No token is tried before.
+    until: Duration,
+}
+
+/// The table of sources.
+#[derive(Debug)]
+pub(crate) struct Sources {
+    limits: Limits,
+    connections: usize,
+    known: BTreeMap<IpAddr, Source>,
+}
+
+impl Sources {
+    pub(crate) fn new(limits: Limits) -> Self {
+        // Room for all that may be connected, or one could not be counted.
+        let limits = Limits { sources: limits.sources.max(limits.connections + 1), ..limits };
+        Self { limits, connections: 0, known: BTreeMap::new() }
+    }
+
+    /// A connection came.
+    pub(crate) fn arrive(&mut self, source: IpAddr, now: Duration) -> Result<(), Limit> {
+        if self.connections >= self.limits.connections {
+            return Err(Limit::Connections);
+        }
+        let most = self.limits.connections_per_source;
+        let known = self.source(source, now);
+        if known.connections >= most {
+            return Err(Limit::SourceConnections);
+        }
+        known.connections += 1;
+        self.connections += 1;
+        Ok(())
+    }
+
+    /// A connection that had come is gone.
+    pub(crate) fn leave(&mut self, source: IpAddr) {
+        self.connections = self.connections.saturating_sub(1);
+        if let Some(known) = self.known.get_mut(&source) {
+            known.connections = known.connections.saturating_sub(1);
+        }
+    }
+
+    /// Takes one request from the credit of a source; else says how long to wait.
+    pub(crate) fn request(&mut self, source: IpAddr, now: Duration) -> Result<(), Duration> {
+        let rate = u64::from(self.limits.requests_per_second.max(1));
+        let known = self.source(source, now);
+        match known.credit.checked_sub(1_000) {
+            Some(left) => {
+                known.credit = left;
+                Ok(())
+            }
+            None => Err(Duration::from_millis((1_000 - known.credit).div_ceil(rate))),
+        }
+    }
+
+    /// Whether a source may try a token; else says how long to wait.
+    pub(crate) fn may_try(&mut self, source: IpAddr, now: Duration) -> Result<(), Duration> {
+        let known = self.source(source, now);
+        if now < known.until { Err(known.until.saturating_sub(now)) } else { Ok(()) }
+    }
+
+    /// A token was right or wrong.
+    pub(crate) fn tried(&mut self, source: IpAddr, now: Duration, right: bool) {
+        let Limits { free_tries, pause: (first, longest), .. } = self.limits;
+        let known = self.source(source, now);
+        if right {
+            (known.wrong, known.until) = (0, Duration::ZERO);
+            return;
+        }
+        known.wrong = known.wrong.saturating_add(1);
+        if let Some(doublings) = known.wrong.checked_sub(free_tries.max(1)) {
+            let pause = first.saturating_mul(1 << doublings.min(16)).min(longest);
+            known.until = now.saturating_add(pause);
+        }
+    }
+
+    /// The record of a source, with the credit that it has now.
+    fn source(&mut self, source: IpAddr, now: Duration) -> &mut Source {
+        let limits = self.limits;
+        if self.known.len() >= limits.sources && !self.known.contains_key(&source) {
+            self.make_room(now);
+        }
+        let full = u64::from(limits.burst.max(1)) * 1_000;
+        let new = Source { connections: 0, credit: full, at: now, wrong: 0, until: Duration::ZERO };
+        let known = self.known.entry(source).or_insert(new);
+        let since = now.saturating_sub(known.at);
+        let earned = since.as_millis().saturating_mul(u128::from(limits.requests_per_second.max(1)));
+        known.credit = u64::try_from(earned).unwrap_or(full).saturating_add(known.credit).min(full);
+        if since >= limits.forget_after {
+            known.wrong = 0;
+        }
+        known.at = now;
+        known
+    }
+
+    /// Forgets those of whom there is nothing to remember or, if that does not help, the one that was quiet for longest.
+    fn make_room(&mut self, now: Duration) {
+        let rate = u128::from(self.limits.requests_per_second.max(1));
+        let full = u128::from(self.limits.burst.max(1)) * 1_000;
+        let forget_after = self.limits.forget_after;
+        self.known.retain(|_, s| {
+            let since = now.saturating_sub(s.at);
+            let rested = since.as_millis() * rate + u128::from(s.credit) >= full;
+            s.connections > 0 || !rested || (s.wrong > 0 && since < forget_after)
+        });
+        if self.known.len() < self.limits.sources {
+            return;
+        }
+        let quietest = self.known.iter().filter(|(_, s)| s.connections == 0).min_by_key(|(_, s)| s.at);
+        if let Some(quietest) = quietest.map(|(source, _)| *source) {
+            self.known.remove(&quietest);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn v4(n: u32) -> IpAddr {
+        IpAddr::V4(n.into())
+    }
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn one_ipv6_network_is_one_source_and_a_mapped_address_is_ipv4() {
+        let source = |text: &str| source_of(text.parse().unwrap());
+        assert_eq!(source("2001:db8:1:2:3:4:5:6"), source("2001:db8:1:2:ffff::1"));
+        assert_ne!(source("2001:db8:1:2::1"), source("2001:db8:1:3::1"));
+        assert_eq!(source("::ffff:192.0.2.1"), "192.0.2.1".parse::<IpAddr>().unwrap());
+    }
+
+    #[test]
+    fn connections_are_bounded_in_total_and_for_each_source() {
+        let mut sources = Sources::new(Limits { connections: 3, connections_per_source: 2, ..Limits::default() });
+        assert_eq!(sources.arrive(v4(1), SECOND), Ok(()));
+        assert_eq!(sources.arrive(v4(1), SECOND), Ok(()));
+        assert_eq!(sources.arrive(v4(1), SECOND), Err(Limit::SourceConnections));
+        assert_eq!(sources.arrive(v4(2), SECOND), Ok(()));
+        assert_eq!(sources.arrive(v4(3), SECOND), Err(Limit::Connections));
+        sources.leave(v4(1));
+        assert_eq!(sources.arrive(v4(3), SECOND), Ok(()));
+    }
+
+    #[test]
+    fn credit_is_used_up_and_comes_back_with_time() {
+        let mut sources = Sources::new(Limits { burst: 3, requests_per_second: 2, ..Limits::default() });
+        for _ in 0..3 {
+            assert_eq!(sources.request(v4(1), SECOND), Ok(()));
+        }
+        assert_eq!(sources.request(v4(1), SECOND), Err(SECOND / 2));
+        assert_eq!(sources.request(v4(2), SECOND), Ok(()));
+        assert_eq!(sources.request(v4(1), SECOND + SECOND / 2), Ok(()));
+        assert!(sources.request(v4(1), SECOND + SECOND / 2).is_err());
+        for _ in 0..3 {
+            assert_eq!(sources.request(v4(1), 100 * SECOND), Ok(()));
+        }
+        assert!(sources.request(v4(1), 100 * SECOND).is_err());
+    }
+
+    #[test]
+    fn wrong_tokens_cost_pauses_that_double_up_to_a_bound_and_a_right_one_ends_them() {
+        let limits = Limits { free_tries: 2, pause: (SECOND, 4 * SECOND), ..Limits::default() };
+        let mut sources = Sources::new(limits);
+        let mut pauses = Vec::new();
+        let mut now = SECOND;
+        for _ in 0..6 {
+            let wait = sources.may_try(v4(1), now).err().unwrap_or_default();
+            pauses.push(wait.as_secs());
+            now += wait;
+            assert_eq!(sources.may_try(v4(1), now), Ok(()));
+            sources.tried(v4(1), now, false);
+        }
+        assert_eq!(pauses, [0, 0, 1, 2, 4, 4]);
+        assert_eq!(sources.may_try(v4(2), now), Ok(()));
+        sources.tried(v4(1), now, true);
+        assert_eq!(sources.may_try(v4(1), now), Ok(()));
+        sources.tried(v4(1), now, false);
+        assert_eq!(sources.may_try(v4(1), now), Ok(()));
+    }
+
+    #[test]
+    fn the_table_is_bounded_and_forgets_nobody_who_is_connected() {
+        let limits = Limits { connections: 4, sources: 8, burst: 2, requests_per_second: 1, ..Limits::default() };
+        let mut sources = Sources::new(limits);
+        for n in 0..4 {
+            sources.arrive(v4(n), SECOND).unwrap();
+        }
+        for n in 100..10_000 {
+            let _ = sources.request(v4(n), SECOND);
+            assert!(sources.known.len() <= 8);
+        }
+        for n in 0..4 {
+            assert_eq!(sources.known.get(&v4(n)).map(|s| s.connections), Some(1));
+            sources.leave(v4(n));
+        }
+        assert_eq!(sources.connections, 0);
+    }
+}

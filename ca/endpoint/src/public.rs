@@ -1,0 +1,84 @@
+//! What anybody may read: CA certificates, revocation lists, answers of OCSP, the page.
+
+use base64ct::{Base64, Encoding as _};
+use hyper::body::{Bytes, Incoming};
+use hyper::{Method, Request, StatusCode};
+use sallyport_ca::pem;
+
+use crate::answer::{self, Reply, cached, not_found, reply, text, uncached};
+use crate::route::{Route, percent_decode};
+use crate::serve::{Visitor, body, is_get};
+use crate::{Crl, Endpoint, Office, page};
+
+/// How long caches may keep a list although a newer one may be there at once, seconds.
+const MAX_AGE: u64 = 300;
+/// The same of an answer of OCSP.
+const OCSP_AGE: u64 = 60;
+/// The same of a CA's certificate, which never changes, but for which of them are in force.
+const CA_AGE: u64 = 3_600;
+/// An OCSPResponse that is an error is this long, RFC 6960 §4.2.1.
+const OCSP_ERROR: usize = 5;
+
+pub(crate) async fn answer<O: Office>(
+    endpoint: &Endpoint<O>,
+    route: Route<'_>,
+    request: Request<Incoming>,
+    visitor: &Visitor,
+) -> Reply {
+    if let Route::Ocsp(path) = route {
+        return ocsp(endpoint, path, request).await.unwrap_or_else(|refusal| refusal);
+    }
+    if !is_get(&request) {
+        return answer::only("GET");
+    }
+    let office = &*endpoint.office;
+    match route {
+        Route::Page => page::answer(&office.authorities(), &office.names(), visitor.kind),
+        Route::CaPem => {
+            let all: String =
+                office.authorities().iter().map(|der| pem::encode("CERTIFICATE", der).to_string()).collect();
+            cached(reply(StatusCode::OK, "application/x-pem-file", all), MAX_AGE)
+        }
+        Route::Authority(number) => match office.authority(number) {
+            Some(der) => cached(reply(StatusCode::OK, "application/pkix-cert", der), CA_AGE),
+            None => not_found(),
+        },
+        Route::Crl(issuer, shard) => match office.crl(issuer, shard) {
+            Some(Crl { der, next_update }) => {
+                let left = u64::try_from(next_update.0.saturating_sub(endpoint.clock.unix().0)).unwrap_or(0);
+                cached(reply(StatusCode::OK, "application/pkix-crl", der), left.min(MAX_AGE))
+            }
+            None => not_found(),
+        },
+        Route::Ocsp(_) | Route::Est(_) | Route::Scep => not_found(), // not sent here
+    }
+}
+
+async fn ocsp<O: Office>(
+    endpoint: &Endpoint<O>,
+    path: Option<&str>,
+    request: Request<Incoming>,
+) -> Result<Reply, Reply> {
+    let limits = &endpoint.limits;
+    let get = is_get(&request);
+    let asked: Bytes = match path {
+        Some(path) if get => {
+            let text = percent_decode(path);
+            let text = core::str::from_utf8(&text).unwrap_or("?");
+            let bad = |_| self::text(StatusCode::BAD_REQUEST, "behind /ocsp/ a request in base64 is expected");
+            Base64::decode_vec(text).map_err(bad)?.into()
+        }
+        _ if *request.method() == Method::POST => body(request, limits.ocsp_body, limits.body_time).await?,
+        None if get => return Err(text(StatusCode::BAD_REQUEST, "behind /ocsp/ a request in base64 is expected")),
+        _ => return Err(answer::only("GET, POST")),
+    };
+    if asked.len() > limits.ocsp_body {
+        return Err(text(StatusCode::PAYLOAD_TOO_LARGE, "the request is too large"));
+    }
+    let Ok(der) = tokio::time::timeout(limits.answer_time, endpoint.office.ocsp(asked.to_vec())).await else {
+        return Err(answer::busy(limits.pause.0));
+    };
+    let good = der.len() > OCSP_ERROR;
+    let reply = reply(StatusCode::OK, "application/ocsp-response", der);
+    Ok(if get && good { cached(reply, OCSP_AGE) } else { uncached(reply) })
+}
