@@ -42,6 +42,9 @@ pub enum Error {
     /// A secret that is not shared, or shares that do not give it back.
     #[error(transparent)]
     Share(#[from] crate::shares::ShareError),
+    /// A CMS message, or the body of an EST message, that cannot be read or is not what it should be.
+    #[error("bad message: {0}")]
+    Message(&'static str),
     /// The random source or a cryptographic operation failed.
     #[error("cryptographic failure: {0}")]
     Crypto(&'static str),

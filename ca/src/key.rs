@@ -10,13 +10,14 @@ use x509_parser::public_key::PublicKey as ParsedKey;
 use x509_parser::x509::SubjectPublicKeyInfo;
 use zeroize::Zeroizing;
 
-use crate::{Error, pem};
+use crate::hash::Hash;
+use crate::{Error, der, pem};
 
 /// DER contents of the object identifiers of RFC 3279 §2.3.1 and RFC 5480 §2.
 pub(crate) const OID_RSA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 1];
 pub(crate) const OID_EC: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 2, 1];
-const OID_P256: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 7];
-const OID_P384: &[u8] = &[0x2b, 0x81, 4, 0, 34];
+pub(crate) const OID_P256: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 7];
+pub(crate) const OID_P384: &[u8] = &[0x2b, 0x81, 4, 0, 34];
 
 /// The kinds of key that are made, certified and accepted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -168,6 +169,35 @@ impl KeyPair {
         }
     }
 
+    /// Signs `message` over this hash: any but SHA-1 with RSA, the one of its curve with ECDSA.
+    pub(crate) fn sign_with(&self, hash: Hash, message: &[u8], rng: &dyn SecureRandom) -> Result<Vec<u8>, Error> {
+        let padding: &dyn signature::RsaEncoding = match hash {
+            Hash::Sha256 => &signature::RSA_PKCS1_SHA256,
+            Hash::Sha384 => &signature::RSA_PKCS1_SHA384,
+            Hash::Sha512 => &signature::RSA_PKCS1_SHA512,
+            Hash::Sha1 => return Err(Error::Crypto("nothing is signed over SHA-1")),
+        };
+        match &self.inner {
+            Inner::Rsa(key) => {
+                let mut out = vec![0; key.public().modulus_len()];
+                key.sign(padding, rng, message, &mut out).map_err(|_| Error::Crypto("signing failed"))?;
+                Ok(out)
+            }
+            Inner::Ecdsa(_) if hash == self.public.hash() => self.sign(message, rng),
+            Inner::Ecdsa(_) => Err(Error::Crypto("an ECDSA key signs over the hash of its curve only")),
+        }
+    }
+
+    /// The AlgorithmIdentifier of [`KeyPair::sign`] in DER (RFC 4055 §5, RFC 5758 §3.2).
+    pub(crate) fn signature_algorithm_der(&self) -> Vec<u8> {
+        let hash = self.public.hash();
+        if self.public.algorithm.is_rsa() {
+            der::algorithm(hash.rsa_signature(), der::NULL)
+        } else {
+            der::algorithm(hash.ecdsa_signature(), &[])
+        }
+    }
+
     /// The algorithm of [`KeyPair::sign`] as rcgen names it.
     pub(crate) fn signature_algorithm(&self) -> &'static rcgen::SignatureAlgorithm {
         match self.public.algorithm {
@@ -184,22 +214,31 @@ impl fmt::Debug for KeyPair {
     }
 }
 
-/// The `rsa` crate makes the primes (`ring` cannot); it is never used to sign.
+/// The `rsa` crate makes the primes and decrypts (`ring` can do neither); it is never used to sign.
 fn generate_rsa(bits: usize, rng: &dyn SecureRandom) -> Result<Zeroizing<Vec<u8>>, Error> {
-    let mut source = RandCore { rng, failed: false };
+    let mut source = RandCore::new(rng);
     let key = rsa::RsaPrivateKey::new(&mut source, bits).map_err(|_| Error::Crypto("RSA key generation failed"))?;
-    if source.failed {
-        return Err(Error::Crypto("the random source failed"));
-    }
+    source.check()?;
     let document = key.to_pkcs8_der().map_err(|_| Error::Crypto("RSA key encoding failed"))?;
     Ok(document.to_bytes())
 }
 
 /// `ring`'s random source as the `rsa` crate takes it. A failure is remembered, because that interface has no error for
 /// it that every caller heeds.
-struct RandCore<'a> {
+pub(crate) struct RandCore<'a> {
     rng: &'a dyn SecureRandom,
     failed: bool,
+}
+
+impl<'a> RandCore<'a> {
+    pub(crate) const fn new(rng: &'a dyn SecureRandom) -> Self {
+        Self { rng, failed: false }
+    }
+
+    /// Whether all that was drawn was random.
+    pub(crate) const fn check(&self) -> Result<(), Error> {
+        if self.failed { Err(Error::Crypto("the random source failed")) } else { Ok(()) }
+    }
 }
 
 impl rsa::rand_core::RngCore for RandCore<'_> {
@@ -263,6 +302,22 @@ impl PublicKey {
         let Ok(([], parsed)) = SubjectPublicKeyInfo::from_der(&self.spki) else { return false };
         let key = signature::UnparsedPublicKey::new(algorithm, &parsed.subject_public_key.data);
         key.verify(message, signature).is_ok()
+    }
+
+    /// The hash of [`KeyPair::sign`].
+    pub(crate) const fn hash(&self) -> Hash {
+        match self.algorithm {
+            KeyAlgorithm::EcdsaP384 => Hash::Sha384,
+            _ => Hash::Sha256,
+        }
+    }
+
+    /// The bits of the subjectPublicKey, of which an OCSP key hash is made.
+    pub(crate) fn key_bits(&self) -> Vec<u8> {
+        match SubjectPublicKeyInfo::from_der(&self.spki) {
+            Ok((_, parsed)) => parsed.subject_public_key.data.to_vec(),
+            Err(_) => Vec::new(),
+        }
     }
 
     /// The kind of key. RSA keys of other sizes are reported as the next smaller listed size.

@@ -7,6 +7,7 @@
 //! * [`crl`] says what it has taken back, signed.
 //! * [`seal`] keeps keys and other secrets at rest; [`shares`] divides one among people, for the key that leaves the cluster.
 //! * [`merkle`] is the tree over an audit log: proofs, signed heads, and the witness that holds a log to them.
+//! * [`request`], [`est`] and [`cms`] are the messages of enrollment: read from strangers, written for every client.
 //! * [`verify`] validates what an IKE peer presents (RFC 5280 §6, RFC 4945) and says in words what is wrong with it.
 //!
 //! ```
@@ -30,20 +31,24 @@
 
 mod authority;
 mod certificate;
+pub mod cms;
 pub mod crl;
 mod der;
 mod error;
+pub mod est;
+mod hash;
 mod key;
 mod lint;
 pub mod merkle;
 mod name;
 pub mod pem;
 mod profile;
-mod request;
+pub mod request;
 pub mod seal;
 pub mod shares;
 mod token;
 pub mod verify;
+mod weak;
 
 pub use authority::{Authority, DEFAULT_ROOT_VALIDITY, Prepared, RevocationUrls, RootConfig};
 pub use certificate::{Certificate, Fingerprint, Serial};

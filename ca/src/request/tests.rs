@@ -1,0 +1,142 @@
+use proptest::prelude::*;
+use rsa::traits::PublicKeyParts as _;
+use rsa::{BigUint, Pkcs1v15Sign, RsaPrivateKey};
+
+use super::*;
+use crate::{KeyAlgorithm, SystemRandom};
+
+fn key(algorithm: KeyAlgorithm) -> KeyPair {
+    KeyPair::generate(algorithm, &SystemRandom::new()).unwrap()
+}
+
+#[test]
+fn a_request_of_ours_is_read_back_with_its_key_and_its_challenge() {
+    for algorithm in [KeyAlgorithm::EcdsaP256, KeyAlgorithm::EcdsaP384, KeyAlgorithm::Rsa2048] {
+        let key = key(algorithm);
+        for challenge in [None, Some(""), Some("spt1.abc-_="), Some("b\u{fc}cher")] {
+            let csr = key.request("laptop7.example.com", challenge, &SystemRandom::new()).unwrap();
+            assert_eq!(PublicKey::from_csr_der(&csr).unwrap(), key.public_key());
+            assert_eq!(challenge_password(&csr).unwrap().as_deref().map(String::as_str), challenge);
+        }
+    }
+    let key = key(KeyAlgorithm::EcdsaP256);
+    assert!(key.request("", None, &SystemRandom::new()).is_err());
+    assert!(key.request("a", Some(&"x".repeat(MAX_CHALLENGE + 1)), &SystemRandom::new()).is_err());
+}
+
+/// A request with these attributes and a void signature.
+fn unsigned(attributes: &[&[u8]]) -> Vec<u8> {
+    let spki = key(KeyAlgorithm::EcdsaP256).public_key();
+    let parts = [&der::integer(0), &name("x"), spki.spki_der(), &der::encode(CONTEXT_0, attributes)];
+    let signature = der::encode(der::BIT_STRING, &[&[0]]);
+    der::encode(SEQUENCE, &[&der::encode(SEQUENCE, &parts), &der::algorithm(&[1], &[]), &signature])
+}
+
+#[test]
+fn a_challenge_password_that_is_not_one_string_is_refused() {
+    let attribute = |values: &[&[u8]]| der::encode(SEQUENCE, &[&der::oid(OID_CHALLENGE), &der::encode(SET, values)]);
+    let good = attribute(&[&text("a")]);
+    assert_eq!(challenge_password(&unsigned(&[&good])).unwrap().unwrap().as_str(), "a");
+    let bmp = attribute(&[&[0x1e, 4, 0, b'h', 0, b'i']]);
+    assert_eq!(challenge_password(&unsigned(&[&bmp])).unwrap().unwrap().as_str(), "hi");
+    let long = text(&"x".repeat(MAX_CHALLENGE + 1));
+    let bad = [
+        attribute(&[]),
+        attribute(&[&text("a"), &text("b")]),
+        attribute(&[&der::integer(1)]),
+        attribute(&[&long]),
+        [good.clone(), good.clone()].concat(),
+        vec![2, 1, 0],
+    ];
+    for attributes in bad {
+        assert!(challenge_password(&unsigned(&[&attributes])).is_err(), "{attributes:?}");
+    }
+    assert_eq!(challenge_password(&unsigned(&[&der::encode(SEQUENCE, &[&der::oid(&[1])])])), Ok(None));
+}
+
+/// A request for an RSA key, signed with it by another implementation than ours.
+fn rsa_request(key: &RsaPrivateKey) -> Vec<u8> {
+    let public =
+        der::encode(SEQUENCE, &[&der::unsigned(&key.n().to_bytes_be()), &der::unsigned(&key.e().to_bytes_be())]);
+    let bits = der::encode(der::BIT_STRING, &[&[0], &public]);
+    let spki = der::encode(SEQUENCE, &[&der::algorithm(crate::key::OID_RSA, der::NULL), &bits]);
+    let info = der::encode(SEQUENCE, &[&der::integer(0), &name("x"), &spki, &[CONTEXT_0, 0]]);
+    let hash = crate::hash::Hash::Sha256;
+    let prefix = [&[0x30, 0x31][..], &der::algorithm(hash.oid(), der::NULL), &[4, 32]].concat();
+    let padding = Pkcs1v15Sign { hash_len: Some(32), prefix: prefix.into() };
+    let signature = key.sign(padding, &hash.digest(&info)).unwrap();
+    let signature = der::encode(der::BIT_STRING, &[&[0], &signature]);
+    der::encode(SEQUENCE, &[&info, &der::algorithm(hash.rsa_signature(), der::NULL), &signature])
+}
+
+/// A key of two primes of 1024 bits, one beside the other.
+fn close() -> RsaPrivateKey {
+    let p = next_prime(BigUint::from(0xc000_0000_0000_1234_u64) << 960);
+    let q = next_prime(&p + BigUint::from(2_u8));
+    RsaPrivateKey::from_p_q(p, q, BigUint::from(65_537_u32)).unwrap()
+}
+
+fn next_prime(mut n: BigUint) -> BigUint {
+    let one = BigUint::from(1_u8);
+    let small = (3_u32..2_000).fold(BigUint::from(1_u8), |m, p| m * BigUint::from(p));
+    n |= &one;
+    loop {
+        // Fermat's little theorem is enough of a test here.
+        let coprime = gcd(small.clone(), n.clone()) == one;
+        if coprime && BigUint::from(2_u8).modpow(&(&n - &one), &n) == one {
+            return n;
+        }
+        n += BigUint::from(2_u8);
+    }
+}
+
+fn gcd(mut a: BigUint, mut b: BigUint) -> BigUint {
+    while b != BigUint::from(0_u8) {
+        (a, b) = (b.clone(), a % b);
+    }
+    a
+}
+
+#[test]
+fn a_weak_key_is_refused_although_its_holder_signed() {
+    let refused = |csr: &[u8]| match PublicKey::from_csr_der(csr) {
+        Err(Error::PublicKey(why)) => why,
+        other => panic!("{other:?}"),
+    };
+    assert!(refused(&rsa_request(&close())).contains("close together"));
+    let rng = SystemRandom::new();
+    let good = KeyPair::generate(KeyAlgorithm::Rsa2048, &rng).unwrap();
+    let good = <RsaPrivateKey as rsa::pkcs8::DecodePrivateKey>::from_pkcs8_der(good.pkcs8_der()).unwrap();
+    assert!(PublicKey::from_csr_der(&rsa_request(&good)).is_ok());
+    let p = next_prime(BigUint::from(0xc000_0000_0000_1234_u64) << 448);
+    let q = next_prime(BigUint::from(0xd000_0000_0000_1234_u64) << 448);
+    let short = RsaPrivateKey::from_p_q(p, q, BigUint::from(65_537_u32)).unwrap();
+    assert!(refused(&rsa_request(&short)).contains("at least 2048 bits"));
+}
+
+#[test]
+fn ten_thousand_names_are_refused_for_their_size() {
+    let names: Vec<u8> =
+        (0..10_000).flat_map(|n| der::encode(0x82, &[format!("h{n}.example.com").as_bytes()])).collect();
+    let value = der::encode(der::OCTET_STRING, &[&der::encode(SEQUENCE, &[&names])]);
+    let extension = der::encode(SEQUENCE, &[&der::oid(&[0x55, 29, 17]), &value]);
+    let csr = unsigned(&[&extension]);
+    assert!(csr.len() > 100_000);
+    assert_eq!(PublicKey::from_csr_der(&csr), Err(Error::Request("longer than 16 KiB")));
+    assert_eq!(challenge_password(&csr), Err(Error::Request("longer than 16 KiB")));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn junk_and_damage_are_refused_without_a_panic(at in 0_usize..300, to in any::<u8>(), junk in proptest::collection::vec(any::<u8>(), 0..64)) {
+        let csr = unsigned(&[&der::encode(SEQUENCE, &[&der::oid(OID_CHALLENGE), &der::encode(SET, &[&text("secret")])])]);
+        let mut damaged = csr.clone();
+        let at = at % damaged.len();
+        damaged[at] = to;
+        for bytes in [&damaged, &junk] {
+            let _ = challenge_password(bytes);
+            prop_assert!(PublicKey::from_csr_der(bytes).is_err());
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! Programs of others that judge what the crate makes, and make what it reads.
+#![allow(dead_code, unreachable_pub)] // each test takes what it needs
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use sallyport_ca::{KeyAlgorithm, KeyPair, SystemRandom, UnixTime};
+
+pub const NOW: UnixTime = UnixTime(1_800_000_000);
+
+pub fn rng() -> SystemRandom {
+    SystemRandom::new()
+}
+
+/// RSA keys take long to make, so each kind is made once.
+pub fn key(algorithm: KeyAlgorithm) -> &'static KeyPair {
+    static KEYS: [OnceLock<KeyPair>; 5] = [const { OnceLock::new() }; 5];
+    let at = KeyAlgorithm::ALL.iter().position(|a| *a == algorithm).unwrap();
+    KEYS[at].get_or_init(|| KeyPair::generate(algorithm, &rng()).unwrap())
+}
+
+/// Whether a program is there; says that the test is skipped where it is not.
+pub fn has(program: &str) -> bool {
+    let there = Command::new(program).arg("--version").output().is_ok();
+    if !there {
+        // Past the capture of a passing test's output, so that ./test can report it.
+        let _ = std::io::stderr().write_all(format!("\nskipped: no {program} command\n").as_bytes());
+    }
+    there
+}
+
+/// A folder to run programs in.
+pub struct Bench(tempfile::TempDir);
+
+impl Bench {
+    pub fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    pub fn write(&self, name: &str, content: impl AsRef<[u8]>) {
+        std::fs::write(self.path(name), content).unwrap();
+    }
+
+    pub fn read(&self, name: &str) -> Vec<u8> {
+        std::fs::read(self.path(name)).unwrap()
+    }
+
+    /// Whether a command line succeeds, and what it says. Its words are separated by spaces.
+    pub fn try_run(&self, line: &str) -> (bool, String) {
+        let mut words = line.split_whitespace();
+        let mut command = Command::new(words.next().unwrap());
+        let out = command.args(words).current_dir(self.0.path()).output().unwrap();
+        let text = String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr);
+        (out.status.success(), text)
+    }
+
+    /// What a command line says, which must succeed.
+    pub fn run(&self, line: &str) -> String {
+        let (good, text) = self.try_run(line);
+        assert!(good, "{line}\n{text}");
+        text
+    }
+
+    pub fn folder(&self) -> &Path {
+        self.0.path()
+    }
+}
