@@ -15,6 +15,7 @@ use rcgen::{
 };
 use ring::rand::SecureRandom;
 use x509_parser::certificate::X509Certificate;
+use x509_parser::extensions::{ParsedExtension, X509Extension};
 use x509_parser::prelude::FromDer as _;
 use x509_parser::revocation_list::CertificateRevocationList;
 
@@ -29,6 +30,8 @@ pub use self::learned::{MAX_LISTS, Revocations};
 pub const CONTROLLERS: &str = "urn:sallyport:controllers";
 /// When the next list comes at the latest. Readers here do not mind: nobody may talk them out of what they know.
 const NEXT: Duration = Duration::from_secs(7 * 86_400);
+/// deltaCRLIndicator, 2.5.29.27.
+const DELTA: &[u8] = &[0x55, 0x1d, 27];
 /// Longest list that is read, octets.
 pub const MAX_LIST_LEN: usize = 1024 * 1024;
 
@@ -93,9 +96,12 @@ impl RevocationList {
         if list.signature_algorithm != list.tbs_cert_list.signature || !is_strong_signature(&list.signature_algorithm) {
             return Err(BAD("its signature is of a weak or unclear kind"));
         }
+        understood(&list).map_err(BAD)?;
         let signed = authorities.iter().any(|authority| {
             X509Certificate::from_der(authority).is_ok_and(|(_, authority)| {
-                same_name(list.issuer(), authority.subject()) && list.verify_signature(authority.public_key()).is_ok()
+                same_name(list.issuer(), authority.subject())
+                    && may_sign_lists(&authority)
+                    && list.verify_signature(authority.public_key()).is_ok()
             })
         });
         if !signed {
@@ -105,6 +111,41 @@ impl RevocationList {
         let entries = list.iter_revoked_certificates();
         let revoked = entries.map(|c| (Serial::from_be_bytes(c.raw_serial()), UnixTime(c.revocation_date.timestamp())));
         Ok(Self { number: Serial::from_be_bytes(&number.to_bytes_be()), revoked: revoked.collect() })
+    }
+}
+
+/// Whether an authority's key usage, if it has one, allows it to sign lists (RFC 5280 §4.2.1.3).
+fn may_sign_lists(authority: &X509Certificate<'_>) -> bool {
+    authority.key_usage().is_ok_and(|usage| usage.is_none_or(|u| u.value.crl_sign()))
+}
+
+/// Refuses a list that is not a whole one of its issuer's own certificates, or that has what must be understood and is not (RFC 5280
+/// §5.2, §5.3): its entries may not mean what they seem to.
+fn understood(list: &CertificateRevocationList<'_>) -> Result<(), &'static str> {
+    for extension in list.extensions() {
+        match extension.parsed_extension() {
+            ParsedExtension::CRLNumber(_) | ParsedExtension::AuthorityKeyIdentifier(_) => {}
+            ParsedExtension::IssuingDistributionPoint(point) if point.indirect_crl => {
+                return Err("it is about certificates of other authorities, too");
+            }
+            ParsedExtension::IssuingDistributionPoint(point) if point.only_contains_attribute_certs => {
+                return Err("it is about attribute certificates");
+            }
+            ParsedExtension::IssuingDistributionPoint(_) => {}
+            ParsedExtension::ParseError { .. } => return Err("an extension of it cannot be read"),
+            _ if extension.oid.as_bytes() == DELTA => return Err("it is only the change of another one"),
+            _ if extension.critical => return Err("it has an extension that must be understood and is not"),
+            _ => {}
+        }
+    }
+    let plain = |e: &X509Extension<'_>| {
+        let known = matches!(e.parsed_extension(), ParsedExtension::ReasonCode(_) | ParsedExtension::InvalidityDate(_));
+        known || !e.critical
+    };
+    if list.iter_revoked_certificates().flat_map(|entry| entry.extensions()).all(plain) {
+        Ok(())
+    } else {
+        Err("an entry has an extension that must be understood and is not")
     }
 }
 

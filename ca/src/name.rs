@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use rcgen::string::{Ia5String, PrintableString};
 use rcgen::{DistinguishedName, DnType, DnValue, SanType};
-use x509_parser::x509::X509Name;
+use x509_parser::x509::{AttributeTypeAndValue, RelativeDistinguishedName, X509Name};
 
 /// ub-common-name and ub-organization-name of RFC 5280 appendix A.1, in characters.
 const MAX_ATTRIBUTE: usize = 64;
@@ -299,34 +299,28 @@ pub(crate) fn same_name(a: &X509Name<'_>, b: &X509Name<'_>) -> bool {
     if a.as_raw() == b.as_raw() {
         return true;
     }
+    within(a, b) && a.iter_rdn().count() == b.iter_rdn().count()
+}
+
+/// Whether a distinguished name is below another, or the same one (RFC 5280 §4.2.1.10, §7.1).
+pub(crate) fn within(name: &X509Name<'_>, base: &X509Name<'_>) -> bool {
+    let mut own = name.iter_rdn();
+    base.iter_rdn().all(|wanted| own.next().is_some_and(|rdn| same_rdn(rdn, wanted)))
+}
+
+fn same_rdn(a: &RelativeDistinguishedName<'_>, b: &RelativeDistinguishedName<'_>) -> bool {
     let folded = |value: &x509_parser::der_parser::asn1_rs::Any<'_>| {
         attribute_text(value).map(|s| s.split_whitespace().collect::<Vec<_>>().join(" ").to_lowercase())
     };
-    let (mut left, mut right) = (a.iter_rdn(), b.iter_rdn());
-    loop {
-        let (l, r) = match (left.next(), right.next()) {
-            (None, None) => return true,
-            (Some(l), Some(r)) => (l, r),
-            _ => return false,
-        };
-        let (mut ls, mut rs) = (l.iter(), r.iter());
-        loop {
-            match (ls.next(), rs.next()) {
-                (None, None) => break,
-                (Some(x), Some(y)) if x.attr_type() == y.attr_type() => {
-                    let (vx, vy) = (x.attr_value(), y.attr_value());
-                    let same = match (folded(vx), folded(vy)) {
-                        (Some(tx), Some(ty)) => tx == ty,
-                        _ => vx.tag() == vy.tag() && vx.data == vy.data,
-                    };
-                    if !same {
-                        return false;
-                    }
-                }
-                _ => return false,
+    let same = |x: &AttributeTypeAndValue<'_>, y: &AttributeTypeAndValue<'_>| {
+        let (vx, vy) = (x.attr_value(), y.attr_value());
+        x.attr_type() == y.attr_type()
+            && match (folded(vx), folded(vy)) {
+                (Some(tx), Some(ty)) => tx == ty,
+                _ => vx.tag() == vy.tag() && vx.data == vy.data,
             }
-        }
-    }
+    };
+    a.iter().count() == b.iter().count() && a.iter().zip(b.iter()).all(|(x, y)| same(x, y))
 }
 
 #[cfg(test)]

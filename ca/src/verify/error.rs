@@ -89,6 +89,20 @@ pub enum VerifyError {
         /// Whose certificate stands where the path is too long.
         subject: String,
     },
+    /// An authority on the path may not certify a name that a certificate below it has (name constraints).
+    NameNotPermitted {
+        /// Whose certificate.
+        subject: String,
+        /// The name.
+        name: String,
+        /// The authority.
+        authority: String,
+    },
+    /// An authority on the path, or the settings here, ask for a certificate policy that the path does not have.
+    Policy {
+        /// Whose certificate is where it ends.
+        subject: String,
+    },
     /// The certificate is good, and not for the identity that the peer claims.
     NameMismatch {
         /// The identity in the ID payload.
@@ -115,6 +129,8 @@ impl VerifyError {
             Self::WrongUsage { .. } => "wrong-usage",
             Self::UnsupportedExtension { .. } => "unsupported-extension",
             Self::PathTooLong { .. } => "path-too-long",
+            Self::NameNotPermitted { .. } => "name-not-permitted",
+            Self::Policy { .. } => "policy",
             Self::NameMismatch { .. } => "name-mismatch",
         }
     }
@@ -149,6 +165,12 @@ impl VerifyError {
                 format!("the certificate of {subject} has an extension that must be understood and is not: {extension}")
             }
             Self::PathTooLong { subject } => format!("the certificate chain is too long at {subject}"),
+            Self::NameNotPermitted { subject, name, authority } => {
+                format!("the certificate of {subject} has the name {name}, which {authority} may not certify")
+            }
+            Self::Policy { subject } => {
+                format!("the certificate chain has no policy that all on it accept, at {subject}")
+            }
             Self::NameMismatch { claimed, certified } => {
                 format!("the peer says it is {claimed}, but its certificate is for {certified}")
             }
@@ -189,6 +211,10 @@ impl VerifyError {
             }
             Self::UnsupportedExtension { .. } => "issue the certificate without this extension, or not as critical",
             Self::PathTooLong { .. } => "use fewer intermediate authorities, or raise the path length of the one named",
+            Self::NameNotPermitted { .. } => {
+                "issue the certificate for names within the name constraints of its authorities, or from another authority"
+            }
+            Self::Policy { .. } => "issue the certificate under a policy that the policy constraints of its authorities allow",
             Self::NameMismatch { .. } => {
                 "set the client's local identity to a name in its certificate (its subject, or an alternative name), or \
                  issue the certificate for the name it uses"

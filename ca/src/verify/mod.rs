@@ -5,12 +5,14 @@
 //! The signature of the AUTH or SIG payload is not its business: verify that with [`PeerCertificate::spki_der`].
 //!
 //! Everything a peer can make large is bounded: see [`MAX_CERTIFICATES`], [`MAX_CERTIFICATE_LEN`], [`MAX_PATH`] and
-//! [`MAX_SIGNATURE_CHECKS`]. Policies and revocation lists are not evaluated: the gateway asks its own inventory whether
-//! the serial is live. A CA with name constraints is refused, not obeyed (RFC 4945 §5.1.3.9 advises against them).
+//! [`MAX_SIGNATURE_CHECKS`]. Name constraints and policy constraints of authorities are obeyed. Revocation lists are not evaluated:
+//! the gateway asks its own inventory whether the serial is live.
 
+mod constraints;
 mod error;
 mod identity;
 mod path;
+mod policies;
 mod received;
 #[cfg(test)]
 mod tests;
@@ -25,13 +27,15 @@ use crate::{AltName, Fingerprint, KeyAlgorithm, Serial, UnixTime};
 pub use error::VerifyError;
 pub(crate) use identity::address;
 pub use identity::{IkeId, describe_id};
+pub use policies::PolicySettings;
 
 /// How many certificates of one peer are looked at: a chain is three or four, some peers send their whole store.
 pub const MAX_CERTIFICATES: usize = 16;
 /// How long one certificate or one PKCS #7 wrapping may be, in octets.
 pub const MAX_CERTIFICATE_LEN: usize = 16 * 1024;
-/// How many certificates a path may have, leaf and anchor included.
-pub const MAX_PATH: usize = 5;
+/// How many certificates a path may have, leaf and anchor included: a company's root and its intermediate, our root as a subordinate
+/// of that, one more for a root that changes, an issuing authority, the leaf.
+pub const MAX_PATH: usize = 6;
 /// How many signatures one validation verifies at most: crafted chains of equal names would otherwise cost a search.
 pub const MAX_SIGNATURE_CHECKS: usize = 16;
 /// How many anchors and configured intermediates a store holds.
@@ -53,6 +57,9 @@ pub enum PeerRole {
     Machine,
     /// A gateway, seen by a client: ipsecIKE, ikeIntermediate, serverAuth, or any.
     Gateway,
+    /// No peer, but an authority: whether a certificate that another authority gave to ours is good. Its extended key usages are
+    /// for those below it.
+    Authority,
 }
 
 /// Who the peer is, once its certificate is valid.
@@ -100,6 +107,7 @@ impl PeerCertificate {
 pub struct TrustStore {
     anchors: Vec<Authority>,
     intermediates: Vec<Vec<u8>>,
+    policies: PolicySettings,
 }
 
 /// A trusted authority.
@@ -144,6 +152,11 @@ impl TrustStore {
         }
         self.intermediates.push(der.to_vec());
         Ok(())
+    }
+
+    /// Asks for certificate policies.
+    pub fn set_policies(&mut self, policies: PolicySettings) {
+        self.policies = policies;
     }
 
     /// The distinguished names (DER) of the trusted authorities, for CERTREQ payloads.

@@ -5,7 +5,8 @@ use x509_parser::extensions::ParsedExtension;
 use x509_parser::prelude::FromDer as _;
 use x509_parser::x509::X509Version;
 
-use super::{MAX_PATH, MAX_SIGNATURE_CHECKS, PeerRole, TrustStore, VerifyError, is_strong_signature};
+use super::{MAX_PATH, MAX_SIGNATURE_CHECKS, PeerRole, PolicySettings, TrustStore, VerifyError, is_strong_signature};
+use super::{constraints, policies};
 use crate::UnixTime;
 use crate::name::{same_name, text};
 
@@ -18,6 +19,7 @@ struct Search<'s, 'c, 'a> {
     intermediates: Vec<&'c X509Certificate<'a>>,
     anchors: &'c [(X509Certificate<'s>, &'s [u8])],
     role: PeerRole,
+    policies: &'s PolicySettings,
     now: UnixTime,
     signature_checks: usize,
     /// The first reason that a whole path was refused for.
@@ -50,6 +52,7 @@ pub(super) fn validate<'s>(
             .collect(),
         anchors: &anchors,
         role,
+        policies: &trust.policies,
         now,
         signature_checks: 0,
         refused: None,
@@ -81,7 +84,10 @@ impl<'s, 'c, 'a> Search<'s, 'c, 'a> {
                 Err(()) => return None,
             }
             found_issuer = true;
-            match check_path(path, anchor, self.role, self.now) {
+            let checked = check_path(path, anchor, self.role, self.now)
+                .and_then(|()| constraints::check(path, anchor))
+                .and_then(|()| policies::check(path, self.policies));
+            match checked {
                 Ok(()) => return Some(der),
                 Err(reason) => drop(self.refused.get_or_insert(reason)),
             }
@@ -183,7 +189,7 @@ fn check_path(
         let is_anchor = depth == path.len();
         let extensions = check_extensions(cert)?;
         let wrong = |what| Err(VerifyError::WrongUsage { subject: text(cert.subject()), what });
-        if depth == 0 {
+        if depth == 0 && role != PeerRole::Authority {
             if extensions.authority {
                 return wrong("it is an authority's own certificate");
             }
@@ -238,6 +244,7 @@ impl Extensions {
         let by_role = match role {
             PeerRole::Machine => u.client || u.end_system,
             PeerRole::Gateway => u.server,
+            PeerRole::Authority => true,
         };
         u.any || u.ipsec || by_role
     }
@@ -275,17 +282,16 @@ fn check_extensions(cert: &X509Certificate<'_>) -> Result<Extensions, VerifyErro
                     client: u.client_auth,
                 });
             }
-            // With any policy acceptable to us, policies and their mappings restrict nothing (RFC 5280 §6.1.1 (c)), and
-            // revocation is looked up elsewhere than where the certificate points.
+            // Names and policies are looked at along the whole path, revocation elsewhere than where the certificate points.
             ParsedExtension::SubjectAlternativeName(_)
             | ParsedExtension::CertificatePolicies(_)
             | ParsedExtension::PolicyMappings(_)
+            | ParsedExtension::PolicyConstraints(_)
             | ParsedExtension::InhibitAnyPolicy(_)
+            | ParsedExtension::NameConstraints(_)
             | ParsedExtension::CRLDistributionPoints(_)
             | ParsedExtension::AuthorityKeyIdentifier(_)
             | ParsedExtension::SubjectKeyIdentifier(_) => {}
-            // Name constraints would widen trust if they were passed over, critical or not.
-            ParsedExtension::NameConstraints(_) => return Err(unsupported()),
             ParsedExtension::ParseError { .. } => {
                 return Err(VerifyError::Malformed("an extension cannot be read"));
             }

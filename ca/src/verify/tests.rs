@@ -382,12 +382,75 @@ fn what_must_be_understood_and_is_not_is_refused() {
     custom.set_criticality(false);
     p.custom_extensions = vec![custom.clone(), custom];
     assert_eq!(label(verify(&trust, &[&root.leaf_with(p)])), "malformed");
+}
 
-    let mut constrained = ca_params("Constrained");
-    let permitted = vec![GeneralSubtree::DnsName("example".into())];
-    constrained.name_constraints = Some(NameConstraints { permitted_subtrees: permitted, excluded_subtrees: vec![] });
-    let constrained = root.sub_with(constrained);
-    assert_eq!(label(verify(&trust, &[&constrained.leaf("a.example"), &constrained.der])), "unsupported-extension");
+#[test]
+fn an_authority_is_validated_as_one_and_only_then() {
+    let root = root("Company Root");
+    let trust = trusting(&[&root]);
+    let subordinate = root.sub("Our Root");
+    let as_authority = |ders: &[&[u8]]| verify_peer(&trust, &payloads(ders), None, PeerRole::Authority, NOW);
+    assert_eq!(as_authority(&[&subordinate.der]).unwrap().common_name.as_deref(), Some("Our Root"));
+    assert_eq!(label(verify(&trust, &[&subordinate.der])), "wrong-usage");
+    assert_eq!(label(as_authority(&[&root.leaf("a.example")])), "wrong-usage");
+    let mut p = ca_params("Signs Lists Only");
+    p.key_usages = vec![KeyUsagePurpose::CrlSign];
+    assert_eq!(label(as_authority(&[&root.sub_with(p).der])), "wrong-usage");
+    // What it issues later on counts as below it, not the certificate itself.
+    let mut p = ca_params("Last");
+    p.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    let last = root.sub_with(p);
+    assert!(as_authority(&[&last.der]).is_ok());
+}
+
+#[test]
+fn an_authority_certifies_only_the_names_that_it_may() {
+    let root = root("Root");
+    let trust = trusting(&[&root]);
+    let constrained = |permitted: Vec<GeneralSubtree>, excluded: Vec<GeneralSubtree>| {
+        let mut p = ca_params("Constrained");
+        p.name_constraints = Some(NameConstraints { permitted_subtrees: permitted, excluded_subtrees: excluded });
+        root.sub_with(p)
+    };
+    let dns = |s: &str| GeneralSubtree::DnsName(s.into());
+    let ca = constrained(vec![dns("example")], vec![dns("secret.example")]);
+    assert!(verify(&trust, &[&ca.leaf("a.example"), &ca.der]).is_ok());
+    let refusal = verify(&trust, &[&ca.leaf("a.example.org"), &ca.der]).unwrap_err();
+    assert!(refusal.cause().contains("the name a.example.org, which O=Example, CN=Constrained"), "{refusal}");
+    assert_eq!(label(verify(&trust, &[&ca.leaf("b.secret.example"), &ca.der])), "name-not-permitted");
+    // What is below is bound, too, and cannot be talked out of it.
+    let mut wider = ca_params("Sub");
+    wider.name_constraints = Some(NameConstraints { permitted_subtrees: vec![dns("org")], excluded_subtrees: vec![] });
+    let sub = ca.sub_with(wider);
+    for name in ["a.example", "a.org"] {
+        assert_eq!(label(verify(&trust, &[&sub.leaf(name), &sub.der, &ca.der])), "name-not-permitted");
+    }
+    // Without alternative names the common name is the host's, and no way around.
+    let named = |name: &str| {
+        let mut p = leaf_params("a.example");
+        (p.distinguished_name, p.subject_alt_names) = (super::tests::named(name), vec![]);
+        ca.leaf_with(p)
+    };
+    assert!(verify(&trust, &[&named("a.example"), &ca.der]).is_ok());
+    assert_eq!(label(verify(&trust, &[&named("a.example.org"), &ca.der])), "name-not-permitted");
+    let mailboxes = constrained(vec![GeneralSubtree::Rfc822Name("example.com".into())], vec![]);
+    assert!(verify(&trust, &[&mailboxes.leaf("a.example"), &mailboxes.der]).is_ok());
+    let mailboxes = constrained(vec![], vec![GeneralSubtree::Rfc822Name("example.com".into())]);
+    assert_eq!(label(verify(&trust, &[&mailboxes.leaf("a.example"), &mailboxes.der])), "name-not-permitted");
+    // The test's leaves have an IPv4 and an IPv6 address: a network of one kind permits none of the other.
+    let network = GeneralSubtree::IpAddress(rcgen::CidrSubnet::V4([192, 0, 2, 0], [255, 255, 255, 0]));
+    let networks = constrained(vec![network.clone()], vec![]);
+    assert_eq!(label(verify(&trust, &[&networks.leaf("a.example"), &networks.der])), "name-not-permitted");
+    let networks =
+        constrained(vec![network, GeneralSubtree::IpAddress(rcgen::CidrSubnet::V6([0; 16], [0; 16]))], vec![]);
+    assert!(verify(&trust, &[&networks.leaf("a.example"), &networks.der]).is_ok());
+    // The anchor's own constraints are obeyed.
+    let mut p = ca_params("Anchor");
+    p.name_constraints = Some(NameConstraints { permitted_subtrees: vec![dns("example")], excluded_subtrees: vec![] });
+    let anchor = root_with(p);
+    let trust = trusting(&[&anchor]);
+    assert!(verify(&trust, &[&anchor.leaf("a.example")]).is_ok());
+    assert_eq!(label(verify(&trust, &[&anchor.leaf("a.org")])), "name-not-permitted");
 }
 
 #[test]
@@ -402,7 +465,7 @@ fn path_lengths_are_bounded_by_the_authority_and_by_us() {
 
     let root = root("Root");
     let mut chain = vec![root.sub("CA 1")];
-    for n in 2..=4 {
+    for n in 2..=5 {
         let next = chain.last().unwrap().sub(&format!("CA {n}"));
         chain.push(next);
     }
@@ -412,8 +475,8 @@ fn path_lengths_are_bounded_by_the_authority_and_by_us() {
         let ders: Vec<&[u8]> = chain[..n].iter().map(|c| &c.der[..]).chain([&leaf[..]]).collect();
         verify(&trust, &ders)
     };
-    assert!(with(3).is_ok(), "five certificates with leaf and root");
-    assert_eq!(label(with(4)), "path-too-long");
+    assert!(with(4).is_ok(), "six certificates with leaf and root");
+    assert_eq!(label(with(5)), "path-too-long");
 }
 
 #[test]
