@@ -42,6 +42,7 @@ mod lint;
 pub mod merkle;
 mod name;
 pub mod pem;
+pub mod pkcs12;
 mod profile;
 pub mod request;
 pub mod seal;

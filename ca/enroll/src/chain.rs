@@ -1,0 +1,138 @@
+//! Whether what came back is what was asked for: a certificate for our key, of the authority that we trust.
+
+use sallyport_ca::verify::{CertPayload, PeerRole, TrustStore, VerifyError, verify_peer};
+use sallyport_ca::{Certificate, Fingerprint, PublicKey, UnixTime};
+use x509_parser::certificate::X509Certificate;
+use x509_parser::prelude::FromDer as _;
+
+use crate::{Error, Result};
+
+/// A certificate path has at most this many between leaf and root.
+const MAX_MIDDLE: usize = 3;
+
+/// What an answer holds, once it is checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Issued {
+    /// The machine's certificate.
+    pub(crate) leaf: Certificate,
+    /// Those between it and a root, the leaf's issuer first, DER.
+    pub(crate) middle: Vec<Vec<u8>>,
+}
+
+/// Finds the certificate for `key` among `certificates`, and its path to one of `roots`.
+pub(crate) fn check(
+    certificates: &[Vec<u8>],
+    authorities: &[Vec<u8>],
+    roots: &[Vec<u8>],
+    key: &PublicKey,
+    now: UnixTime,
+) -> Result<Issued> {
+    let ours = certificates.iter().filter_map(|der| Certificate::from_der(der).ok());
+    let leaf = ours.into_iter().find(|c| c.spki_der() == key.spki_der()).ok_or_else(|| {
+        Error::untrusted(
+            "the answer holds no certificate for this machine's key",
+            "run the command again, and tell the operator",
+        )
+    })?;
+    let candidates: Vec<&[u8]> =
+        certificates.iter().chain(authorities).map(Vec::as_slice).filter(|d| *d != leaf.der()).collect();
+    let middle = path(leaf.der(), &candidates, roots).ok_or_else(|| {
+        Error::untrusted(
+            "the certificate in the answer is not of the authority that this machine trusts",
+            "check --server and the token; something may stand in between",
+        )
+    })?;
+    let issued = Issued { leaf, middle };
+    verify(&issued, roots, now)?;
+    Ok(issued)
+}
+
+/// The certificates between a leaf and a root, by names and signatures.
+fn path(leaf: &[u8], candidates: &[&[u8]], roots: &[Vec<u8>]) -> Option<Vec<Vec<u8>>> {
+    let (mut last, mut middle) = (leaf, Vec::new());
+    loop {
+        if roots.iter().any(|root| issued(last, root)) {
+            return Some(middle);
+        }
+        let unused = |der: &&&[u8]| !middle.iter().any(|m: &Vec<u8>| m == **der);
+        let issuer = candidates.iter().filter(unused).find(|der| issued(last, der))?;
+        if middle.len() == MAX_MIDDLE {
+            return None;
+        }
+        middle.push(issuer.to_vec());
+        last = issuer;
+    }
+}
+
+/// Whether `issuer` signed `certificate`, by name and signature.
+pub(crate) fn issued(certificate: &[u8], issuer: &[u8]) -> bool {
+    let parse = |der| X509Certificate::from_der(der).ok().map(|(_, c)| c);
+    let (Some(certificate), Some(issuer)) = (parse(certificate), parse(issuer)) else { return false };
+    let authority = matches!(issuer.basic_constraints(), Ok(Some(b)) if b.value.ca);
+    authority
+        && certificate.issuer().as_raw() == issuer.subject().as_raw()
+        && certificate.verify_signature(Some(issuer.public_key())).is_ok()
+}
+
+/// Dates, usages and constraints of the path, as a gateway will look at them.
+fn verify(issued: &Issued, roots: &[Vec<u8>], now: UnixTime) -> Result {
+    let refused = |e: VerifyError| {
+        Error::untrusted(
+            format!("the certificate in the answer is not usable: {e}"),
+            "check this machine's clock (timedatectl), then ask the operator",
+        )
+    };
+    let mut trust = TrustStore::new();
+    roots.iter().try_for_each(|root| trust.add_anchor_der(root)).map_err(refused)?;
+    let payloads: Vec<CertPayload<'_>> = std::iter::once(issued.leaf.der())
+        .chain(issued.middle.iter().map(Vec::as_slice))
+        .map(|data| CertPayload { encoding: 4, data })
+        .collect();
+    match verify_peer(&trust, &payloads, None, PeerRole::Machine, now) {
+        // Gateways enroll, too.
+        Err(VerifyError::WrongUsage { .. }) => {
+            verify_peer(&trust, &payloads, None, PeerRole::Gateway, now).map_err(refused)?
+        }
+        other => other.map_err(refused)?,
+    };
+    Ok(())
+}
+
+/// The certificate with the token's fingerprint.
+pub(crate) fn pinned(authorities: &[Vec<u8>], fingerprint: &[u8; 32]) -> Result<Vec<u8>> {
+    let found = authorities.iter().find(|der| Fingerprint::of(der).0 == *fingerprint);
+    found.cloned().ok_or_else(|| {
+        Error::untrusted(
+            "the server is not of the authority that made the token",
+            "check --server and where its name leads; was the token made for another VPN?",
+        )
+    })
+}
+
+/// The roots that are trusted from now on: those in force so far, and each new one that one of them vouches for by a
+/// cross-certificate of the same name and key (RFC 4210 §4.4, RFC 7030 §4.1.3). A server alone cannot add one.
+pub(crate) fn learn(roots: &[Vec<u8>], authorities: &[Vec<u8>], now: UnixTime) -> Vec<Vec<u8>> {
+    let mut known = roots.to_vec();
+    let self_issued = |c: &Certificate| issued(c.der(), c.der());
+    for new in authorities {
+        let Ok(certificate) = Certificate::from_der(new) else { continue };
+        if known.contains(new) || !crate::tls::in_force(&certificate, now) || !self_issued(&certificate) {
+            continue;
+        }
+        let vouches = |cross: &Vec<u8>| {
+            Certificate::from_der(cross).is_ok_and(|c| {
+                c.subject_der() == certificate.subject_der()
+                    && c.spki_der() == certificate.spki_der()
+                    && crate::tls::in_force(&c, now)
+                    && roots.iter().any(|root| issued(cross, root))
+            })
+        };
+        if authorities.iter().any(|cross| cross != new && vouches(cross)) {
+            known.push(new.clone());
+        }
+    }
+    // A root that has lapsed vouches for nothing more; but never none.
+    let living: Vec<Vec<u8>> =
+        known.iter().filter(|der| Certificate::from_der(der).is_ok_and(|c| c.not_after >= now)).cloned().collect();
+    if living.is_empty() { known } else { living }
+}

@@ -1,0 +1,29 @@
+//! How a machine gets its certificate and keeps it.
+//!
+//! * [`enroll`] gets the first certificate by a token, [`renew`] the next ones by the present one (EST, RFC 7030). The root is
+//!   known by the token before any secret is said; what an answer holds is checked before anything on disk changes.
+//! * [`Folder`] keeps keys and certificates so that a crash at any point loses nothing and mixes nothing up.
+//! * [`install`] puts them where strongSwan, libreswan and NetworkManager look for them.
+//!
+//! Nothing here reads a clock or a random source of its own, prints, or runs a command: [`Surroundings`] and
+//! [`install::Host`] do.
+
+mod chain;
+mod enroll;
+mod error;
+mod est;
+mod files;
+mod folder;
+mod http;
+pub mod install;
+mod key;
+mod renew;
+mod server;
+mod tls;
+
+pub use enroll::{Progress, Request, Surroundings, enroll};
+pub use error::{Error, Kind, Result};
+pub use folder::{Folder, Identity, Settings};
+pub use key::{FileKey, KeyStore};
+pub use renew::{Outcome, due, renew};
+pub use server::Server;
