@@ -1,5 +1,7 @@
 //! The authority: one CA certificate, its private key, and the issuing of certificates from it.
 
+mod service;
+
 use core::time::Duration;
 
 use rcgen::{
@@ -19,6 +21,8 @@ use crate::{
     AltName, Certificate, Error, Fingerprint, KeyAlgorithm, KeyPair, Profile, PublicKey, Serial, Subject, UnixTime,
     lint,
 };
+
+pub use self::service::{MAX_OCSP_SIGNER_VALIDITY, MAX_RA_VALIDITY};
 
 /// How long a root lives unless the configuration says otherwise: ten years.
 pub const DEFAULT_ROOT_VALIDITY: Duration = Duration::from_secs(3650 * 86_400);

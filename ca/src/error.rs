@@ -45,6 +45,9 @@ pub enum Error {
     /// A CMS message, or the body of an EST message, that cannot be read or is not what it should be.
     #[error("bad message: {0}")]
     Message(&'static str),
+    /// A message that is encrypted with a cipher that is not accepted.
+    #[error("it is encrypted with {0}")]
+    Cipher(&'static str),
     /// The random source or a cryptographic operation failed.
     #[error("cryptographic failure: {0}")]
     Crypto(&'static str),

@@ -7,7 +7,7 @@
 //! * [`crl`] says what it has taken back, signed.
 //! * [`seal`] keeps keys and other secrets at rest; [`shares`] divides one among people, for the key that leaves the cluster.
 //! * [`merkle`] is the tree over an audit log: proofs, signed heads, and the witness that holds a log to them.
-//! * [`request`], [`est`] and [`cms`] are the messages of enrollment: read from strangers, written for every client.
+//! * [`request`], [`est`], [`scep`] and [`cms`] are the messages of enrollment: read from strangers, written for every client.
 //! * [`verify`] validates what an IKE peer presents (RFC 5280 §6, RFC 4945) and says in words what is wrong with it.
 //!
 //! ```
@@ -45,13 +45,16 @@ pub mod pem;
 pub mod pkcs12;
 mod profile;
 pub mod request;
+pub mod scep;
 pub mod seal;
 pub mod shares;
 mod token;
 pub mod verify;
 mod weak;
 
-pub use authority::{Authority, DEFAULT_ROOT_VALIDITY, Prepared, RevocationUrls, RootConfig};
+pub use authority::{
+    Authority, DEFAULT_ROOT_VALIDITY, MAX_OCSP_SIGNER_VALIDITY, MAX_RA_VALIDITY, Prepared, RevocationUrls, RootConfig,
+};
 pub use certificate::{Certificate, Fingerprint, Serial};
 pub use error::Error;
 pub use key::{KeyAlgorithm, KeyPair, PublicKey};

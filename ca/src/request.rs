@@ -70,6 +70,14 @@ pub fn challenge_password(csr: &[u8]) -> Result<Option<Zeroizing<String>>, Error
     Ok(found)
 }
 
+/// The SubjectPublicKeyInfo in a request in DER. Nothing is verified.
+pub(crate) fn key_of(csr: &[u8]) -> Option<&[u8]> {
+    let mut info = Der::new(der::only(csr, SEQUENCE)?.content).enter(SEQUENCE)?;
+    info.expect(INTEGER)?;
+    info.expect(SEQUENCE)?;
+    info.expect(SEQUENCE).map(|key| key.whole)
+}
+
 /// The attributes of a request: `SEQUENCE { CertificationRequestInfo { version, subject, key, [0] }, algorithm, signature }`.
 fn attributes(csr: &[u8]) -> Option<Der<'_>> {
     let mut info = Der::new(der::only(csr, SEQUENCE)?.content).enter(SEQUENCE)?;

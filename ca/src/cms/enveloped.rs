@@ -58,17 +58,21 @@ impl ContentCipher {
     }
 
     fn from_oid(oid: &[u8]) -> Result<Self, Error> {
-        /// 1.3.14.3.2.7 and 1.2.840.113549.3.2.
-        const DES: &[u8] = &[0x2b, 14, 3, 2, 7];
+        /// 1.2.840.113549.3.2.
         const RC2: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 3, 2];
         let known = Self::ALL.into_iter().find(|c| c.oid() == oid);
-        known.ok_or(Error::Message(match oid {
-            DES => "it is encrypted with single DES, which anybody can break; set the client to AES (or 3DES)",
-            RC2 => "it is encrypted with RC2; set the client to AES (or 3DES)",
-            _ => "it is encrypted with a cipher that is not accepted; set the client to AES in CBC mode",
+        known.ok_or(Error::Cipher(match oid {
+            DES => "single DES, which anybody can break; set the client to AES (or 3DES)",
+            RC2 => "RC2; set the client to AES (or 3DES)",
+            _ => "a cipher that is not accepted; set the client to AES in CBC mode",
         }))
     }
 }
+
+/// Single DES in CBC mode, 1.3.14.3.2.7.
+const DES: &[u8] = &[0x2b, 14, 3, 2, 7];
+/// Octets of its key. Three times the same key make 3DES out of it.
+const DES_KEY: usize = 8;
 
 /// An RSA key that messages are encrypted to, with its certificate.
 pub struct DecryptionKey {
@@ -114,6 +118,8 @@ impl fmt::Debug for DecryptionKey {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Enveloped {
     cipher: ContentCipher,
+    /// It is single DES: `cipher` is 3DES then.
+    single_des: bool,
     iv: Vec<u8>,
     recipients: Vec<Recipient>,
     encrypted: Vec<u8>,
@@ -139,6 +145,11 @@ fn recipient(info: &[u8]) -> Option<Recipient> {
 impl Enveloped {
     /// Reads a message.
     pub fn parse(message: &[u8]) -> Result<Self, Error> {
+        Self::parse_with(message, false)
+    }
+
+    /// The same; with `single_des`, one that is encrypted with single DES is read as well.
+    pub(crate) fn parse_with(message: &[u8], single_des: bool) -> Result<Self, Error> {
         const BAD: Error = Error::Message("not a PKCS #7 EnvelopedData");
         let message = read(message)?;
         let mut data = open_content_info(&message, ID_ENVELOPED_DATA).ok_or(BAD)?;
@@ -163,7 +174,9 @@ impl Enveloped {
         }
         content.expect(OID).ok_or(BAD)?; // what it is inside, the caller finds out
         let mut algorithm = content.enter(SEQUENCE).ok_or(BAD)?;
-        let cipher = ContentCipher::from_oid(algorithm.expect(OID).ok_or(BAD)?.content)?;
+        let oid = algorithm.expect(OID).ok_or(BAD)?.content;
+        let single_des = single_des && oid == DES;
+        let cipher = if single_des { ContentCipher::TripleDes } else { ContentCipher::from_oid(oid)? };
         let iv = algorithm.expect(OCTET_STRING).ok_or(BAD)?.content.to_vec();
         let encrypted = encrypted_content(&mut content).filter(|_| content.is_empty() && algorithm.is_empty());
         let encrypted = encrypted.ok_or(BAD)?;
@@ -171,7 +184,7 @@ impl Enveloped {
         if iv.len() != block || encrypted.is_empty() || encrypted.len() % block != 0 {
             return Err(BAD);
         }
-        Ok(Self { cipher, iv, recipients, encrypted })
+        Ok(Self { cipher, single_des, iv, recipients, encrypted })
     }
 
     /// What it is encrypted with.
@@ -187,8 +200,12 @@ impl Enveloped {
         let padding = ours.padding.ok_or(Error::Message("its key is encrypted in a way that is not known; use RSA"))?;
         let cbc = self.cipher.cbc();
         let stand_in = ring::hmac::sign(&key.rejection, &ours.encrypted_key);
-        let stand_in = stand_in.as_ref().get(..cbc.key_len()).ok_or(NOT_DECRYPTED)?;
-        let content_key = keytrans::unwrap(&key.private, padding, &ours.encrypted_key, stand_in, rng)?;
+        let key_len = if self.single_des { DES_KEY } else { cbc.key_len() };
+        let stand_in = stand_in.as_ref().get(..key_len).ok_or(NOT_DECRYPTED)?;
+        let mut content_key = keytrans::unwrap(&key.private, padding, &ours.encrypted_key, stand_in, rng)?;
+        if self.single_des {
+            content_key = Zeroizing::new(content_key.repeat(3));
+        }
         let mut content = Zeroizing::new(self.encrypted.clone());
         let cipher = CbcDecryptor::new(cbc, &content_key).map_err(|_| NOT_DECRYPTED)?;
         cipher.decrypt(&self.iv, &mut content).map_err(|_| NOT_DECRYPTED)?;
