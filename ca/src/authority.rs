@@ -76,6 +76,7 @@ pub struct RevocationUrls {
 pub struct Prepared {
     tbs: Vec<u8>,
     profile: Profile,
+    period: (UnixTime, UnixTime),
     cut_short: bool,
 }
 
@@ -83,6 +84,11 @@ impl Prepared {
     /// The TBSCertificate in DER.
     pub fn tbs(&self) -> &[u8] {
         &self.tbs
+    }
+
+    /// First and last second of its validity.
+    pub const fn period(&self) -> (UnixTime, UnixTime) {
+        self.period
     }
 
     /// Whether the life was cut short because the authority's own ends earlier: time to renew the authority.
@@ -260,7 +266,14 @@ impl Authority {
             params.signed_by(&spki, &issuer).map_err(|_| Error::Crypto("the certificate could not be encoded"))?;
         lint::check(draft.der(), profile, subject, key, &self.facts)?;
         let cut_short = not_after.0 < now.0.saturating_add(validity.as_secs() as i64);
-        Ok(Prepared { tbs: tbs_of(draft.der())?, profile, cut_short })
+        Ok(Prepared { tbs: tbs_of(draft.der())?, profile, period: (not_before, not_after), cut_short })
+    }
+
+    /// The signature over a TBSCertificate that was recorded, after it was held against what no profile may contain: it must be
+    /// this authority's, for one of the profile's lives and usages, and no authority itself.
+    pub fn sign_recorded(&self, tbs: &[u8], profile: Profile, rng: &dyn SecureRandom) -> Result<Vec<u8>, Error> {
+        lint::recheck(&with_signature(tbs, CERTIFICATE_HEAD, &[0])?, profile, &self.facts)?;
+        self.key.sign(tbs, rng)
     }
 
     /// Signs what [`Authority::prepare`] built.
@@ -348,7 +361,7 @@ impl SigningKey for Unsigned<'_> {
 }
 
 /// What stands before the algorithm in a TBSCertificate: version and serialNumber (RFC 5280 §4.1).
-const CERTIFICATE_HEAD: &[u8] = &[der::CONTEXT_0, der::INTEGER];
+pub(crate) const CERTIFICATE_HEAD: &[u8] = &[der::CONTEXT_0, der::INTEGER];
 
 /// What is signed inside a certificate or a revocation list.
 pub(crate) fn tbs_of(signed: &[u8]) -> Result<Vec<u8>, Error> {
@@ -365,7 +378,11 @@ pub(crate) fn attach_signature(
     key: &KeyPair,
     rng: &dyn SecureRandom,
 ) -> Result<Vec<u8>, Error> {
-    let signature = Zeroizing::new(key.sign(tbs, rng)?);
+    with_signature(tbs, head, &Zeroizing::new(key.sign(tbs, rng)?))
+}
+
+/// The same with a signature that was made before.
+pub(crate) fn with_signature(tbs: &[u8], head: &[u8], signature: &[u8]) -> Result<Vec<u8>, Error> {
     let algorithm = || {
         let mut fields = der::Der::new(der::Der::new(tbs).expect(SEQUENCE)?.content);
         for tag in head {
@@ -374,5 +391,5 @@ pub(crate) fn attach_signature(
         fields.expect(SEQUENCE)
     };
     let algorithm = algorithm().ok_or(Error::Crypto("the certificate could not be encoded"))?;
-    Ok(der::encode(SEQUENCE, &[tbs, algorithm.whole, &der::encode(BIT_STRING, &[&[0], &signature])]))
+    Ok(der::encode(SEQUENCE, &[tbs, algorithm.whole, &der::encode(BIT_STRING, &[&[0], signature])]))
 }

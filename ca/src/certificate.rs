@@ -132,6 +132,11 @@ impl Certificate {
         })
     }
 
+    /// The certificate of what was signed and its signature (RFC 5280 §4.1.1). The signature is not checked.
+    pub fn assemble(tbs: &[u8], signature: &[u8]) -> Result<Self, Error> {
+        Self::from_der(&crate::authority::with_signature(tbs, crate::authority::CERTIFICATE_HEAD, signature)?)
+    }
+
     /// Whether its subject alternative names hold this DNS name (RFC 5280 §4.2.1.6).
     pub fn names_host(&self, host: &str) -> bool {
         let Ok((_, parsed)) = X509Certificate::from_der(&self.der) else { return false };

@@ -61,6 +61,7 @@ pub use key::{KeyAlgorithm, KeyPair, PublicKey};
 pub use lint::Lint;
 pub use name::{AltName, Subject, check_dns_name, text_of_name};
 pub use profile::Profile;
+pub use request::claimed_name;
 pub use ring::rand::{SecureRandom, SystemRandom};
 pub use sallyport_base::UnixTime;
 pub use token::EnrollToken;

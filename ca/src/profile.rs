@@ -72,6 +72,16 @@ impl Profile {
         }
     }
 
+    /// The extended key usages as people call them.
+    pub const fn usage_names(self) -> &'static [&'static str] {
+        match self {
+            Self::Gateway => &["serverAuth", "iKEIntermediate", "ipsecIKE"],
+            Self::Controller => &["serverAuth", "clientAuth"],
+            Self::GatewayLink | Self::Operator | Self::User => &["clientAuth"],
+            Self::Machine => &["clientAuth", "iKEIntermediate", "ipsecIKE"],
+        }
+    }
+
     /// Whether the profile admits this list of alternative names.
     pub(crate) fn admits(self, names: &[AltName]) -> bool {
         let hosts = names.iter().filter(|n| matches!(n, AltName::Dns(_) | AltName::Ip(_))).count();

@@ -21,6 +21,17 @@ const MAX_CHALLENGE: usize = 1024;
 const OID_CHALLENGE: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 9, 7];
 const OID_COMMON_NAME: &[u8] = &[0x55, 4, 3];
 
+/// What a request calls its subject (RFC 2986 §4.1): for people who decide on it, and for nothing else. At most 128 printable
+/// characters; empty where there is none.
+pub fn claimed_name(csr: &[u8]) -> String {
+    if csr.len() > MAX_REQUEST {
+        return String::new();
+    }
+    let Ok((_, request)) = X509CertificationRequest::from_der(csr) else { return String::new() };
+    let text = crate::name::text(&request.certification_request_info.subject);
+    text.chars().filter(|c| !c.is_control()).take(128).collect()
+}
+
 impl PublicKey {
     /// The key of a certification request in DER, after its signature was verified with that key, and nothing is known against
     /// the key itself.

@@ -161,7 +161,15 @@ impl Core {
     /// Puts a change into the log, through the leader wherever it is; with an id that was applied before, the answer of then.
     /// While the group has no leader, it is tried again: the id makes that harmless.
     pub(crate) async fn propose_as(&self, request_id: [u8; 16], action: Action) -> Result<Reply, ProposeError> {
-        let command = command(request_id, action);
+        self.propose_command(command(request_id, action)).await
+    }
+
+    /// The same for what the state itself makes once: no answer is kept for it.
+    pub(crate) async fn propose_idempotent(&self, action: Action) -> Result<Reply, ProposeError> {
+        self.propose_command(Command { request_id: Vec::new(), at_ms: 0, action: Some(action) }).await
+    }
+
+    async fn propose_command(&self, command: Command) -> Result<Reply, ProposeError> {
         self.at_leader(|leader| {
             let command = command.clone();
             async move {
@@ -628,6 +636,12 @@ impl Running {
         }
     }
 
+    /// What all parts share.
+    #[cfg(test)]
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+
     /// The id of this member.
     pub fn member_id(&self) -> u64 {
         self.core.node.id()
@@ -670,4 +684,4 @@ impl Drop for Running {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -54,7 +54,7 @@ pub struct IssueRequest {
 }
 
 /// An alternative name as people write it.
-fn alt_name(text: &str) -> AltName {
+pub(crate) fn alt_name(text: &str) -> AltName {
     match text.parse::<IpAddr>() {
         Ok(address) => AltName::Ip(address),
         Err(_) if text.contains('@') => AltName::Email(text.to_owned()),
@@ -63,7 +63,7 @@ fn alt_name(text: &str) -> AltName {
 }
 
 /// The subject for a request: the name itself is among the alternative names wherever it can be one.
-fn subject(request: &IssueRequest) -> Result<Subject, Error> {
+pub(crate) fn subject(request: &IssueRequest) -> Result<Subject, Error> {
     let refused = |e: sallyport_ca::Error| Error::Refused(e.to_string());
     let mut names: Vec<AltName> = Vec::new();
     if !request.sans.is_empty() {
@@ -90,7 +90,7 @@ pub(crate) const fn algorithm_to_proto(algorithm: KeyAlgorithm) -> v1::KeyAlgori
     }
 }
 
-const fn profile_to_proto(profile: Profile) -> v1::CertificateProfile {
+pub(crate) const fn profile_to_proto(profile: Profile) -> v1::CertificateProfile {
     match profile {
         Profile::Machine => v1::CertificateProfile::Machine,
         Profile::Gateway => v1::CertificateProfile::Gateway,

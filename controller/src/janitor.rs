@@ -8,6 +8,7 @@ use sallyport_proto::v1;
 use tokio::time::MissedTickBehavior;
 
 use crate::app::Core;
+use crate::enroll;
 use crate::raft::ProposeError;
 use crate::soft::{GatewaySigns, SessionSigns};
 use crate::state::{Action, EndSessions, EndedSession, LoseGateway};
@@ -61,6 +62,9 @@ pub(crate) async fn run(core: Arc<Core>) {
         }
         let swept = async {
             sweep_gateways(&core).await?;
+            if let Err(error) = enroll::finish_intents(&core).await {
+                tracing::debug!(%error, "could not finish certificates that were left; trying again");
+            }
             if count.is_multiple_of(SESSIONS_EVERY) {
                 sweep_sessions(&core).await?;
             }

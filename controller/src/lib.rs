@@ -27,6 +27,7 @@ mod bootstrap;
 mod clock;
 mod cluster;
 mod config;
+mod enroll;
 mod error;
 mod files;
 mod identity;

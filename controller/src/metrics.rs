@@ -9,6 +9,7 @@ use sallyport_proto::v1;
 
 use crate::app::Core;
 use crate::raft::Health;
+use crate::state::RefusalKind;
 
 /// A call of the contract.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +53,16 @@ pub(crate) enum Rpc {
     PromoteMember,
     TransferLeader,
     RevokeClusterTokens,
+    CreateEnrollToken,
+    ListEnrollTokens,
+    RevokeEnrollToken,
+    PutMachines,
+    ListMachines,
+    RemoveMachine,
+    ListRequests,
+    DecideRequest,
+    ListProfiles,
+    SetProfile,
 }
 
 impl Rpc {
@@ -95,6 +106,16 @@ impl Rpc {
             Self::PromoteMember => "promote_member",
             Self::TransferLeader => "transfer_leader",
             Self::RevokeClusterTokens => "revoke_cluster_tokens",
+            Self::CreateEnrollToken => "create_enroll_token",
+            Self::ListEnrollTokens => "list_enroll_tokens",
+            Self::RevokeEnrollToken => "revoke_enroll_token",
+            Self::PutMachines => "put_machines",
+            Self::ListMachines => "list_machines",
+            Self::RemoveMachine => "remove_machine",
+            Self::ListRequests => "list_requests",
+            Self::DecideRequest => "decide_request",
+            Self::ListProfiles => "list_profiles",
+            Self::SetProfile => "set_profile",
         }
     }
 }
@@ -177,6 +198,7 @@ pub(crate) struct Metrics {
     authentications: IntCounterVec,
     admissions: IntCounterVec,
     connections: IntCounterVec,
+    enrollments: IntCounterVec,
     state: IntGaugeVec,
     pools: IntGaugeVec,
     raft: IntGaugeVec,
@@ -215,6 +237,7 @@ impl Metrics {
             authentications: counters("authentications_total", "Decisions on users", &["method", "outcome"])?,
             admissions: counters("admissions_total", "Decisions on machines", &["outcome"])?,
             connections: counters("connections_total", "Connections to the gRPC address", &["outcome"])?,
+            enrollments: counters("enrollments_total", "Certificates for machines, and refusals", &["outcome"])?,
             state: gauges("objects", "Things in the state", &["kind"])?,
             pools: gauges("pool_addresses", "Addresses of a pool", &["pool", "kind"])?,
             raft: gauges("raft", "Figures of the Raft group", &["figure"])?,
@@ -251,6 +274,32 @@ impl Metrics {
         self.connections.with_label_values(&[outcome.label()]).inc();
     }
 
+    /// A machine has its certificate.
+    pub(crate) fn issued(&self, method: v1::EnrollMethod) {
+        let label = match method {
+            v1::EnrollMethod::Unspecified => "issued",
+            v1::EnrollMethod::Operator => "issued_by_operator",
+            v1::EnrollMethod::Token => "issued_by_token",
+            v1::EnrollMethod::List => "issued_by_list",
+            v1::EnrollMethod::Approval => "issued_by_approval",
+            v1::EnrollMethod::Renewal => "renewed",
+        };
+        self.enrollments.with_label_values(&[label]).inc();
+    }
+
+    /// A machine got no certificate.
+    pub(crate) fn enrollment_refused(&self, kind: RefusalKind) {
+        let label = match kind {
+            RefusalKind::Unproven => "refused_unproven",
+            RefusalKind::Ended => "refused_ended",
+            RefusalKind::UsedUp => "refused_used_up",
+            RefusalKind::Revoked => "refused_revoked",
+            RefusalKind::Decided => "refused_decided",
+            RefusalKind::Profile => "refused_profile",
+        };
+        self.enrollments.with_label_values(&[label]).inc();
+    }
+
     /// The text that Prometheus reads.
     pub(crate) fn render(&self, core: &Core) -> Result<Vec<u8>, prometheus::Error> {
         self.gauge(core);
@@ -279,7 +328,7 @@ impl Metrics {
             set(&self.raft, &[name], value);
         }
         self.pools.reset(); // a removed pool must not stay
-        let gateways_alive = core.gateways_alive() as u64;
+        let (gateways_alive, now_ms) = (core.gateways_alive() as u64, core.now_ms());
         let state = core.node.shared().read();
         for name in state.pools.iter().map(|(name, _)| name) {
             let (size, used) = state.pool_use(name);
@@ -293,6 +342,10 @@ impl Metrics {
             ("certificates", state.certificates.len()),
             ("gateways", state.gateways.len()),
             ("attempts", state.attempts.len()),
+            ("machines", state.machines.len()),
+            ("machines_overdue", state.overdue(now_ms).count()),
+            ("enrollment_requests", state.requests.len()),
+            ("intents", state.intents.len()),
         ] {
             set(&self.state, &[name], value as u64);
         }

@@ -19,6 +19,7 @@ use crate::state::{Action, Done};
 mod backup;
 mod certificates;
 mod cluster;
+mod enrollment;
 mod sessions;
 mod settings;
 mod users;
@@ -134,5 +135,15 @@ calls! {
         do_revoke_cluster_tokens;
     remove_member, RemoveMember, RemoveMemberRequest -> RemoveMemberResponse, do_remove_member;
     promote_member, PromoteMember, PromoteMemberRequest -> PromoteMemberResponse, do_promote_member;
+    create_enroll_token, CreateEnrollToken, CreateEnrollTokenRequest -> CreateEnrollTokenResponse, do_create_enroll_token;
+    list_enroll_tokens, ListEnrollTokens, ListEnrollTokensRequest -> ListEnrollTokensResponse, do_list_enroll_tokens;
+    revoke_enroll_token, RevokeEnrollToken, RevokeEnrollTokenRequest -> RevokeEnrollTokenResponse, do_revoke_enroll_token;
+    put_machines, PutMachines, PutMachinesRequest -> PutMachinesResponse, do_put_machines;
+    list_machines, ListMachines, ListMachinesRequest -> ListMachinesResponse, do_list_machines;
+    remove_machine, RemoveMachine, RemoveMachineRequest -> RemoveMachineResponse, do_remove_machine;
+    list_requests, ListRequests, ListRequestsRequest -> ListRequestsResponse, do_list_requests;
+    decide_request, DecideRequest, DecideRequestRequest -> DecideRequestResponse, do_decide_request;
+    list_profiles, ListProfiles, ListProfilesRequest -> ListProfilesResponse, do_list_profiles;
+    set_profile, SetProfile, SetProfileRequest -> SetProfileResponse, do_set_profile;
     transfer_leader, TransferLeader, TransferLeaderRequest -> TransferLeaderResponse, do_transfer_leader;
 }

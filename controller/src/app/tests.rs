@@ -8,7 +8,7 @@ use crate::state::{AddPool, AddUser, Credentials, OpenSession, Outcome, Register
 use crate::{janitor, soft};
 
 /// A controller whose clock stands still until it is moved. It answers nobody but this test.
-async fn controller(dir: &Path) -> (Running, Clock) {
+pub(crate) async fn controller(dir: &Path) -> (Running, Clock) {
     let clock = Clock::manual(1_800_000_000_000);
     let mut config = Config { metrics_listen: None, ..Config::default() };
     config.listen.set_port(0);

@@ -72,6 +72,16 @@ impl State {
             Action::RevokeTokens(RevokeTokens {}) => self.revoke_tokens(),
             Action::UpdateUser(c) => self.update_user(c),
             Action::UnlockUser(c) => self.unlock_user(c),
+            Action::SetProfile(c) => self.set_profile(c),
+            Action::CreateEnrollToken(c) => self.create_enroll_token(c),
+            Action::RevokeEnrollToken(c) => self.revoke_enroll_token(c),
+            Action::PutMachines(c) => self.put_machines(c),
+            Action::RemoveMachine(c) => self.remove_machine(c),
+            Action::QueueRequest(c) => self.queue_request(c),
+            Action::DecideRequest(c) => self.decide_request(c),
+            Action::IntendCertificate(c) => self.intend_certificate(c),
+            Action::CompleteCertificate(c) => self.complete_certificate(c),
+            Action::AbandonCertificate(c) => self.abandon_certificate(c),
         }
     }
 

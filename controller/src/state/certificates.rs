@@ -1,13 +1,46 @@
 //! Certificate records: what this authority has signed, and what it has taken back.
 
+use std::collections::BTreeSet;
+
+use sallyport_ca::Profile;
 use sallyport_proto::v1;
 
-use super::{CertificateRow, ConflictKind, Issued, Outcome, RecordCertificate, Reply, RevokeCertificate, State};
+use super::enroll::ENROLL_LEVEL;
+use super::{CertificateRow, ConflictKind, Index, Issued, Outcome, RecordCertificate, Reply, RevokeCertificate, State};
+
+impl Index {
+    pub(super) fn note_gateway_certificate(&mut self, row: &CertificateRow) {
+        if row.profile() == v1::CertificateProfile::Gateway {
+            self.certificates_of_gateways.insert(row.serial.clone());
+        }
+    }
+}
 
 impl State {
+    /// The names under which clients reach the service: those in the certificates that gateways show, the oldest first.
+    pub fn public_names(&self) -> impl Iterator<Item = &String> {
+        let now_ms = self.now_ms();
+        let rows = self.index.certificates_of_gateways.iter().filter_map(|serial| self.certificates.get(serial));
+        let mut live: Vec<&CertificateRow> = rows.filter(|c| c.revoked_ms == 0 && c.not_after_ms > now_ms).collect();
+        live.sort_unstable_by_key(|c| c.number);
+        let mut seen = BTreeSet::new();
+        live.into_iter()
+            .flat_map(|c| std::iter::once(&c.name).chain(&c.sans))
+            .filter(move |name| seen.insert(name.as_str()))
+    }
+
     /// The answer to the caller is the answer to the command: remembered like every other, it is given again.
     pub(super) fn issue_certificate(&mut self, command: &RecordCertificate) -> Reply {
         let recorded = self.record_certificate(command.record.as_ref());
+        if let (Some(Outcome::Done(_)), Some(record)) = (&recorded.outcome, &command.record)
+            && record.profile() == v1::CertificateProfile::Machine
+            && self.level() >= ENROLL_LEVEL
+        {
+            let rules = self.profile(Profile::Machine);
+            let life_ms = record.not_after_ms.saturating_sub(self.now_ms());
+            let due_ms = self.now_ms().saturating_add(life_ms / 100 * u64::from(rules.renew_percent));
+            self.note_enrolled(record, (v1::EnrollMethod::Operator, due_ms, ""));
+        }
         match (&recorded.outcome, &command.record) {
             (Some(Outcome::Done(_)), Some(record)) if !command.answer.is_empty() => {
                 Outcome::Issued(Issued { serial: record.serial.clone(), answer: command.answer.clone() }).into()
@@ -28,6 +61,7 @@ impl State {
         row.issued_ms = self.now_ms();
         (row.revoked_ms, row.revocation_number) = (0, 0);
         self.index.note_member_certificate(&row);
+        self.index.note_gateway_certificate(&row);
         self.index.certificates.insert(number, row.serial.clone());
         self.certificates.insert(row.serial.clone(), row);
         Reply::done()

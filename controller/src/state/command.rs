@@ -7,6 +7,10 @@ use sallyport_proto::v1;
 use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::enroll::{
+    AbandonCertificate, CompleteCertificate, CreateEnrollToken, DecideRequest, ENROLL_LEVEL, IntendCertificate,
+    PutMachines, QueueRequest, RemoveMachine, RevokeEnrollToken, SetProfile,
+};
 use super::net::Net;
 use super::row::{CertificateRow, SettingsRow};
 use super::users::USERS_LEVEL;
@@ -53,7 +57,7 @@ pub struct Command {
     /// What to do.
     #[prost(
         oneof = "Action",
-        tags = "3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32"
+        tags = "3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49"
     )]
     pub action: Option<Action>,
 }
@@ -151,6 +155,36 @@ pub enum Action {
     /// A user's wrong passwords are forgotten.
     #[prost(message, tag = "32")]
     UnlockUser(UnlockUser),
+    /// A profile is set.
+    #[prost(message, tag = "40")]
+    SetProfile(SetProfile),
+    /// A token for first certificates.
+    #[prost(message, tag = "41")]
+    CreateEnrollToken(CreateEnrollToken),
+    /// Such a token is no longer good.
+    #[prost(message, tag = "42")]
+    RevokeEnrollToken(RevokeEnrollToken),
+    /// Machines that may enroll.
+    #[prost(message, tag = "43")]
+    PutMachines(PutMachines),
+    /// A machine is forgotten.
+    #[prost(message, tag = "44")]
+    RemoveMachine(RemoveMachine),
+    /// Somebody asks for a certificate without proof.
+    #[prost(message, tag = "45")]
+    QueueRequest(QueueRequest),
+    /// An operator decides on that.
+    #[prost(message, tag = "46")]
+    DecideRequest(DecideRequest),
+    /// A certificate shall be signed.
+    #[prost(message, tag = "47")]
+    IntendCertificate(IntendCertificate),
+    /// It was signed.
+    #[prost(message, tag = "48")]
+    CompleteCertificate(CompleteCertificate),
+    /// It will not be signed.
+    #[prost(message, tag = "49")]
+    AbandonCertificate(AbandonCertificate),
 }
 
 impl Action {
@@ -198,6 +232,16 @@ impl Action {
                 }
             }
             Self::UpdateUser(_) | Self::UnlockUser(_) => USERS_LEVEL,
+            Self::SetProfile(_)
+            | Self::CreateEnrollToken(_)
+            | Self::RevokeEnrollToken(_)
+            | Self::PutMachines(_)
+            | Self::RemoveMachine(_)
+            | Self::QueueRequest(_)
+            | Self::DecideRequest(_)
+            | Self::IntendCertificate(_)
+            | Self::CompleteCertificate(_)
+            | Self::AbandonCertificate(_) => ENROLL_LEVEL,
         }
     }
 }

@@ -7,6 +7,7 @@ mod apply;
 mod attempts;
 mod certificates;
 mod command;
+mod enroll;
 mod gateways;
 mod level;
 mod lockouts;
@@ -27,10 +28,11 @@ use prost::Message;
 use sallyport_proto::v1;
 
 pub use command::*;
+pub use enroll::*;
 pub use lockouts::GATEWAY_FACTOR;
 pub use reply::{
-    Admitted, Conflict, ConflictKind, DENIAL_PHASE, DenialKind, Denied, Done, Issued, Opened, Outcome, Registered,
-    Reply, ReplyBatch,
+    Admitted, Conflict, ConflictKind, DENIAL_PHASE, DenialKind, Denied, Done, Intended, Issued, Opened, Outcome,
+    Registered, Reply, ReplyBatch,
 };
 pub use row::*;
 pub use rows::{RowError, Rows};
@@ -76,6 +78,12 @@ const ANSWERS: u8 = 9;
 const MEMBERS: u8 = 10;
 const TOKENS: u8 = 11;
 const LOCKOUTS: u8 = 12;
+const PROFILES: u8 = 14;
+const ENROLL_TOKENS: u8 = 15;
+const MACHINES: u8 = 16;
+const REQUESTS: u8 = 17;
+const INTENTS: u8 = 18;
+const ISSUED: u8 = 19;
 
 /// The state.
 #[derive(Debug)]
@@ -101,6 +109,17 @@ pub struct State {
     /// Tokens to join with, by id.
     pub tokens: Rows<Vec<u8>, TokenRow>,
     lockouts: Rows<Vec<u8>, LockoutRow>,
+    /// Profiles that an operator has changed, by name.
+    pub profiles: Rows<String, ProfileRow>,
+    /// Tokens for first certificates, by id.
+    pub enroll_tokens: Rows<Vec<u8>, EnrollTokenRow>,
+    /// Machines by folded name.
+    pub machines: Rows<String, MachineRow>,
+    /// Requests without proof, by number.
+    pub requests: Rows<u64, RequestRow>,
+    /// What shall be signed, by number.
+    pub intents: Rows<u64, IntentRow>,
+    issued: Rows<u64, IssuedRow>,
     index: Index,
     /// Not part of the state: counts what gateways must hear of.
     notices: u64,
@@ -143,6 +162,9 @@ struct Index {
     certificates: BTreeMap<u64, String>,
     /// Certificates by the order of revocation.
     revocations: BTreeMap<u64, String>,
+    enroll: enroll::EnrollIndex,
+    /// Serial numbers of what gateways show to clients.
+    certificates_of_gateways: BTreeSet<String>,
 }
 
 impl Default for State {
@@ -167,6 +189,12 @@ impl State {
             members: Rows::new(MEMBERS),
             tokens: Rows::new(TOKENS),
             lockouts: Rows::new(LOCKOUTS),
+            profiles: Rows::new(PROFILES),
+            enroll_tokens: Rows::new(ENROLL_TOKENS),
+            machines: Rows::new(MACHINES),
+            requests: Rows::new(REQUESTS),
+            intents: Rows::new(INTENTS),
+            issued: Rows::new(ISSUED),
             index: Index::default(),
             notices: 0,
         }
@@ -217,10 +245,12 @@ impl State {
         for (serial, certificate) in self.certificates.iter() {
             index.certificates.insert(certificate.number, serial.clone());
             index.note_member_certificate(certificate);
+            index.note_gateway_certificate(certificate);
             if certificate.revocation_number != 0 {
                 index.revocations.insert(certificate.revocation_number, serial.clone());
             }
         }
+        self.index_enrollment(&mut index);
         index
     }
 
@@ -237,7 +267,13 @@ impl State {
         self.answers.each_row(&mut each)?;
         self.members.each_row(&mut each)?;
         self.tokens.each_row(&mut each)?;
-        self.lockouts.each_row(&mut each)
+        self.lockouts.each_row(&mut each)?;
+        self.profiles.each_row(&mut each)?;
+        self.enroll_tokens.each_row(&mut each)?;
+        self.machines.each_row(&mut each)?;
+        self.requests.each_row(&mut each)?;
+        self.intents.each_row(&mut each)?;
+        self.issued.each_row(&mut each)
     }
 
     /// Every row.
@@ -267,6 +303,12 @@ impl State {
         self.members.take_changes(&mut ops);
         self.tokens.take_changes(&mut ops);
         self.lockouts.take_changes(&mut ops);
+        self.profiles.take_changes(&mut ops);
+        self.enroll_tokens.take_changes(&mut ops);
+        self.machines.take_changes(&mut ops);
+        self.requests.take_changes(&mut ops);
+        self.intents.take_changes(&mut ops);
+        self.issued.take_changes(&mut ops);
         ops
     }
 
@@ -374,6 +416,12 @@ impl Loading {
             MEMBERS => state.members.load(key, value),
             TOKENS => state.tokens.load(key, value),
             LOCKOUTS => state.lockouts.load(key, value),
+            PROFILES => state.profiles.load(key, value),
+            ENROLL_TOKENS => state.enroll_tokens.load(key, value),
+            MACHINES => state.machines.load(key, value),
+            REQUESTS => state.requests.load(key, value),
+            INTENTS => state.intents.load(key, value),
+            ISSUED => state.issued.load(key, value),
             other => Err(RowError::Table(other)),
         }
     }

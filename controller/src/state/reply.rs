@@ -17,7 +17,7 @@ pub struct ReplyBatch {
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Reply {
     /// What it is.
-    #[prost(oneof = "Outcome", tags = "1, 2, 3, 4, 5, 6, 7")]
+    #[prost(oneof = "Outcome", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
     pub outcome: Option<Outcome>,
 }
 
@@ -45,6 +45,9 @@ pub enum Outcome {
     /// A certificate is recorded, for a caller who may ask again.
     #[prost(message, tag = "7")]
     Issued(Issued),
+    /// What will be signed is in the state.
+    #[prost(message, tag = "8")]
+    Intended(Intended),
 }
 
 /// Done.
@@ -112,6 +115,10 @@ pub struct Issued {
     #[prost(bytes = "vec", tag = "2")]
     pub answer: Vec<u8>,
 }
+
+/// What will be signed, or was, is in the state under the transaction: this or what the same question brought before.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Intended {}
 
 /// A gateway's place.
 #[derive(Clone, PartialEq, prost::Message)]

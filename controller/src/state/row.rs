@@ -54,6 +54,9 @@ pub struct CoreRow {
     /// The version of this software that brought it.
     #[prost(string, tag = "14")]
     pub level_since: String,
+    /// Number of what came last in enrollment: requests, intents. Since level 6.
+    #[prost(uint64, tag = "25")]
+    pub last_enrollment: u64,
 }
 
 /// Settings of the cluster.
@@ -272,6 +275,9 @@ pub struct CertificateRow {
     /// The controller in whose state folder it is, if it is for itself or for the operator's folder there.
     #[prost(uint64, tag = "14")]
     pub member: u64,
+    /// Number of the issuing authority; 0 is the root. Since level 6.
+    #[prost(uint64, tag = "15")]
+    pub issuer: u64,
 }
 
 /// A controller of the cluster.

@@ -40,6 +40,11 @@ impl Bench {
         bench
     }
 
+    /// The state is at this level from now on.
+    pub(super) fn raise(&mut self, level: u32) {
+        self.state.change_core(|core| core.level = level);
+    }
+
     pub(super) fn new() -> Self {
         let mut bench = Self::empty();
         bench.register("gw1", 1);

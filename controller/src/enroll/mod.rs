@@ -1,0 +1,198 @@
+//! Enrollment at work: from a request and what was shown with it to a certificate that is in the log.
+//!
+//! All protocols come through [`enroll`]. Of the request only the key and the proof that the applicant holds it are taken
+//! (`sallyport_ca::PublicKey::from_csr_der`); who gets which certificate is [`crate::state::State::authorise`]'s to say.
+
+#![allow(dead_code, unused_imports, reason = "the endpoint is started in another step")]
+
+mod issue;
+mod office;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ring::digest;
+use sallyport_ca::{Certificate, EnrollToken, Fingerprint, PublicKey, claimed_name};
+use sallyport_endpoint::{Enrollment, Proof as Shown};
+
+use crate::app::Core;
+use crate::authority::algorithm_to_proto;
+use crate::error::Error;
+use crate::raft::ProposeError;
+use crate::state::{
+    Action, Applicant, ConflictKind, Grant, Outcome, ProofKind, QueueRequest, Refusal, RefusalKind, TokenProof, Verdict,
+};
+
+pub(crate) use issue::finish_intents;
+pub(crate) use office::ControllerOffice;
+
+/// How often a decision is made again because something changed under it.
+const TRIES: usize = 4;
+
+/// What becomes of it.
+pub(crate) enum Enrolled {
+    /// A certificate, and its issuers, the root last; DER.
+    Issued {
+        /// The certificate.
+        certificate: Vec<u8>,
+        /// Its issuers.
+        chain: Vec<Vec<u8>>,
+    },
+    /// An operator has to decide.
+    Waiting,
+    /// No.
+    Refused(Refusal),
+    /// The request itself is wrong.
+    Invalid(String),
+}
+
+/// One application, with what follows from it.
+struct Case {
+    transaction: [u8; 16],
+    key: PublicKey,
+    applicant: Applicant,
+    claims: String,
+}
+
+/// Decides on an application, and issues.
+pub(crate) async fn enroll(core: &Arc<Core>, application: &Enrollment) -> Result<Enrolled, Error> {
+    let key = match PublicKey::from_csr_der(&application.csr) {
+        Ok(key) => key,
+        Err(e) => return Ok(Enrolled::Invalid(e.to_string())),
+    };
+    let proof = match proof(&application.proof) {
+        Ok(proof) => proof,
+        Err(refusal) => return Ok(refuse(core, &application.source, refusal)),
+    };
+    let key_sha256 = Fingerprint::of(key.spki_der()).0.to_vec();
+    let case = Case {
+        transaction: transaction(proof.as_ref(), &key_sha256),
+        applicant: Applicant {
+            proof,
+            key_sha256,
+            key: algorithm_to_proto(key.algorithm()),
+            source: application.source.to_canonical().to_string(),
+        },
+        claims: claimed_name(&application.csr),
+        key,
+    };
+    let mut changed = String::new();
+    for _ in 0..TRIES {
+        // What was acknowledged before is in sight: a token that was made a moment ago at another controller, too.
+        core.sight().await?;
+        if let Shown::Certificate(der) = &application.proof
+            && let Err(refusal) = is_ours(core, der)
+        {
+            return Ok(refuse(core, &application.source, refusal));
+        }
+        if let Some(issued) = issue::again(core, &case)? {
+            return Ok(issued);
+        }
+        let verdict = core.node.shared().read().authorise(&case.applicant, core.now_ms());
+        let grant: Box<Grant> = match verdict {
+            Verdict::Granted(grant) => grant,
+            Verdict::Waiting(_) => return Ok(Enrolled::Waiting),
+            Verdict::MayQueue => return queue(core, &case).await,
+            Verdict::Refused(refusal) => return Ok(refuse(core, &application.source, refusal)),
+        };
+        match issue::issue(core, &case, &grant).await? {
+            issue::Done::Issued(issued) => return Ok(issued),
+            issue::Done::Again(why) => changed = why,
+        }
+    }
+    tracing::warn!(cause = %changed, "a certificate could not be issued: what it rests on kept changing");
+    Err(Error::Propose(ProposeError::Overloaded))
+}
+
+/// SHA-256 of parts that cannot run into each other.
+fn sha256(parts: &[&[u8]]) -> [u8; 32] {
+    let mut context = digest::Context::new(&digest::SHA256);
+    for part in parts {
+        context.update(&(part.len() as u64).to_be_bytes());
+        context.update(part);
+    }
+    let mut hash = [0; 32];
+    hash.copy_from_slice(context.finish().as_ref());
+    hash
+}
+
+/// Names the question: the same key with the same proof is the same question, however often and wherever it is asked.
+fn transaction(proof: Option<&ProofKind>, key_sha256: &[u8]) -> [u8; 16] {
+    let (kind, id): (&[u8], &[u8]) = match proof {
+        Some(ProofKind::Token(token)) => (b"token", &token.id),
+        Some(ProofKind::Certificate(serial)) => (b"certificate", serial.as_bytes()),
+        Some(ProofKind::Listed(_) | ProofKind::Approved(_)) | None => (b"", b""),
+    };
+    let mut id16 = [0; 16];
+    let hash = sha256(&[b"sallyport enrollment", kind, id, key_sha256]);
+    id16.copy_from_slice(hash.first_chunk::<16>().unwrap_or(&[0; 16]));
+    id16
+}
+
+fn proof(shown: &Shown) -> Result<Option<ProofKind>, Refusal> {
+    let unproven =
+        |cause: &str, remedy: &str| Refusal { kind: RefusalKind::Unproven, cause: cause.into(), remedy: remedy.into() };
+    match shown {
+        Shown::Nothing => Ok(None),
+        Shown::Token(text) => {
+            let remedy = "give all of what `sallyport token create` printed, as the password";
+            let token = EnrollToken::parse(text).map_err(|_| unproven("what was shown as a token is none", remedy))?;
+            Ok(Some(ProofKind::Token(TokenProof { id: token.id.to_vec(), hash: token.hash().to_vec() })))
+        }
+        Shown::Certificate(der) => {
+            let certificate = Certificate::from_der(der)
+                .map_err(|_| unproven("what was shown as a certificate is none", "enroll with a token"))?;
+            Ok(Some(ProofKind::Certificate(certificate.serial.to_string())))
+        }
+    }
+}
+
+/// Whether a certificate is the one in the records, byte by byte: then this authority signed it, and it is not asked who may have
+/// forged what.
+fn is_ours(core: &Core, der: &[u8]) -> Result<(), Refusal> {
+    let refused = |cause: String| Refusal {
+        kind: RefusalKind::Unproven,
+        cause,
+        remedy: "renew by the certificate that this authority issued, or enroll with a token".into(),
+    };
+    let certificate = Certificate::from_der(der).map_err(|_| refused("what was shown is no certificate".into()))?;
+    let serial = certificate.serial.to_string();
+    let state = core.node.shared().read();
+    let recorded = state.certificates.get(&serial).is_some_and(|row| row.fingerprint == certificate.fingerprint.0);
+    if recorded {
+        Ok(())
+    } else {
+        Err(refused(format!("the log of this authority holds no certificate {serial} of this fingerprint")))
+    }
+}
+
+fn refuse(core: &Core, source: &IpAddr, refusal: Refusal) -> Enrolled {
+    tracing::info!(%source, cause = %refusal.cause, remedy = %refusal.remedy, "refused a certificate");
+    core.metrics.enrollment_refused(refusal.kind);
+    Enrolled::Refused(refusal)
+}
+
+async fn queue(core: &Arc<Core>, case: &Case) -> Result<Enrolled, Error> {
+    let command = QueueRequest {
+        key_sha256: case.applicant.key_sha256.clone(),
+        key: case.applicant.key.into(),
+        claims: case.claims.clone(),
+        source: case.applicant.source.clone(),
+        profile: sallyport_ca::Profile::Machine.name().into(),
+    };
+    match core.propose_idempotent(Action::QueueRequest(command)).await?.outcome {
+        Some(Outcome::Done(_)) => {
+            tracing::info!(source = %case.applicant.source, claims = %case.claims, "a request for a certificate waits for an operator");
+            Ok(Enrolled::Waiting)
+        }
+        Some(Outcome::Conflict(c)) if c.kind() == ConflictKind::Exhausted => Ok(Enrolled::Refused(Refusal {
+            kind: RefusalKind::Unproven,
+            cause: c.message,
+            remedy: "decide on those that wait: sallyport request list".into(),
+        })),
+        other => Err(Error::Internal(format!("queueing a request: {other:?}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests;

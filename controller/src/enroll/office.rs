@@ -1,0 +1,139 @@
+//! What the enrollment endpoint asks of this controller.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sallyport_ca::KeyPair;
+use sallyport_endpoint::{Answer, Crl, Enrollment, Office, Protocol};
+
+use super::Enrolled;
+use crate::app::Core;
+use crate::error::Error;
+use crate::raft::ProposeError;
+use crate::state::{Refusal, RefusalKind};
+
+/// When to ask again while an operator has yet to decide.
+const DECISION: Duration = Duration::from_secs(60);
+/// When to ask again while the group has no leader, or too much to do.
+const BUSY: Duration = Duration::from_secs(5);
+
+/// The office of one controller.
+#[derive(Clone)]
+pub(crate) struct ControllerOffice {
+    core: Arc<Core>,
+}
+
+impl ControllerOffice {
+    /// The office over `core`.
+    pub(crate) fn new(core: Arc<Core>) -> Self {
+        Self { core }
+    }
+
+    async fn decide(&self, mut request: Enrollment) -> Answer {
+        if !self.core.is_ready() {
+            return Answer::Busy { retry_after: BUSY };
+        }
+        let made = match request.protocol {
+            Protocol::EstServerKey => match self.key_for(&mut request).await {
+                Ok(key) => Some(key),
+                Err(answer) => return answer,
+            },
+            Protocol::Est | Protocol::EstRenewal | Protocol::Scep => None,
+        };
+        match super::enroll(&self.core, &request).await {
+            Ok(Enrolled::Issued { certificate, chain }) => Answer::Issued {
+                certificate,
+                chain,
+                private_key: made.map(|key| zeroize::Zeroizing::new(key.pkcs8_der().to_vec())),
+            },
+            Ok(Enrolled::Waiting) => Answer::Pending {
+                retry_after: DECISION,
+                text: "the request waits for an operator: sallyport request list shows it".into(),
+            },
+            Ok(Enrolled::Refused(refusal)) => denied(&refusal),
+            Ok(Enrolled::Invalid(text)) => Answer::Invalid(text),
+            Err(Error::Propose(ProposeError::Level(text))) => Answer::Denied { text, authenticate: false },
+            Err(error) => {
+                tracing::warn!(%error, "a request for a certificate could not be decided");
+                Answer::Busy { retry_after: BUSY }
+            }
+        }
+    }
+
+    /// The key that a machine asked for (RFC 7030 §4.4), and the request as if it had made it itself.
+    async fn key_for(&self, request: &mut Enrollment) -> Result<KeyPair, Answer> {
+        if !self.core.node.shared().read().profile(sallyport_ca::Profile::Machine).server_keys {
+            let text = "the controllers make no keys for machines; an operator can allow it: \
+                        sallyport cert profile set machine --server-keys";
+            return Err(Answer::Denied { text: text.into(), authenticate: false });
+        }
+        let wanted = sallyport_ca::PublicKey::from_csr_der(&request.csr).map_err(|e| Answer::Invalid(e.to_string()))?;
+        let core = self.core.clone();
+        let made = tokio::task::spawn_blocking(move || {
+            let rng = core.sealer.rng();
+            let key = KeyPair::generate(wanted.algorithm(), rng)?;
+            let csr = key.request("machine", None, rng)?;
+            Ok::<_, sallyport_ca::Error>((key, csr))
+        });
+        match made.await {
+            Ok(Ok((key, csr))) => {
+                request.csr = csr.to_vec();
+                Ok(key)
+            }
+            Ok(Err(_)) | Err(_) => Err(Answer::Busy { retry_after: BUSY }),
+        }
+    }
+}
+
+/// What a stranger hears: enough to go on, and nothing about others.
+fn denied(refusal: &Refusal) -> Answer {
+    let (text, authenticate) = match refusal.kind {
+        RefusalKind::Unproven => {
+            ("show a token that is good, or the machine's present certificate; ask your operator for a token", true)
+        }
+        RefusalKind::Ended => ("what was shown has ended; ask your operator for a token", true),
+        RefusalKind::UsedUp => ("what was shown was used up; ask your operator for a token", true),
+        RefusalKind::Revoked => ("the certificate is revoked", false),
+        RefusalKind::Decided => ("an operator decided against this request", false),
+        RefusalKind::Profile => ("the operators do not allow this kind of key, name or way", false),
+    };
+    Answer::Denied { text: text.into(), authenticate }
+}
+
+impl Office for ControllerOffice {
+    async fn enroll(&self, request: Enrollment) -> Answer {
+        self.decide(request).await
+    }
+
+    fn authorities(&self) -> Vec<Vec<u8>> {
+        let state = self.core.node.shared().read();
+        state.roots.iter().rev().map(|(_, root)| root.certificate.clone()).collect()
+    }
+
+    fn authority(&self, issuer: u64) -> Option<Vec<u8>> {
+        let state = self.core.node.shared().read();
+        if issuer == 0 { state.roots.iter().next_back().map(|(_, root)| root.certificate.clone()) } else { None }
+    }
+
+    fn crl(&self, _issuer: u64, _shard: u32) -> Option<Crl> {
+        None
+    }
+
+    async fn ocsp(&self, _request: Vec<u8>) -> Vec<u8> {
+        // OCSPResponse { responseStatus tryLater(3) }, RFC 6960 §4.2.1.
+        vec![0x30, 3, 0x0a, 1, 3]
+    }
+
+    fn scep_ca(&self) -> Option<Vec<Vec<u8>>> {
+        None
+    }
+
+    async fn scep(&self, _message: Vec<u8>, _source: IpAddr) -> Result<Vec<u8>, String> {
+        Err("SCEP is off".into())
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.core.node.shared().read().public_names().cloned().collect()
+    }
+}

@@ -1,0 +1,291 @@
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use sallyport_ca::{KeyAlgorithm, KeyPair, SystemRandom};
+use sallyport_endpoint::Protocol;
+use sallyport_proto::v1;
+use zeroize::Zeroizing;
+
+use super::*;
+use crate::app::Running;
+use crate::app::tests::controller;
+use crate::clock::Clock;
+use crate::state::{
+    CreateEnrollToken, DecideRequest, IntendCertificate, MachineRow, PutMachines, RevokeCertificate, SetProfile,
+};
+
+const NAME: &str = "laptop7.example.com";
+
+struct Site {
+    _dir: tempfile::TempDir,
+    running: Running,
+    clock: Clock,
+    core: Arc<Core>,
+}
+
+impl Site {
+    async fn new() -> Self {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let (running, clock) = controller(dir.path()).await;
+        let core = running.core().clone();
+        Self { _dir: dir, running, clock, core }
+    }
+
+    async fn done(&self, action: Action) {
+        let reply = self.core.propose(action).await.expect("proposes");
+        assert!(matches!(reply.outcome, Some(Outcome::Done(_))), "{reply:?}");
+    }
+
+    async fn token(&self, uses: u32) -> Shown {
+        let root = self.core.authority().certificate().fingerprint.0;
+        let token = EnrollToken::generate(root, "", &SystemRandom::new()).expect("a token");
+        let command = CreateEnrollToken {
+            id: token.id.to_vec(),
+            hash: token.hash().to_vec(),
+            profile: "machine".into(),
+            name: NAME.into(),
+            ttl_ms: 3_600_000,
+            uses,
+            holder: "ada".into(),
+            ..CreateEnrollToken::default()
+        };
+        self.done(Action::CreateEnrollToken(command)).await;
+        Shown::Token(token.to_text())
+    }
+
+    async fn ask(&self, proof: &Shown, key: &KeyPair) -> Enrolled {
+        // Whatever it calls itself.
+        let csr = key.request("boss.example.com", None, &SystemRandom::new()).expect("a request").to_vec();
+        let request =
+            Enrollment { protocol: Protocol::Est, proof: proof.clone(), csr, source: Ipv4Addr::LOCALHOST.into() };
+        enroll(&self.core, &request).await.expect("decides")
+    }
+
+    async fn issued(&self, proof: &Shown, key: &KeyPair) -> Vec<u8> {
+        match self.ask(proof, key).await {
+            Enrolled::Issued { certificate, chain } => {
+                assert!(!chain.is_empty());
+                certificate
+            }
+            Enrolled::Waiting => panic!("waits"),
+            Enrolled::Refused(refusal) => panic!("{refusal:?}"),
+            Enrolled::Invalid(text) => panic!("{text}"),
+        }
+    }
+
+    async fn refused(&self, proof: &Shown, key: &KeyPair) -> RefusalKind {
+        match self.ask(proof, key).await {
+            Enrolled::Refused(refusal) => refusal.kind,
+            _ => panic!("not refused"),
+        }
+    }
+
+    async fn end(self) {
+        drop(self.core);
+        self.running.shutdown().await;
+    }
+}
+
+fn key() -> KeyPair {
+    KeyPair::generate(KeyAlgorithm::EcdsaP256, &SystemRandom::new()).expect("a key")
+}
+
+fn serial(der: &[u8]) -> String {
+    Certificate::from_der(der).expect("a certificate").serial.to_string()
+}
+
+#[tokio::test]
+async fn a_machine_enrolls_by_a_token_renews_by_its_certificate_and_is_out_when_it_is_revoked() {
+    let site = Site::new().await;
+    let (token, first_key, second_key) = (site.token(1).await, key(), key());
+    let first = site.issued(&token, &first_key).await;
+    let certificate = Certificate::from_der(&first).expect("a certificate");
+    assert!(certificate.names_host(NAME) && !certificate.names_host("boss.example.com"), "{}", certificate.subject);
+    assert_eq!(certificate.spki_der(), first_key.public_key().spki_der());
+    assert_eq!(site.issued(&token, &first_key).await, first, "the answer was lost: the same again");
+    assert_eq!(site.refused(&token, &second_key).await, RefusalKind::UsedUp);
+
+    let by_first = Shown::Certificate(first.clone());
+    let second = site.issued(&by_first, &second_key).await;
+    assert_ne!(serial(&first), serial(&second));
+    assert_eq!(site.issued(&by_first, &second_key).await, second);
+    {
+        let state = site.core.node.shared().read();
+        let machine = state.machine(NAME).expect("known");
+        assert_eq!((machine.serial.clone(), machine.holder.as_str()), (serial(&second), "ada"));
+        assert!(state.machine_certificate(&serial(&second), site.core.now_ms()).is_ok());
+        assert_eq!(state.intents.len(), 0);
+    }
+    let revoke = RevokeCertificate { serial: serial(&second), reason: "stolen".into() };
+    site.done(Action::RevokeCertificate(revoke)).await;
+    assert_eq!(site.refused(&Shown::Certificate(second), &key()).await, RefusalKind::Revoked);
+    assert!(site.core.metrics.render(&site.core).is_ok_and(|text| {
+        let text = String::from_utf8_lossy(&text).into_owned();
+        text.contains("enrollments_total{outcome=\"renewed\"} 1") && text.contains("outcome=\"refused_revoked\"} 1")
+    }));
+    site.end().await;
+}
+
+#[tokio::test]
+async fn what_is_shown_must_be_ours() {
+    let site = Site::new().await;
+    assert_eq!(site.refused(&Shown::Token(Zeroizing::new("hunter2".into())), &key()).await, RefusalKind::Unproven);
+    let first = site.issued(&site.token(1).await, &key()).await;
+    // The right serial number in a certificate that somebody else made.
+    let mut forged = first.clone();
+    let last = forged.len() - 1;
+    forged[last] ^= 1;
+    assert_eq!(site.refused(&Shown::Certificate(forged), &key()).await, RefusalKind::Unproven);
+    let foreign = key().self_signed("x", crate_now(), Duration::from_secs(60), &SystemRandom::new());
+    let foreign = foreign.expect("a certificate");
+    assert_eq!(site.refused(&Shown::Certificate(foreign), &key()).await, RefusalKind::Unproven);
+    // Certificates of other kinds renew nothing.
+    let operator = std::fs::read(site.core.paths.operator().join("cert.pem")).expect("the operator's");
+    let operator = Certificate::from_pem(&operator).expect("a certificate");
+    assert_eq!(site.refused(&Shown::Certificate(operator.der().to_vec()), &key()).await, RefusalKind::Unproven);
+    site.end().await;
+}
+
+fn crate_now() -> sallyport_ca::UnixTime {
+    sallyport_ca::UnixTime(1_800_000_000)
+}
+
+#[tokio::test]
+async fn a_lapsed_machine_comes_back_for_a_while_and_then_needs_a_token() {
+    let site = Site::new().await;
+    let first = site.issued(&site.token(1).await, &key()).await;
+    let shown = Shown::Certificate(first);
+    site.clock.advance(Duration::from_secs((365 + 29) * 86_400));
+    let renewed = site.issued(&shown, &key()).await;
+    site.clock.advance(Duration::from_secs((365 + 31) * 86_400));
+    assert_eq!(site.refused(&Shown::Certificate(renewed), &key()).await, RefusalKind::Ended);
+    site.end().await;
+}
+
+#[tokio::test]
+async fn without_proof_an_operator_decides_and_gives_the_name() {
+    let site = Site::new().await;
+    let key = key();
+    for _ in 0..2 {
+        assert!(matches!(site.ask(&Shown::Nothing, &key).await, Enrolled::Waiting));
+    }
+    let (number, claims) = {
+        let state = site.core.node.shared().read();
+        assert_eq!(state.requests.len(), 1);
+        let (number, row) = state.requests.iter().next().expect("one");
+        (*number, row.claims.clone())
+    };
+    assert!(claims.contains("boss.example.com"), "{claims}");
+    let decide = DecideRequest { number, approve: true, name: NAME.into(), ..DecideRequest::default() };
+    site.done(Action::DecideRequest(decide)).await;
+    let certificate = Certificate::from_der(&site.issued(&Shown::Nothing, &key).await).expect("a certificate");
+    assert!(certificate.names_host(NAME) && !certificate.names_host("boss.example.com"));
+    site.end().await;
+}
+
+#[tokio::test]
+async fn a_listed_key_needs_no_token_and_no_other_key_gets_its_name() {
+    let site = Site::new().await;
+    let key = key();
+    let key_sha256 = sallyport_ca::Fingerprint::of(key.public_key().spki_der()).0.to_vec();
+    let machine = MachineRow { name: NAME.into(), profile: "machine".into(), key_sha256, ..MachineRow::default() };
+    site.done(Action::PutMachines(PutMachines { machines: vec![machine] })).await;
+    let certificate = Certificate::from_der(&site.issued(&Shown::Nothing, &key).await).expect("a certificate");
+    assert!(certificate.names_host(NAME));
+    assert!(matches!(site.ask(&Shown::Nothing, &super::tests::key()).await, Enrolled::Waiting));
+    site.end().await;
+}
+
+#[tokio::test]
+async fn requests_that_are_none_cost_nothing() {
+    let site = Site::new().await;
+    let proof = site.token(1).await;
+    for csr in [vec![], vec![0x30; 17_000], b"junk".to_vec()] {
+        let request =
+            Enrollment { protocol: Protocol::Est, proof: proof.clone(), csr, source: Ipv4Addr::LOCALHOST.into() };
+        assert!(matches!(enroll(&site.core, &request).await.expect("decides"), Enrolled::Invalid(_)));
+    }
+    site.issued(&proof, &key()).await;
+    site.end().await;
+}
+
+/// Whoever made an intent was killed before it signed.
+#[tokio::test]
+async fn an_intent_that_was_left_is_finished_once_and_by_the_same_bytes() {
+    let site = Site::new().await;
+    let (token, key) = (site.token(1).await, key());
+    // The same question, asked where nobody finishes it: its first half by hand.
+    let Ok(Some(proof)) = proof(&token) else { panic!("a token") };
+    let key_sha256 = sallyport_ca::Fingerprint::of(key.public_key().spki_der()).0.to_vec();
+    let applicant = Applicant {
+        proof: Some(proof.clone()),
+        key_sha256: key_sha256.clone(),
+        key: v1::KeyAlgorithm::EcdsaP256,
+        source: "127.0.0.1".into(),
+    };
+    let case = Case {
+        transaction: transaction(Some(&proof), &key_sha256),
+        applicant,
+        claims: String::new(),
+        key: key.public_key(),
+    };
+    let Verdict::Granted(grant) = site.core.node.shared().read().authorise(&case.applicant, site.core.now_ms()) else {
+        panic!("granted")
+    };
+    let command: IntendCertificate = issue::intent(&site.core, &case, &grant).expect("an intent");
+    let serial = command.record.as_ref().expect("a record").serial.clone();
+    let reply = site.core.propose_idempotent(Action::IntendCertificate(command)).await.expect("proposes");
+    assert!(matches!(reply.outcome, Some(Outcome::Intended(_))));
+
+    finish_intents(&site.core).await.expect("looks");
+    assert_eq!(site.core.node.shared().read().intents.len(), 1, "whoever made it has time");
+    site.clock.advance(Duration::from_secs(6));
+    finish_intents(&site.core).await.expect("finishes");
+    assert!(site.core.node.shared().read().intents.is_empty());
+    let certificate = site.issued(&token, &key).await;
+    assert_eq!(super::tests::serial(&certificate), serial);
+    site.end().await;
+}
+
+#[tokio::test]
+async fn an_intent_that_nobody_can_sign_is_given_up_and_its_token_is_good_again() {
+    let site = Site::new().await;
+    let (token, key) = (site.token(1).await, key());
+    let Ok(Some(proof)) = proof(&token) else { panic!("a token") };
+    let applicant = Applicant {
+        proof: Some(proof.clone()),
+        key_sha256: vec![7; 32],
+        key: v1::KeyAlgorithm::EcdsaP256,
+        source: String::new(),
+    };
+    let case = Case { transaction: [7; 16], applicant, claims: String::new(), key: key.public_key() };
+    let Verdict::Granted(grant) = site.core.node.shared().read().authorise(&case.applicant, site.core.now_ms()) else {
+        panic!("granted")
+    };
+    let mut command = issue::intent(&site.core, &case, &grant).expect("an intent");
+    // What a broken or hostile member could have put there: an authority would never be signed.
+    command.tbs = site.core.authority().certificate().der().to_vec();
+    let reply = site.core.propose_idempotent(Action::IntendCertificate(command)).await.expect("proposes");
+    assert!(matches!(reply.outcome, Some(Outcome::Intended(_))));
+    assert_eq!(site.refused(&token, &key).await, RefusalKind::UsedUp);
+    site.clock.advance(Duration::from_secs(6));
+    finish_intents(&site.core).await.expect("looks");
+    assert_eq!(site.core.node.shared().read().intents.len(), 1);
+    site.clock.advance(Duration::from_secs(10 * 60));
+    finish_intents(&site.core).await.expect("gives up");
+    assert!(site.core.node.shared().read().intents.is_empty());
+    site.issued(&token, &key).await;
+    site.end().await;
+}
+
+#[tokio::test]
+async fn a_profile_that_allows_no_such_key_says_so() {
+    let site = Site::new().await;
+    let token = site.token(1).await;
+    let profile = site.core.node.shared().read().profile(sallyport_ca::Profile::Machine);
+    let keys = vec![v1::KeyAlgorithm::Rsa3072.into()];
+    let rsa_only = crate::state::ProfileRow { keys, ..profile };
+    site.done(Action::SetProfile(SetProfile { name: "machine".into(), profile: Some(rsa_only) })).await;
+    assert_eq!(site.refused(&token, &key()).await, RefusalKind::Profile);
+    site.end().await;
+}

@@ -1,0 +1,156 @@
+//! Machines: the list of those that may enroll, and what is known of those that did.
+
+use sallyport_ca::{AltName, Profile, Subject};
+use sallyport_proto::v1;
+
+use super::{
+    ENROLLABLE, MAX_MACHINE_NETWORKS, MAX_MACHINES, MachineRow, ProfileRow, PutMachines, RemoveMachine, profile_named,
+};
+use crate::state::{CertificateRow, ConflictKind, Reply, State};
+
+/// Most alternative names of a machine.
+const MAX_SANS: usize = 64;
+/// Longest name of a holder, bytes.
+const MAX_HOLDER: usize = 256;
+
+/// How a machine is found.
+pub(super) fn machine_key(name: &str) -> String {
+    name.to_lowercase()
+}
+
+/// Whether certificates of a profile may be made out to these names.
+pub(super) fn check_names(profile: &ProfileRow, name: &str, sans: &[String]) -> Result<(), String> {
+    if sans.len() > MAX_SANS {
+        return Err(format!("at most {MAX_SANS} further names"));
+    }
+    let further = sans.iter().map(|s| crate::authority::alt_name(s)).collect();
+    let subject = Subject::new(name, further).map_err(|e| e.to_string())?;
+    let names = std::iter::once(name.to_owned()).chain(subject.alt_names().iter().filter_map(|n| match n {
+        AltName::Dns(name) => Some(name.to_string()),
+        _ => None,
+    }));
+    for name in names {
+        if !profile.admits_name(&name) {
+            let allowed = profile.name_suffixes.join(", ");
+            return Err(format!("the profile allows only names that end in {allowed}; {name} does not"));
+        }
+        if name.eq_ignore_ascii_case(sallyport_proto::CONTROLLER_NAME) {
+            return Err(format!("{name} is the name of controllers; choose another"));
+        }
+    }
+    Ok(())
+}
+
+impl State {
+    /// A machine by its name.
+    pub fn machine(&self, name: &str) -> Option<&MachineRow> {
+        self.machines.get(&machine_key(name))
+    }
+
+    /// Machines whose certificate should have been renewed by a time, the longest overdue first.
+    pub fn overdue(&self, by_ms: u64) -> impl Iterator<Item = &MachineRow> {
+        let due = self.index.enroll.due.range(..(by_ms, String::new()));
+        due.filter_map(|(_, key)| self.machines.get(key))
+    }
+
+    pub(in crate::state) fn put_machines(&mut self, command: &PutMachines) -> Reply {
+        let mut networks = self.index.enroll.machines_by_network.len();
+        for row in &command.machines {
+            let refuse = |why: String| Reply::conflict(ConflictKind::Invalid, format!("machine {:?}: {why}", row.name));
+            let Some((profile, _)) = profile_named(&row.profile).filter(|(p, _)| ENROLLABLE.contains(p)) else {
+                return refuse(format!("there is no profile {:?} for machines", row.profile));
+            };
+            if let Err(why) = check_names(&self.profile(profile), &row.name, &row.sans) {
+                return refuse(why);
+            }
+            if row.holder.len() > MAX_HOLDER || !matches!(row.key_sha256.len(), 0 | 32) {
+                return refuse(format!("a holder of at most {MAX_HOLDER} bytes, and the SHA-256 of a key"));
+            }
+            let of_other = self.index.enroll.machine_of_key.get(&row.key_sha256);
+            if of_other.is_some_and(|other| *other != machine_key(&row.name)) {
+                return refuse("another machine has the same key".into());
+            }
+            networks += usize::from(row.network.is_some());
+        }
+        let mut names: Vec<String> = command.machines.iter().map(|m| machine_key(&m.name)).collect();
+        let mut keys: Vec<&[u8]> =
+            command.machines.iter().map(|m| m.key_sha256.as_slice()).filter(|k| !k.is_empty()).collect();
+        names.sort_unstable();
+        keys.sort_unstable();
+        let (all, of_keys) = (names.len(), keys.len());
+        names.dedup();
+        keys.dedup();
+        if names.len() != all || keys.len() != of_keys {
+            return Reply::conflict(ConflictKind::Invalid, "a name or a key stands twice in the list");
+        }
+        if self.machines.len() + command.machines.len() > MAX_MACHINES || networks > MAX_MACHINE_NETWORKS {
+            return Reply::conflict(
+                ConflictKind::Exhausted,
+                format!("at most {MAX_MACHINES} machines, {MAX_MACHINE_NETWORKS} of them known by their network"),
+            );
+        }
+        let now_ms = self.now_ms();
+        for row in &command.machines {
+            let key = machine_key(&row.name);
+            let known =
+                self.machines.get(&key).cloned().unwrap_or(MachineRow { known_ms: now_ms, ..MachineRow::default() });
+            let row = MachineRow {
+                name: row.name.clone(),
+                profile: row.profile.clone(),
+                sans: row.sans.clone(),
+                holder: row.holder.clone(),
+                key_sha256: row.key_sha256.clone(),
+                network: row.network,
+                ..known
+            };
+            self.put_machine(key, row);
+        }
+        Reply::done()
+    }
+
+    pub(in crate::state) fn remove_machine(&mut self, command: &RemoveMachine) -> Reply {
+        let Some(row) = self.machines.get(&command.key).cloned() else {
+            return Reply::conflict(ConflictKind::NotFound, format!("there is no machine {:?}", command.key));
+        };
+        self.index.drop_machine(&command.key, &row);
+        self.machines.remove(&command.key);
+        Reply::done()
+    }
+
+    fn put_machine(&mut self, key: String, row: MachineRow) {
+        if let Some(before) = self.machines.get(&key).cloned() {
+            self.index.drop_machine(&key, &before);
+        }
+        self.index.note_machine(&key, &row);
+        self.machines.insert(key, row);
+    }
+
+    /// A machine has a new certificate.
+    pub(in crate::state) fn note_enrolled(
+        &mut self,
+        record: &CertificateRow,
+        (method, due_ms, holder): (v1::EnrollMethod, u64, &str),
+    ) {
+        let key = machine_key(&record.name);
+        let now_ms = self.now_ms();
+        let mut row = self.machines.get(&key).cloned().unwrap_or_else(|| MachineRow {
+            name: record.name.clone(),
+            profile: Profile::Machine.name().into(),
+            known_ms: now_ms,
+            ..MachineRow::default()
+        });
+        if row.serial != record.serial {
+            row.previous = std::mem::replace(&mut row.serial, record.serial.clone());
+        }
+        row.sans.clone_from(&record.sans);
+        (row.due_ms, row.enrolled_ms, row.method) = (due_ms, now_ms, method.into());
+        if !holder.is_empty() {
+            row.holder = holder.to_owned();
+        }
+        // An address proves little: it opens once.
+        if method == v1::EnrollMethod::List && row.key_sha256.is_empty() {
+            row.network = None;
+        }
+        self.put_machine(key, row);
+    }
+}

@@ -1,0 +1,115 @@
+//! Enrollment: who may have which certificate, and certificates on their way from intent to record.
+//!
+//! Everything that decides is here, in the state: [`State::authorise`] is the one function behind all protocols, and the entry that
+//! uses a proof up is the one that says what will be signed.
+
+mod authorise;
+mod command;
+mod issue;
+mod machines;
+mod profiles;
+mod requests;
+mod row;
+mod tokens;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+pub use authorise::{Applicant, Grant, Refusal, RefusalKind, Verdict};
+pub use command::*;
+pub use profiles::{ENROLLABLE, profile_named};
+pub use row::*;
+
+use super::{Index, State};
+
+/// The level of everything here.
+pub(crate) const ENROLL_LEVEL: u32 = 6;
+/// Most tokens that are out.
+pub const MAX_ENROLL_TOKENS: usize = 100_000;
+/// Most machines.
+pub const MAX_MACHINES: usize = 2_000_000;
+/// Most machines of the list that may enroll by the network that they come from.
+pub const MAX_MACHINE_NETWORKS: usize = 1_000;
+/// Most requests that are kept.
+pub const MAX_REQUESTS: usize = 10_000;
+/// And of them those that came from one address and wait.
+pub const MAX_REQUESTS_OF_SOURCE: usize = 20;
+/// How long a request is kept, in the log's time: a week.
+pub const REQUEST_MS: u64 = 7 * 86_400 * 1_000;
+/// Most certificates between intent and record.
+pub const MAX_INTENTS: usize = 10_000;
+/// How long an issued certificate is kept for whoever asks again, in the log's time.
+pub const ISSUED_MS: u64 = 86_400 * 1_000;
+/// And at most so many of them: the oldest go first.
+pub const MAX_ISSUED: usize = 20_000;
+
+/// What follows from the rows of enrollment.
+#[derive(Debug, Default)]
+pub(super) struct EnrollIndex {
+    /// Intents by transaction.
+    intent_of: BTreeMap<Vec<u8>, u64>,
+    /// Intents by serial number.
+    intent_of_serial: BTreeMap<String, u64>,
+    /// Certificates issued lately, by transaction.
+    issued_of: BTreeMap<Vec<u8>, u64>,
+    /// Machines by the key that may enroll without a token.
+    machine_of_key: BTreeMap<Vec<u8>, String>,
+    /// Machines that may enroll by the network that they come from.
+    machines_by_network: BTreeSet<String>,
+    /// Machines by the time at which they are expected.
+    due: BTreeSet<(u64, String)>,
+    /// Requests by key.
+    request_of_key: BTreeMap<Vec<u8>, u64>,
+}
+
+impl Index {
+    pub(super) fn note_machine(&mut self, key: &str, row: &MachineRow) {
+        if !row.key_sha256.is_empty() {
+            self.enroll.machine_of_key.insert(row.key_sha256.clone(), key.to_owned());
+        }
+        if row.network.is_some() {
+            self.enroll.machines_by_network.insert(key.to_owned());
+        }
+        if row.due_ms != 0 {
+            self.enroll.due.insert((row.due_ms, key.to_owned()));
+        }
+    }
+
+    fn drop_machine(&mut self, key: &str, row: &MachineRow) {
+        self.enroll.machine_of_key.remove(&row.key_sha256);
+        self.enroll.machines_by_network.remove(key);
+        self.enroll.due.remove(&(row.due_ms, key.to_owned()));
+    }
+}
+
+impl State {
+    /// Fills the index of enrollment from the rows.
+    pub(super) fn index_enrollment(&self, index: &mut Index) {
+        for (key, row) in self.machines.iter() {
+            index.note_machine(key, row);
+        }
+        for (number, row) in self.requests.iter() {
+            index.enroll.request_of_key.insert(row.key_sha256.clone(), *number);
+        }
+        for (number, row) in self.intents.iter() {
+            index.enroll.intent_of.insert(row.transaction.clone(), *number);
+            let serial = row.record.as_ref().map(|r| r.serial.clone()).unwrap_or_default();
+            index.enroll.intent_of_serial.insert(serial, *number);
+        }
+        for (number, row) in self.issued.iter() {
+            index.enroll.issued_of.insert(row.transaction.clone(), *number);
+        }
+    }
+
+    /// A number of the row that there is once, counted on.
+    fn next_enrollment(&mut self) -> u64 {
+        let mut number = 0;
+        self.change_core(|core| {
+            core.last_enrollment += 1;
+            number = core.last_enrollment;
+        });
+        number
+    }
+}
+
+#[cfg(test)]
+mod tests;

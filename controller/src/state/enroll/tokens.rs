@@ -1,0 +1,66 @@
+//! Tokens for first certificates.
+
+use super::machines::check_names;
+use super::{CreateEnrollToken, EnrollTokenRow, MAX_ENROLL_TOKENS, RevokeEnrollToken, profile_named};
+use crate::state::{ConflictKind, Reply, State};
+
+/// A token that has ended is listed for so long, in the log's time.
+const KEEP_MS: u64 = 30 * 86_400 * 1_000;
+
+impl State {
+    pub(in crate::state) fn create_enroll_token(&mut self, command: &CreateEnrollToken) -> Reply {
+        if command.id.is_empty() || command.hash.len() != 32 || command.ttl_ms == 0 || command.uses == 0 {
+            return Reply::conflict(ConflictKind::Invalid, "a token needs an id, a hash, a time to live and a use");
+        }
+        let Some((profile, _)) = profile_named(&command.profile).filter(|(p, _)| super::ENROLLABLE.contains(p)) else {
+            return Reply::conflict(
+                ConflictKind::NotFound,
+                format!("there is no profile {:?} for tokens", command.profile),
+            );
+        };
+        if let Err(why) = check_names(&self.profile(profile), &command.name, &command.sans) {
+            return Reply::conflict(ConflictKind::Invalid, why);
+        }
+        let now_ms = self.now_ms();
+        let over: Vec<Vec<u8>> = self
+            .enroll_tokens
+            .iter()
+            .filter(|(_, t)| t.expires_ms.saturating_add(KEEP_MS) <= now_ms)
+            .map(|(id, _)| id.clone())
+            .collect();
+        for id in over {
+            self.enroll_tokens.remove(&id);
+        }
+        if self.enroll_tokens.len() >= MAX_ENROLL_TOKENS {
+            return Reply::conflict(
+                ConflictKind::Exhausted,
+                "too many tokens are out; sallyport token revoke takes back what is not needed",
+            );
+        }
+        if self.enroll_tokens.contains(&command.id) {
+            return Reply::conflict(ConflictKind::AlreadyExists, "a random token id came twice; try again");
+        }
+        let row = EnrollTokenRow {
+            hash: command.hash.clone(),
+            profile: command.profile.clone(),
+            name: command.name.clone(),
+            sans: command.sans.clone(),
+            expires_ms: now_ms.saturating_add(command.ttl_ms),
+            uses: command.uses,
+            used: 0,
+            made_by: command.made_by.clone(),
+            made_ms: now_ms,
+            holder: command.holder.clone(),
+        };
+        self.enroll_tokens.insert(command.id.clone(), row);
+        Reply::done()
+    }
+
+    pub(in crate::state) fn revoke_enroll_token(&mut self, command: &RevokeEnrollToken) -> Reply {
+        if !self.enroll_tokens.contains(&command.id) {
+            return Reply::conflict(ConflictKind::NotFound, "there is no such token; see sallyport token list");
+        }
+        self.enroll_tokens.remove(&command.id);
+        Reply::done()
+    }
+}
