@@ -10,9 +10,9 @@ use x509_parser::extensions::{GeneralName, NameConstraints, ParsedExtension};
 use super::VerifyError;
 use crate::name::{attribute_text, check_dns_name, safe_text, same_name, text, within};
 
-/// How many subtrees one authority may name, and how many names a certificate below may have.
-const MAX_SUBTREES: usize = 256;
-const MAX_NAMES: usize = 512;
+/// How many subtrees one authority may name, and how many names a certificate below may have: each is compared with each.
+const MAX_SUBTREES: usize = 64;
+const MAX_NAMES: usize = 128;
 /// emailAddress, 1.2.840.113549.1.9.1.
 const EMAIL_ADDRESS: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 9, 1];
 

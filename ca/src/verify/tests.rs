@@ -1,7 +1,6 @@
 //! Every cause of refusal, and the chains that must pass. The certificates are made by rcgen directly, because the
 //! authority of this crate refuses to make most of them.
 
-use proptest::prelude::*;
 use rcgen::{
     BasicConstraints, CertificateParams, CustomExtension, DistinguishedName, DnType, DnValue, ExtendedKeyUsagePurpose,
     GeneralSubtree, IsCa, Issuer, KeyUsagePurpose, NameConstraints, SanType,
@@ -9,6 +8,8 @@ use rcgen::{
 
 use super::*;
 use crate::der::{CONTEXT_0, INTEGER, OID, SEQUENCE, SET, encode};
+
+mod properties;
 
 const NOW: UnixTime = UnixTime(1_800_000_000);
 const DAY: i64 = 86_400;
@@ -532,47 +533,4 @@ fn what_a_peer_can_make_large_is_bounded() {
     let ders: Vec<&[u8]> = same.iter().map(|c| &c.der[..]).chain([&leaf[..]]).collect();
     let refusal = label(verify(&trust, &ders));
     assert!(["too-many", "unknown-issuer", "bad-signature"].contains(&refusal), "{refusal}");
-}
-
-proptest! {
-    #[test]
-    fn arbitrary_bytes_never_panic(
-        data in prop::collection::vec(any::<u8>(), 0..400), encoding in 0..8_u8, id_type in 0..13_u8,
-        id in prop::collection::vec(any::<u8>(), 0..60),
-    ) {
-        let payload = [CertPayload { encoding, data: &data }];
-        let id = IkeId { id_type, data: &id };
-        let _ = describe_id(id);
-        prop_assert!(verify_peer(&TrustStore::new(), &payload, Some(id), PeerRole::Machine, NOW).is_err());
-    }
-
-    #[test]
-    fn damaged_chains_never_panic_and_never_pass_as_another(
-        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6), wrap: bool, which in 0..2_usize,
-    ) {
-        use std::sync::OnceLock;
-        static CHAIN: OnceLock<(TrustStore, Vec<u8>, Vec<u8>)> = OnceLock::new();
-        let (trust, sub, leaf) = CHAIN.get_or_init(|| {
-            let root = root("Root");
-            let sub = root.sub("Sub");
-            (trusting(&[&root]), sub.der.clone(), sub.leaf("a.example"))
-        });
-        let mut ders = [leaf.clone(), sub.clone()];
-        let target = &mut ders[which];
-        for (index, value) in &changes {
-            let i = index.index(target.len());
-            target[i] = *value;
-        }
-        let id = IkeId { id_type: 2, data: b"a.example" };
-        let result = if wrap {
-            let data = pkcs7(&[&ders[0], &ders[1]]);
-            verify_peer(trust, &[CertPayload { encoding: 1, data: &data }], Some(id), PeerRole::Machine, NOW)
-        } else {
-            verify_peer(trust, &payloads(&[&ders[0], &ders[1]]), Some(id), PeerRole::Machine, NOW)
-        };
-        match result {
-            Ok(peer) => prop_assert_eq!(&peer.der, leaf),
-            Err(error) => prop_assert!(!error.cause().is_empty() && !error.remedy().is_empty()),
-        }
-    }
 }
