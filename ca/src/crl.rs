@@ -4,6 +4,7 @@
 //! several, and what it has learned once it keeps ([`Revocations`]): a certificate that is revoked stays revoked.
 
 mod learned;
+mod reason;
 
 use std::collections::BTreeMap;
 
@@ -25,6 +26,7 @@ use crate::verify::is_strong_signature;
 use crate::{Authority, Error, Serial, UnixTime};
 
 pub use self::learned::{MAX_LISTS, Revocations};
+pub use self::reason::{Reason, Status};
 
 /// The list with the certificates of controllers, and of nobody else (its issuing distribution point).
 pub const CONTROLLERS: &str = "urn:sallyport:controllers";
@@ -34,6 +36,33 @@ const NEXT: Duration = Duration::from_secs(7 * 86_400);
 const DELTA: &[u8] = &[0x55, 0x1d, 27];
 /// Longest list that is read, octets.
 pub const MAX_LIST_LEN: usize = 1024 * 1024;
+
+/// A certificate on a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Revoked {
+    /// Its serial number.
+    pub serial: Serial,
+    /// Since when it is revoked.
+    pub at: UnixTime,
+    /// Why.
+    pub reason: Reason,
+}
+
+/// What goes into a list.
+#[derive(Clone, Copy, Debug)]
+pub struct Contents<'a> {
+    /// The address where the list is published, exactly as the certificates that it is about name it in their CRL distribution
+    /// point: a list with another one says nothing about them (RFC 5280 §6.3.3). A shard has an address of its own.
+    pub distribution_point: &'a str,
+    /// Grows with each list of this distribution point.
+    pub number: u64,
+    /// All certificates of this distribution point that are revoked or on hold.
+    pub revoked: &'a [Revoked],
+    /// When it is made.
+    pub this_update: UnixTime,
+    /// When the next one comes at the latest: readers refuse it afterwards.
+    pub next_update: UnixTime,
+}
 
 impl Authority {
     /// A list of these certificates, each with the time of its revocation. `scope` says which part of the authority's
@@ -46,20 +75,34 @@ impl Authority {
         now: UnixTime,
         rng: &dyn SecureRandom,
     ) -> Result<Vec<u8>, Error> {
-        let revoked_certs = revoked.iter().map(|(serial, at)| {
+        let reason = Reason::Unspecified;
+        let revoked: Vec<_> =
+            revoked.iter().map(|(serial, at)| Revoked { serial: serial.clone(), at: *at, reason }).collect();
+        let next_update = UnixTime(now.0.saturating_add(NEXT.as_secs() as i64));
+        let contents = Contents { distribution_point: scope, number, revoked: &revoked, this_update: now, next_update };
+        self.sign_revocation_list(&self.prepare_revocation_list(&contents)?, rng)
+    }
+
+    /// What [`Self::sign_revocation_list`] will sign, a TBSCertList in DER; the authority's key is not touched. Equal contents give
+    /// equal bytes.
+    pub fn prepare_revocation_list(&self, contents: &Contents<'_>) -> Result<Vec<u8>, Error> {
+        if contents.next_update <= contents.this_update {
+            return Err(Error::Validity("the list would never be valid"));
+        }
+        let revoked_certs = contents.revoked.iter().map(|entry| {
             Ok(RevokedCertParams {
-                serial_number: SerialNumber::from_slice(serial.as_be_bytes()),
-                revocation_time: date(*at)?,
-                reason_code: None,
+                serial_number: SerialNumber::from_slice(entry.serial.as_be_bytes()),
+                revocation_time: date(entry.at)?,
+                reason_code: entry.reason.encoded(),
                 invalidity_date: None,
             })
         });
         let params = CertificateRevocationListParams {
-            this_update: date(now)?,
-            next_update: date(UnixTime(now.0.saturating_add(NEXT.as_secs() as i64)))?,
-            crl_number: SerialNumber::from(number),
+            this_update: date(contents.this_update)?,
+            next_update: date(contents.next_update)?,
+            crl_number: SerialNumber::from(contents.number),
             issuing_distribution_point: Some(CrlIssuingDistributionPoint {
-                distribution_point: CrlDistributionPoint { uris: vec![scope.to_owned()] },
+                distribution_point: CrlDistributionPoint { uris: vec![contents.distribution_point.to_owned()] },
                 scope: None,
             }),
             revoked_certs: revoked_certs.collect::<Result<_, Error>>()?,
@@ -69,8 +112,13 @@ impl Authority {
         let issuer = Issuer::from_ca_cert_der(&self.certificate().der().into(), unsigned)
             .map_err(|_| Error::Authority("its name or extensions cannot be copied"))?;
         let draft = params.signed_by(&issuer).map_err(|_| Error::Crypto("the revocation list could not be encoded"))?;
+        tbs_of(draft.der())
+    }
+
+    /// Signs what [`Self::prepare_revocation_list`] built.
+    pub fn sign_revocation_list(&self, tbs: &[u8], rng: &dyn SecureRandom) -> Result<Vec<u8>, Error> {
         // version, then the algorithm (RFC 5280 §5.1).
-        attach_signature(&tbs_of(draft.der())?, &[crate::der::INTEGER], self.key(), rng)
+        attach_signature(tbs, &[crate::der::INTEGER], self.key(), rng)
     }
 }
 

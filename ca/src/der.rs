@@ -21,6 +21,7 @@ pub(crate) const BIT_STRING: u8 = 0x03;
 pub(crate) const OCTET_STRING: u8 = 0x04;
 pub(crate) const NULL: &[u8] = &[0x05, 0x00];
 pub(crate) const OID: u8 = 0x06;
+pub(crate) const ENUMERATED: u8 = 0x0a;
 pub(crate) const UTF8_STRING: u8 = 0x0c;
 pub(crate) const PRINTABLE_STRING: u8 = 0x13;
 const UTC_TIME: u8 = 0x17;
@@ -134,6 +135,15 @@ pub(crate) fn certificate_time(at: UnixTime) -> Option<Vec<u8>> {
     Some(if UTC.contains(&at.0) { encode(UTC_TIME, &[time.get(4..).unwrap_or_default()]) } else { time })
 }
 
+/// The big-endian octets of a non-negative INTEGER's content, without leading zeros; `None` where it is negative or empty.
+pub(crate) fn as_unsigned(content: &[u8]) -> Option<&[u8]> {
+    if content.first().is_none_or(|b| *b >= 0x80) {
+        return None;
+    }
+    let zeros = content.iter().take_while(|b| **b == 0).count();
+    content.get(zeros..)
+}
+
 /// `SET OF` as DER orders it (X.690 §11.6).
 pub(crate) fn set_of(tag: u8, mut elements: Vec<Vec<u8>>) -> Vec<u8> {
     elements.sort_unstable();
@@ -237,6 +247,8 @@ mod tests {
         assert_eq!(unsigned(&[]), [2, 1, 0]);
         assert_eq!(unsigned(&[0, 0, 0x7f]), [2, 1, 0x7f]);
         assert_eq!(unsigned(&[0xff]), [2, 2, 0, 0xff]);
+        assert_eq!(as_unsigned(&[0, 0xff]), Some(&[0xff][..]));
+        assert_eq!((as_unsigned(&[]), as_unsigned(&[0x80])), (None, None));
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! * [`Authority`] makes the enterprise root and issues from it. What a certificate contains is decided by its
 //!   [`Profile`] and by the [`Subject`] that the caller's records name; of a certification request only the public key
 //!   and the proof of possession count ([`PublicKey::from_csr_der`]).
-//! * [`crl`] says what it has taken back, signed.
+//! * [`crl`] says what it has taken back, signed; [`ocsp`] says it of one certificate.
 //! * [`seal`] keeps keys and other secrets at rest; [`shares`] divides one among people, for the key that leaves the cluster.
 //! * [`merkle`] is the tree over an audit log: proofs, signed heads, and the witness that holds a log to them.
 //! * [`request`], [`est`], [`scep`] and [`cms`] are the messages of enrollment: read from strangers, written for every client.
@@ -41,6 +41,7 @@ mod key;
 mod lint;
 pub mod merkle;
 mod name;
+pub mod ocsp;
 pub mod pem;
 pub mod pkcs12;
 mod profile;

@@ -13,7 +13,7 @@ use sallyport_ca::scep::client::{Authority as Server, Reply, Transaction};
 use sallyport_ca::scep::{self, Kind, Outcome, RaIdentity};
 use sallyport_ca::seal::{SealKey, Sealed};
 use sallyport_ca::{Authority, KeyAlgorithm, KeyPair, Profile, PublicKey, RootConfig, Serial, Subject};
-use tools::{Bench, has, key, rng};
+use tools::{Bench, has, key, rng, wall_clock};
 
 /// An authority with an RA.
 struct Service {
@@ -106,13 +106,6 @@ fn openssl_opens_our_answers_and_we_open_its_envelopes() {
     let text = bench.run("openssl pkcs7 -inform der -in caps -print_certs -noout");
     assert!(text.lines().find(|l| l.starts_with("subject")).unwrap().contains("SCEP RA"), "{text}");
     assert!(text.contains("CN = Example VPN Root"), "{text}");
-}
-
-/// The wall clock, which programs of others go by.
-#[allow(clippy::disallowed_methods)]
-fn wall_clock() -> sallyport_ca::UnixTime {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-    sallyport_ca::UnixTime(since.as_secs() as i64)
 }
 
 /// Serves SCEP over HTTP for as long as the test runs; gives the URL.

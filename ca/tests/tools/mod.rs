@@ -8,10 +8,15 @@ use std::sync::OnceLock;
 
 use sallyport_ca::{KeyAlgorithm, KeyPair, SystemRandom, UnixTime};
 
-pub const NOW: UnixTime = UnixTime(1_800_000_000);
-
 pub fn rng() -> SystemRandom {
     SystemRandom::new()
+}
+
+/// The wall clock, which programs of others go by.
+#[allow(clippy::disallowed_methods)]
+pub fn wall_clock() -> UnixTime {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    UnixTime(since.as_secs() as i64)
 }
 
 /// RSA keys take long to make, so each kind is made once.
