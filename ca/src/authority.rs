@@ -1,5 +1,6 @@
 //! The authority: one CA certificate, its private key, and the issuing of certificates from it.
 
+mod issuing;
 mod service;
 
 use core::time::Duration;
@@ -22,6 +23,7 @@ use crate::{
     lint,
 };
 
+pub use self::issuing::{DEFAULT_ISSUING_VALIDITY, IssuingConfig};
 pub use self::service::{MAX_OCSP_SIGNER_VALIDITY, MAX_RA_VALIDITY};
 
 /// How long a root lives unless the configuration says otherwise: ten years.
@@ -105,6 +107,8 @@ pub struct Authority {
     organization: Option<String>,
     facts: lint::Issuer,
     urls: RevocationUrls,
+    /// Who issued its certificate, up to the root; empty for a root.
+    issuers: Vec<Certificate>,
 }
 
 impl Authority {
@@ -169,6 +173,7 @@ impl Authority {
             key,
             facts,
             urls: RevocationUrls::default(),
+            issuers: Vec::new(),
         })
     }
 

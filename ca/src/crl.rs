@@ -52,7 +52,8 @@ pub struct Revoked {
 #[derive(Clone, Copy, Debug)]
 pub struct Contents<'a> {
     /// The address where the list is published, exactly as the certificates that it is about name it in their CRL distribution
-    /// point: a list with another one says nothing about them (RFC 5280 §6.3.3). A shard has an address of its own.
+    /// point: a list with another one says nothing about them (RFC 5280 §6.3.3). A shard has an address of its own. Empty is
+    /// everything, as a root's own list must be: a root names no place of a list, and OpenSSL asks for one about the root itself.
     pub distribution_point: &'a str,
     /// Grows with each list of this distribution point.
     pub number: u64,
@@ -66,7 +67,8 @@ pub struct Contents<'a> {
 
 impl Authority {
     /// A list of these certificates, each with the time of its revocation. `scope` says which part of the authority's
-    /// certificates it is about, `number` grows with each list of that part.
+    /// certificates it is about, `number` grows with each list of that part. An empty scope is all of them, see
+    /// [`Contents::distribution_point`].
     pub fn revocation_list(
         &self,
         scope: &str,
@@ -97,12 +99,13 @@ impl Authority {
                 invalidity_date: None,
             })
         });
+        let point = contents.distribution_point;
         let params = CertificateRevocationListParams {
             this_update: date(contents.this_update)?,
             next_update: date(contents.next_update)?,
             crl_number: SerialNumber::from(contents.number),
-            issuing_distribution_point: Some(CrlIssuingDistributionPoint {
-                distribution_point: CrlDistributionPoint { uris: vec![contents.distribution_point.to_owned()] },
+            issuing_distribution_point: (!point.is_empty()).then(|| CrlIssuingDistributionPoint {
+                distribution_point: CrlDistributionPoint { uris: vec![point.to_owned()] },
                 scope: None,
             }),
             revoked_certs: revoked_certs.collect::<Result<_, Error>>()?,

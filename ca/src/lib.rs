@@ -1,7 +1,7 @@
 //! Sallyport's certificate authority, and the check of other people's certificates, as a library: no sockets, no files,
 //! no clock. Time comes in as [`UnixTime`], randomness as a [`SecureRandom`].
 //!
-//! * [`Authority`] makes the enterprise root and issues from it. What a certificate contains is decided by its
+//! * [`Authority`] makes the enterprise root and issuing authorities below it, and issues from them. What a certificate contains is decided by its
 //!   [`Profile`] and by the [`Subject`] that the caller's records name; of a certification request only the public key
 //!   and the proof of possession count ([`PublicKey::from_csr_der`]).
 //! * [`crl`] says what it has taken back, signed; [`ocsp`] says it of one certificate.
@@ -54,7 +54,8 @@ pub mod verify;
 mod weak;
 
 pub use authority::{
-    Authority, DEFAULT_ROOT_VALIDITY, MAX_OCSP_SIGNER_VALIDITY, MAX_RA_VALIDITY, Prepared, RevocationUrls, RootConfig,
+    Authority, DEFAULT_ISSUING_VALIDITY, DEFAULT_ROOT_VALIDITY, IssuingConfig, MAX_OCSP_SIGNER_VALIDITY,
+    MAX_RA_VALIDITY, Prepared, RevocationUrls, RootConfig,
 };
 pub use certificate::{Certificate, Fingerprint, Serial};
 pub use error::Error;

@@ -30,6 +30,10 @@ pub enum Lint {
     /// A leaf profile must give a critical basicConstraints with CA:FALSE.
     #[error("it would be an authority, or its basic constraints are missing or not critical")]
     BasicConstraints,
+    /// An issuing authority has a critical basicConstraints with CA:TRUE and a pathLenConstraint of 0, below an authority that
+    /// may have one.
+    #[error("it would not be an authority with none below itself, or its issuer may have none")]
+    PathLen,
     /// Key usage must be critical, and digitalSignature (with keyEncipherment for RSA).
     #[error("the key usage differs from the profile's")]
     KeyUsage,
@@ -57,6 +61,8 @@ pub(crate) struct Issuer {
     pub(crate) key_id: Vec<u8>,
     pub(crate) not_before: UnixTime,
     pub(crate) not_after: UnixTime,
+    /// Whether it may have authorities below itself.
+    pub(crate) may_have_authorities: bool,
 }
 
 impl Issuer {
@@ -75,8 +81,70 @@ impl Issuer {
             key_id: key_id.unwrap_or_else(derive),
             not_before: UnixTime(certificate.validity().not_before.timestamp()),
             not_after: UnixTime(certificate.validity().not_after.timestamp()),
+            may_have_authorities: match certificate.basic_constraints() {
+                Ok(Some(c)) => c.value.ca && c.value.path_len_constraint != Some(0),
+                _ => false,
+            },
         }
     }
+}
+
+fn rule(kept: bool, broken: Lint) -> Result<(), Lint> {
+    if kept { Ok(()) } else { Err(broken) }
+}
+
+/// What holds for each draft, whatever it is for: version, serial, issuer, a common name, the key.
+fn check_common(cert: &X509Certificate<'_>, key: &PublicKey, issuer: &Issuer) -> Result<(), Lint> {
+    rule(cert.version() == X509Version::V3, Lint::Structure)?;
+    let serial = cert.raw_serial();
+    let positive = serial.first().is_some_and(|b| *b < 0x80) && serial.iter().any(|b| *b != 0);
+    rule(positive && (16..=20).contains(&serial.len()), Lint::Serial)?;
+    rule(cert.issuer().as_raw() == issuer.subject, Lint::Issuer)?;
+    rule(cert.subject().iter_common_name().count() == 1, Lint::Subject)?;
+    rule(cert.public_key().raw == key.spki_der(), Lint::PublicKey)?;
+    cert.extensions_map().map_err(|_| Lint::UnknownExtension)?; // refuses an extension that comes twice
+
+    let own = Issuer::from_certificate(cert).key_id;
+    let (mut authority_key, mut own_key) = (None, None);
+    for extension in cert.iter_extensions() {
+        match extension.parsed_extension() {
+            ParsedExtension::AuthorityKeyIdentifier(aki) => authority_key = aki.key_identifier.as_ref().map(|k| k.0),
+            ParsedExtension::SubjectKeyIdentifier(ski) => own_key = Some(ski.0),
+            _ => {}
+        }
+    }
+    rule(authority_key == Some(&issuer.key_id[..]) && own_key == Some(&own[..]), Lint::KeyIdentifier)
+}
+
+/// Checks the draft of an issuing authority: CA:TRUE with nothing below, certificates and lists to sign, no extended key usage
+/// and no alternative name, inside the life of the root.
+pub(crate) fn check_issuing(draft: &[u8], common_name: &str, key: &PublicKey, issuer: &Issuer) -> Result<(), Lint> {
+    let Ok(([], cert)) = X509Certificate::from_der(draft) else { return Err(Lint::Structure) };
+    rule(issuer.may_have_authorities, Lint::PathLen)?;
+    check_common(&cert, key, issuer)?;
+    let named = cert.subject().iter_common_name().next().and_then(|n| crate::name::attribute_text(n.attr_value()));
+    rule(named.as_deref() == Some(common_name) && cert.subject().as_raw() != issuer.subject, Lint::Subject)?;
+    let (from, to) = (cert.validity().not_before.timestamp(), cert.validity().not_after.timestamp());
+    rule(from >= issuer.not_before.0 && from < to && to <= issuer.not_after.0, Lint::Validity)?;
+    let constraints = cert.basic_constraints().map_err(|_| Lint::PathLen)?;
+    let lowest = constraints.is_some_and(|c| c.critical && c.value.ca && c.value.path_len_constraint == Some(0));
+    rule(lowest, Lint::PathLen)?;
+    /// keyCertSign is bit 5, cRLSign bit 6.
+    const SIGN: u16 = 1 << 5 | 1 << 6;
+    let usage = cert.key_usage().map_err(|_| Lint::KeyUsage)?;
+    rule(usage.is_some_and(|u| u.critical && u.value.flags == SIGN), Lint::KeyUsage)?;
+    let known = cert.iter_extensions().all(|extension| {
+        matches!(
+            extension.parsed_extension(),
+            ParsedExtension::BasicConstraints(_)
+                | ParsedExtension::KeyUsage(_)
+                | ParsedExtension::SubjectKeyIdentifier(_)
+                | ParsedExtension::AuthorityKeyIdentifier(_)
+                | ParsedExtension::CRLDistributionPoints(_)
+                | ParsedExtension::AuthorityInfoAccess(_)
+        )
+    });
+    rule(known, Lint::UnknownExtension)
 }
 
 /// Checks a draft (a certificate with a void signature) against its profile.
@@ -102,16 +170,9 @@ fn check_against(
     issuer: &Issuer,
 ) -> Result<(), Lint> {
     let Ok(([], cert)) = X509Certificate::from_der(draft) else { return Err(Lint::Structure) };
-    let rule = |kept: bool, broken: Lint| if kept { Ok(()) } else { Err(broken) };
-
-    rule(cert.version() == X509Version::V3, Lint::Structure)?;
-    let serial = cert.raw_serial();
-    let positive = serial.first().is_some_and(|b| *b < 0x80) && serial.iter().any(|b| *b != 0);
-    rule(positive && (16..=20).contains(&serial.len()), Lint::Serial)?;
-    rule(cert.issuer().as_raw() == issuer.subject, Lint::Issuer)?;
-    rule(cert.subject().iter_common_name().count() == 1, Lint::Subject)?;
     let key = PublicKey::from_spki_der(cert.public_key().raw).map_err(|_| Lint::PublicKey)?;
     rule(asked.is_none_or(|(_, asked)| key.spki_der() == asked.spki_der()), Lint::PublicKey)?;
+    check_common(&cert, &key, issuer)?;
 
     let (from, to) = (cert.validity().not_before.timestamp(), cert.validity().not_after.timestamp());
     let life = to.saturating_sub(from);
@@ -134,24 +195,20 @@ fn check_against(
     check_extended_key_usage(&cert, profile)?;
     check_alt_names(&cert, profile, asked.map(|(subject, _)| subject))?;
 
-    let own = Issuer::from_certificate(&cert).key_id;
-    let mut authority_key = None;
-    let mut own_key = None;
-    for extension in cert.iter_extensions() {
-        match extension.parsed_extension() {
-            ParsedExtension::AuthorityKeyIdentifier(aki) => authority_key = aki.key_identifier.as_ref().map(|k| k.0),
-            ParsedExtension::SubjectKeyIdentifier(ski) => own_key = Some(ski.0),
-            ParsedExtension::BasicConstraints(_)
-            | ParsedExtension::KeyUsage(_)
-            | ParsedExtension::ExtendedKeyUsage(_)
-            | ParsedExtension::SubjectAlternativeName(_)
-            | ParsedExtension::CRLDistributionPoints(_)
-            | ParsedExtension::AuthorityInfoAccess(_) => {}
-            _ => return Err(Lint::UnknownExtension),
-        }
-    }
-    cert.extensions_map().map_err(|_| Lint::UnknownExtension)?; // refuses an extension that comes twice
-    rule(authority_key == Some(&issuer.key_id[..]) && own_key == Some(&own[..]), Lint::KeyIdentifier)
+    let known = cert.iter_extensions().all(|extension| {
+        matches!(
+            extension.parsed_extension(),
+            ParsedExtension::AuthorityKeyIdentifier(_)
+                | ParsedExtension::SubjectKeyIdentifier(_)
+                | ParsedExtension::BasicConstraints(_)
+                | ParsedExtension::KeyUsage(_)
+                | ParsedExtension::ExtendedKeyUsage(_)
+                | ParsedExtension::SubjectAlternativeName(_)
+                | ParsedExtension::CRLDistributionPoints(_)
+                | ParsedExtension::AuthorityInfoAccess(_)
+        )
+    });
+    rule(known, Lint::UnknownExtension)
 }
 
 /// serverAuth, clientAuth, ikeIntermediate, ipsecIKE: what profiles give, as the parser reports it.
@@ -161,6 +218,7 @@ fn check_extended_key_usage(cert: &X509Certificate<'_>, profile: Profile) -> Res
     let (server, client, ike) = match profile {
         Profile::Gateway => (true, false, true),
         Profile::Controller => (true, true, false),
+        Profile::Endpoint => (true, false, false),
         Profile::GatewayLink | Profile::Operator | Profile::User => (false, true, false),
         Profile::Machine => (false, true, true),
     };

@@ -29,12 +29,14 @@ pub enum Profile {
     Machine,
     /// A person's certificate. Reserved: nothing is issued from it yet.
     User,
+    /// What the HTTPS endpoint shows to machines that enroll: serverAuth; the public names of the service as SAN.
+    Endpoint,
 }
 
 impl Profile {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Gateway, Self::GatewayLink, Self::Controller, Self::Operator, Self::Machine, Self::User];
+    pub const ALL: [Self; 7] =
+        [Self::Gateway, Self::GatewayLink, Self::Controller, Self::Operator, Self::Machine, Self::User, Self::Endpoint];
 
     /// The name in records and on the command line.
     pub const fn name(self) -> &'static str {
@@ -45,13 +47,14 @@ impl Profile {
             Self::Operator => "operator",
             Self::Machine => "machine",
             Self::User => "user",
+            Self::Endpoint => "endpoint",
         }
     }
 
     /// How long a certificate lives unless the caller says otherwise.
     pub const fn default_validity(self) -> Duration {
         match self {
-            Self::Gateway | Self::GatewayLink => DAY.saturating_mul(90),
+            Self::Gateway | Self::GatewayLink | Self::Endpoint => DAY.saturating_mul(90),
             Self::Controller | Self::Operator | Self::Machine | Self::User => DAY.saturating_mul(365),
         }
     }
@@ -67,6 +70,7 @@ impl Profile {
         match self {
             Self::Gateway => [Eku::ServerAuth].into_iter().chain(ike).collect(),
             Self::Controller => vec![Eku::ServerAuth, Eku::ClientAuth],
+            Self::Endpoint => vec![Eku::ServerAuth],
             Self::GatewayLink | Self::Operator | Self::User => vec![Eku::ClientAuth],
             Self::Machine => [Eku::ClientAuth].into_iter().chain(ike).collect(),
         }
@@ -77,6 +81,7 @@ impl Profile {
         match self {
             Self::Gateway => &["serverAuth", "iKEIntermediate", "ipsecIKE"],
             Self::Controller => &["serverAuth", "clientAuth"],
+            Self::Endpoint => &["serverAuth"],
             Self::GatewayLink | Self::Operator | Self::User => &["clientAuth"],
             Self::Machine => &["clientAuth", "iKEIntermediate", "ipsecIKE"],
         }
@@ -87,7 +92,7 @@ impl Profile {
         let hosts = names.iter().filter(|n| matches!(n, AltName::Dns(_) | AltName::Ip(_))).count();
         match self {
             // What is dialled or looked up must be there, and nothing else.
-            Self::Gateway | Self::Controller | Self::Machine => hosts > 0 && hosts == names.len(),
+            Self::Gateway | Self::Controller | Self::Machine | Self::Endpoint => hosts > 0 && hosts == names.len(),
             // Identified by serial number in the controller's records; names are for people.
             Self::GatewayLink | Self::Operator | Self::User => true,
         }
@@ -106,7 +111,7 @@ impl core::str::FromStr for Profile {
     fn from_str(s: &str) -> Result<Self, Error> {
         let known = Self::ALL.into_iter().find(|p| p.name() == s);
         known.ok_or(Error::Request(
-            "unknown profile; gateway, gateway-link, controller, operator or machine is expected",
+            "unknown profile; gateway, gateway-link, controller, operator, machine or endpoint is expected",
         ))
     }
 }

@@ -48,8 +48,14 @@ fn subject(profile: Profile) -> Subject {
     .unwrap()
 }
 
-const ISSUED: [Profile; 5] =
-    [Profile::Gateway, Profile::GatewayLink, Profile::Controller, Profile::Operator, Profile::Machine];
+const ISSUED: [Profile; 6] = [
+    Profile::Gateway,
+    Profile::GatewayLink,
+    Profile::Controller,
+    Profile::Operator,
+    Profile::Machine,
+    Profile::Endpoint,
+];
 
 /// The extended key usages that the profiles promise, as dotted identifiers.
 fn promised(profile: Profile) -> Vec<&'static str> {
@@ -59,6 +65,7 @@ fn promised(profile: Profile) -> Vec<&'static str> {
     match profile {
         Profile::Gateway => vec![SERVER, IKE[0], IKE[1]],
         Profile::Controller => vec![SERVER, CLIENT],
+        Profile::Endpoint => vec![SERVER],
         Profile::Machine => vec![CLIENT, IKE[0], IKE[1]],
         _ => vec![CLIENT],
     }
@@ -97,7 +104,7 @@ fn every_profile_and_key_is_issued_as_promised_by_every_kind_of_root() {
                 check(&cert, &subject, profile, algorithm, root);
                 assert_eq!(cert.serial, serial);
                 assert_eq!(cert.spki_der(), public.spki_der());
-                let server = matches!(profile, Profile::Gateway | Profile::Controller);
+                let server = matches!(profile, Profile::Gateway | Profile::Controller | Profile::Endpoint);
                 openssl_verify(root, &cert, if server { "sslserver" } else { "sslclient" });
             }
         }
@@ -214,7 +221,7 @@ fn profiles_refuse_names_that_they_do_not_carry() {
     let issue = |profile, subject: &Subject| authority.issue(profile, subject, &public, NOW, serial(), &rng());
     let nameless = Subject::new("Some Machine", vec![]).unwrap();
     let mailbox = Subject::new("ann@example.com", vec![]).unwrap();
-    for profile in [Profile::Gateway, Profile::Controller, Profile::Machine] {
+    for profile in [Profile::Gateway, Profile::Controller, Profile::Machine, Profile::Endpoint] {
         assert_eq!(issue(profile, &nameless), Err(Error::Lint(Lint::AltNames)));
         assert_eq!(issue(profile, &mailbox), Err(Error::Lint(Lint::AltNames)));
     }

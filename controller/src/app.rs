@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use prost::Message;
-use sallyport_ca::Authority;
 use sallyport_proto::v1;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -16,7 +15,7 @@ use crate::api::{Tls, server};
 use crate::auth::Authenticator;
 use crate::auth::lockout::Lockout;
 use crate::auth::password::Workers;
-use crate::authority::{self, IssueRequest, Issued};
+use crate::authority::{self, IssueRequest, Issued, Opened};
 use crate::clock::Clock;
 use crate::cluster::join::Candidate;
 use crate::cluster::links::Links;
@@ -104,21 +103,14 @@ pub(crate) struct Core {
     pub(crate) soft: Soft,
     pub(crate) lockout: Lockout,
     pub(crate) authenticator: OnceLock<Authenticator>,
-    pub(crate) authority: OnceLock<Authority>,
+    pub(crate) authorities: Opened,
     pub(crate) metrics: Metrics,
     /// When it started, monotonic milliseconds.
     started_ms: u64,
 }
 
 impl Core {
-    /// The open authority.
-    ///
-    /// It is set before anything that could ask for it is started.
-    pub(crate) fn authority(&self) -> &Authority {
-        self.authority.get().expect("bootstrap opens the authority")
-    }
-
-    /// The check of passwords; set like the authority.
+    /// The check of passwords; set before anything that could ask for it is started.
     pub(crate) fn authenticator(&self) -> &Authenticator {
         self.authenticator.get().expect("bootstrap makes the authenticator")
     }
@@ -140,7 +132,7 @@ impl Core {
 
     /// Whether this node can answer: a new member first receives the state.
     pub(crate) fn is_ready(&self) -> bool {
-        self.authority.get().is_some() && self.authenticator.get().is_some()
+        self.knows_root() && self.authenticator.get().is_some()
     }
 
     /// Puts a change into the log, under a request id of its own.
@@ -452,7 +444,7 @@ impl Controller {
             soft: Soft::default(),
             lockout: Lockout::default(),
             authenticator: OnceLock::new(),
-            authority: OnceLock::new(),
+            authorities: Opened::default(),
         });
         cluster::know_servers(&core);
         let tls = match bootstrap::identify(&core).await {
@@ -597,7 +589,7 @@ impl Running {
 
     /// The root certificate, DER.
     pub fn root_certificate(&self) -> Vec<u8> {
-        self.core.authority().certificate().der().to_vec()
+        self.core.root().der().to_vec()
     }
 
     /// Makes a key and a certificate, as an operator would over gRPC.

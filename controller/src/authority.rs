@@ -1,14 +1,14 @@
 //! The authority at work: keys made here, certificates signed and recorded in the log before anybody gets them.
 
+mod issuers;
+mod opened;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use prost::Message;
-use sallyport_ca::seal::Sealed;
-use sallyport_ca::{
-    AltName, Authority, Certificate, KeyAlgorithm, KeyPair, Profile, PublicKey, Serial, Subject, UnixTime,
-};
+use sallyport_ca::{AltName, Certificate, KeyAlgorithm, KeyPair, Profile, PublicKey, Serial, Subject, UnixTime, pem};
 use sallyport_proto::{CONTROLLER_NAME, v1};
 use zeroize::Zeroizing;
 
@@ -17,6 +17,11 @@ use crate::error::Error;
 use crate::seal::Request;
 use crate::state::{self, Action, CertificateRow, ConflictKind, Outcome, RecordCertificate};
 
+pub(crate) use self::issuers::first as first_issuers;
+pub(crate) use self::opened::Opened;
+
+/// How often a certificate is made anew because its authority ceased to issue meanwhile.
+const MAX_TRIES: u32 = 3;
 /// The level from which on answers are kept (see `software`).
 const ANSWERS_LEVEL: u32 = 3;
 
@@ -30,6 +35,19 @@ pub struct Issued {
     pub chain: Vec<Vec<u8>>,
     /// Its record.
     pub record: CertificateRow,
+}
+
+impl Issued {
+    /// The certificate and what is between it and the root, PEM: what its owner shows.
+    pub fn chain_pem(&self) -> String {
+        let issuers = self.chain.split_last().map_or(&[][..], |(_, issuers)| issuers);
+        pem_of(std::iter::once(&self.certificate).chain(issuers))
+    }
+}
+
+/// Certificates one behind the other, PEM.
+pub(crate) fn pem_of<'a>(certificates: impl IntoIterator<Item = &'a Vec<u8>>) -> String {
+    certificates.into_iter().map(|der| pem::encode("CERTIFICATE", der).to_string()).collect()
 }
 
 impl std::fmt::Debug for Issued {
@@ -97,6 +115,7 @@ pub(crate) const fn profile_to_proto(profile: Profile) -> v1::CertificateProfile
         Profile::GatewayLink => v1::CertificateProfile::GatewayLink,
         Profile::Operator => v1::CertificateProfile::Operator,
         Profile::Controller => v1::CertificateProfile::Controller,
+        Profile::Endpoint => v1::CertificateProfile::Endpoint,
         Profile::User => v1::CertificateProfile::Unspecified,
     }
 }
@@ -126,19 +145,6 @@ pub(crate) fn record_of(
     }
 }
 
-/// Opens the authority from what the state holds.
-pub(crate) fn open(core: &Core) -> Result<Authority, Error> {
-    let root = {
-        let state = core.node.shared().read();
-        state.roots.iter().next_back().map(|(_, root)| root.clone())
-    };
-    let root = root.ok_or_else(|| Error::Internal("there is no root".into()))?;
-    Authority::open(&Sealed::from_bytes(root.sealed_key), core.sealer.key(), &root.certificate).map_err(|e| match e {
-        sallyport_ca::Error::Seal(_) => Error::Seal { what: "the root's key".into(), key: core.sealer.path().into() },
-        other => Error::Authority(other.to_string()),
-    })
-}
-
 /// What a controller's certificate shall say.
 #[derive(Clone, Debug)]
 pub(crate) struct ControllerCertificate {
@@ -148,12 +154,22 @@ pub(crate) struct ControllerCertificate {
     pub(crate) member: u64,
 }
 
+/// A certificate for a controller's own public key.
+pub(crate) struct CertifiedController {
+    /// The certificate, DER.
+    pub(crate) certificate: Vec<u8>,
+    /// What is between it and the root, DER.
+    pub(crate) issuers: Vec<Vec<u8>>,
+    /// Its record.
+    pub(crate) record: CertificateRow,
+}
+
 /// Signs a certificate for a controller's own public key. Nobody may see it before its record is in the log.
 pub(crate) async fn controller_certificate(
     core: &Arc<Core>,
     public: &PublicKey,
     what: ControllerCertificate,
-) -> Result<(Vec<u8>, CertificateRow), Error> {
+) -> Result<CertifiedController, Error> {
     let request = IssueRequest {
         profile: Profile::Controller,
         name: CONTROLLER_NAME.into(),
@@ -163,21 +179,27 @@ pub(crate) async fn controller_certificate(
     };
     let subject = subject(&request)?;
     let sans: Vec<String> = subject.alt_names().iter().map(ToString::to_string).collect();
+    let issuing = core.issuing(request.key)?;
     let now = UnixTime(i64::try_from(core.now_ms() / 1_000).unwrap_or(i64::MAX));
-    let (worker, public) = (core.clone(), public.clone());
+    let (worker, signer, public) = (core.clone(), issuing.clone(), public.clone());
     let made = tokio::task::spawn_blocking(move || -> Result<Certificate, sallyport_ca::Error> {
-        let (rng, profile) = (worker.sealer.rng(), Profile::Controller);
+        let (rng, profile, authority) = (worker.sealer.rng(), Profile::Controller, signer.authority);
         let serial = Serial::generate(rng)?;
-        let prepared =
-            worker.authority().prepare(profile, &subject, &public, now, profile.default_validity(), serial)?;
-        worker.authority().sign(&prepared, rng)
+        let prepared = authority.prepare(profile, &subject, &public, now, profile.default_validity(), serial)?;
+        authority.sign(&prepared, rng)
     })
     .await
     .map_err(|_| Error::Internal("making a certificate panicked".into()))?;
     let certificate = made.map_err(|e| Error::Refused(e.to_string()))?;
     let profile = v1::CertificateProfile::Controller;
     let record = record_of(&certificate, profile, CONTROLLER_NAME, sans, request.key);
-    Ok((certificate.der().to_vec(), CertificateRow { member: what.member, ..record }))
+    let mut issuers = issuing.chain();
+    issuers.pop();
+    Ok(CertifiedController {
+        certificate: certificate.der().to_vec(),
+        issuers,
+        record: CertificateRow { member: what.member, issuer: issuing.number, ..record },
+    })
 }
 
 /// Makes a key pair and a certificate, and records it. What is returned is in the log.
@@ -187,9 +209,17 @@ pub(crate) async fn issue(core: &Arc<Core>, request: IssueRequest) -> Result<Iss
 
 /// The same for what is kept in the state folder of a controller: it is revoked when that member is removed.
 pub(crate) async fn issue_to(core: &Arc<Core>, request: IssueRequest, member: u64) -> Result<Issued, Error> {
-    let made = make(core, request, member).await?;
-    record(core, RecordCertificate { record: Some(made.record.clone()), answer: Vec::new() }, None).await?;
-    finish(core, made).await
+    let mut tries = 1;
+    loop {
+        let made = make(core, request.clone(), member).await?;
+        let command = RecordCertificate { record: Some(made.record.clone()), answer: Vec::new() };
+        match record(core, command, None).await {
+            // Another authority issues since a moment ago.
+            Err(Error::Superseded(_)) if tries < MAX_TRIES => tries += 1,
+            Err(e) => return Err(e),
+            Ok(_) => return finish(core, made).await,
+        }
+    }
 }
 
 /// The same for a caller that may ask again, and then has the same certificate and key. Where not all members know how to keep
@@ -205,21 +235,30 @@ pub(crate) async fn issue_once(core: &Arc<Core>, request: IssueRequest, asked: R
     if let Some(Outcome::Issued(earlier)) = earlier.and_then(|reply| reply.outcome) {
         return reopen(core, &asked, &earlier);
     }
-    let made = make(core, request, 0).await?;
-    let answer = v1::IssueCertificateResponse {
-        private_key: Some(v1::Secret::new(made.private_key.to_vec())),
-        certificate: made.certificate.clone(),
-        ..Default::default()
-    };
-    let answer = core.sealer.seal_answer(&core.cluster_id(), &asked, &Zeroizing::new(answer.encode_to_vec()))?;
-    let command = RecordCertificate { record: Some(made.record.clone()), answer };
-    match record(core, command, Some(asked.id)).await? {
-        // Asked twice at a time: the other one was first.
-        Some(first) if first.serial != made.record.serial => {
-            core.catch_up().await;
-            reopen(core, &asked, &first)
-        }
-        _ => finish(core, made).await,
+    let mut tries = 1;
+    loop {
+        let made = make(core, request.clone(), 0).await?;
+        let answer = v1::IssueCertificateResponse {
+            private_key: Some(v1::Secret::new(made.private_key.to_vec())),
+            certificate: made.certificate.clone(),
+            ..Default::default()
+        };
+        let answer = core.sealer.seal_answer(&core.cluster_id(), &asked, &Zeroizing::new(answer.encode_to_vec()))?;
+        let command = RecordCertificate { record: Some(made.record.clone()), answer };
+        return match record(core, command, Some(asked.id)).await {
+            // Another authority issues since a moment ago.
+            Err(Error::Superseded(_)) if tries < MAX_TRIES => {
+                tries += 1;
+                continue;
+            }
+            Err(e) => Err(e),
+            // Asked twice at a time: the other one was first.
+            Ok(Some(first)) if first.serial != made.record.serial => {
+                core.catch_up().await;
+                reopen(core, &asked, &first)
+            }
+            Ok(_) => finish(core, made).await,
+        };
     }
 }
 
@@ -233,14 +272,15 @@ async fn make(core: &Arc<Core>, request: IssueRequest, member: u64) -> Result<Is
     };
     let now = UnixTime(i64::try_from(core.now_ms() / 1_000).unwrap_or(i64::MAX));
     let (profile, algorithm) = (request.profile, request.key);
-    let worker = core.clone();
+    let issuing = core.issuing(algorithm)?;
+    let (worker, authority) = (core.clone(), issuing.authority.clone());
     // Making an RSA key takes a tenth of a second and more.
     let made = tokio::task::spawn_blocking(move || -> Result<(KeyPair, Certificate), sallyport_ca::Error> {
         let rng = worker.sealer.rng();
         let key = KeyPair::generate(algorithm, rng)?;
         let serial = Serial::generate(rng)?;
-        let prepared = worker.authority().prepare(profile, &subject, &key.public_key(), now, validity, serial)?;
-        let certificate = worker.authority().sign(&prepared, rng)?;
+        let prepared = authority.prepare(profile, &subject, &key.public_key(), now, validity, serial)?;
+        let certificate = authority.sign(&prepared, rng)?;
         Ok((key, certificate))
     })
     .await
@@ -250,9 +290,9 @@ async fn make(core: &Arc<Core>, request: IssueRequest, member: u64) -> Result<Is
     Ok(Issued {
         private_key: Zeroizing::new(key.pkcs8_der().to_vec()),
         certificate: certificate.der().to_vec(),
-        chain: vec![core.authority().certificate().der().to_vec()],
+        chain: issuing.chain(),
         // The log's time takes the place of this one, wherever the record can be read back.
-        record: CertificateRow { member, issued_ms: core.now_ms(), ..record },
+        record: CertificateRow { member, issuer: issuing.number, issued_ms: core.now_ms(), ..record },
     })
 }
 
@@ -268,6 +308,9 @@ async fn record(core: &Core, command: RecordCertificate, id: Option<[u8; 16]>) -
         Some(Outcome::Issued(issued)) => Ok(Some(issued)),
         Some(Outcome::Conflict(conflict)) if conflict.kind() == ConflictKind::AlreadyExists => {
             Err(Error::Internal("a random serial number came twice".into()))
+        }
+        Some(Outcome::Conflict(conflict)) if conflict.kind() == ConflictKind::Changed => {
+            Err(Error::Superseded(conflict.message))
         }
         other => Err(Error::Internal(format!("recording a certificate: {other:?}"))),
     }
@@ -286,12 +329,17 @@ fn reopen(core: &Core, asked: &Request<'_>, earlier: &state::Issued) -> Result<I
     let opened = core.sealer.open_answer(&core.cluster_id(), asked, &earlier.answer)?;
     let unreadable = || Error::Internal(format!("the answer with certificate {} cannot be read", earlier.serial));
     let answer = v1::IssueCertificateResponse::decode(opened.as_slice()).map_err(|_| unreadable())?;
-    let record = core.node.shared().read().certificates.get(&earlier.serial).cloned();
+    let (record, chain) = {
+        let state = core.node.shared().read();
+        let record = state.certificates.get(&earlier.serial).cloned();
+        let issuer = record.as_ref().map_or(0, |r| r.issuer);
+        (record, state.chain_of(issuer))
+    };
     tracing::info!(serial = %earlier.serial, "gave an issued certificate again, to the same request");
     Ok(Issued {
         private_key: Zeroizing::new(answer.private_key.ok_or_else(unreadable)?.into_inner().to_vec()),
         certificate: answer.certificate,
-        chain: vec![core.authority().certificate().der().to_vec()],
+        chain,
         record: record.ok_or_else(unreadable)?,
     })
 }

@@ -41,9 +41,9 @@ pub(crate) async fn identify(core: &Arc<Core>) -> Result<Tls, Error> {
         if !core.node.shared().read().is_bootstrapped() {
             make_cluster(core).await?;
         }
-        let authority = authority::open(core)?;
-        keep_root_files(core, &authority)?;
-        let _ = core.authority.set(authority); // the first to set it
+        core.open_authorities()?;
+        authority::first_issuers(core).await?;
+        keep_authority_files(core)?;
         if core.node.shared().read().members.is_empty() {
             core.propose(Action::DescribeMember(describe(core))).await?;
         }
@@ -78,10 +78,9 @@ pub(crate) async fn open(core: &Arc<Core>, workers: Workers) -> Result<(), Error
         }
         tokio::time::sleep(RECEIVING).await;
     }
-    if core.authority.get().is_none() {
-        let authority = authority::open(core)?;
-        keep_root_files(core, &authority)?;
-        let _ = core.authority.set(authority);
+    if !core.knows_root() {
+        core.open_authorities()?;
+        keep_authority_files(core)?;
     }
     let authenticator = Authenticator::new(workers, &core.sealer, &core.cluster_id()).await?;
     let _ = core.authenticator.set(authenticator); // this function runs once
@@ -142,23 +141,27 @@ async fn make_cluster(core: &Arc<Core>) -> Result<(), Error> {
     }
 }
 
-/// The root outside the store, so that the loss of the store is not the loss of the authority. The log has the last word.
-fn keep_root_files(core: &Core, authority: &Authority) -> Result<(), Error> {
+/// The authorities outside the store, so that the loss of the store is not their loss. The log has the last word.
+fn keep_authority_files(core: &Core) -> Result<(), Error> {
     let dir = core.paths.ca();
     files::private_dir(&dir)?;
-    let sealed = {
+    files::private_dir(&core.paths.controller())?;
+    let root = core.root().pem();
+    let mut wanted = vec![(core.paths.controller().join("ca.pem"), root.clone().into_bytes())];
+    {
         let state = core.node.shared().read();
-        state.roots.iter().next_back().map(|(_, root)| root.sealed_key.clone()).unwrap_or_default()
-    };
-    let pem = authority.certificate().pem();
-    for (path, contents) in [
-        (dir.join("root.pem"), pem.as_bytes()),
-        (dir.join("root.key.sealed"), &sealed),
-        (core.paths.controller().join("ca.pem"), pem.as_bytes()),
-    ] {
-        files::private_dir(path.parent().unwrap_or(&dir))?;
-        if files::read_public(&path)?.as_deref() != Some(contents) {
-            files::write_private(&path, contents)?;
+        let newest = state.roots.iter().next_back().map(|(_, root)| root.sealed_key.clone());
+        wanted.push((dir.join("root.pem"), root.into_bytes()));
+        wanted.push((dir.join("root.key.sealed"), newest.unwrap_or_default()));
+        for (number, row) in state.issuers.iter() {
+            wanted
+                .push((dir.join(format!("issuing-{number}.pem")), authority::pem_of([&row.certificate]).into_bytes()));
+            wanted.push((dir.join(format!("issuing-{number}.key.sealed")), row.sealed_key.clone()));
+        }
+    }
+    for (path, contents) in wanted {
+        if files::read_public(&path)?.as_deref() != Some(&contents) {
+            files::write_private(&path, &contents)?;
         }
     }
     Ok(())
@@ -254,6 +257,7 @@ pub(crate) async fn keep_fresh(core: Arc<Core>, tls: Arc<Tls>) {
             own_certificate(&core).await?;
             identity::operator(&core, &core.paths.operator()).await?;
             write_member(&core)?;
+            keep_authority_files(&core)?;
             show_identity(&core.paths, &core.sealer, &core.config.unseal, &core.links)?;
             core.links.keep_only(&in_use(&core));
             tls.reload(&core)?;

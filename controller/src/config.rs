@@ -74,6 +74,11 @@ pub struct AuthorityConfig {
     pub key: KeyAlgorithm,
     /// How long the root lives, years, 1 to 30.
     pub years: u32,
+    /// Kinds of the keys of the issuing authorities below it, one for each; empty is one with a key of the root's kind.
+    #[serde(deserialize_with = "key_algorithms")]
+    pub issuing: Vec<KeyAlgorithm>,
+    /// How long they live, years, 1 to 30, never longer than the root. Read whenever one is made.
+    pub issuing_years: u32,
 }
 
 impl Default for AuthorityConfig {
@@ -83,6 +88,8 @@ impl Default for AuthorityConfig {
             common_name: "Sallyport Root".into(),
             key: KeyAlgorithm::default(),
             years: 10,
+            issuing: Vec::new(),
+            issuing_years: 5,
         }
     }
 }
@@ -207,6 +214,14 @@ impl Config {
         if !(1..=30).contains(&self.authority.years) {
             return bad(format!("authority.years is {}, must be 1 to 30", self.authority.years));
         }
+        if !(1..=30).contains(&self.authority.issuing_years) {
+            let years = self.authority.issuing_years;
+            return bad(format!("authority.issuing_years is {years}, must be 1 to 30"));
+        }
+        let kinds = &self.authority.issuing;
+        if kinds.iter().enumerate().any(|(at, kind)| kinds.iter().take(at).any(|earlier| earlier == kind)) {
+            return bad("authority.issuing names a kind of key twice".into());
+        }
         if !(100..=1_000_000).contains(&self.storage.snapshot_every) {
             return bad(format!("storage.snapshot_every is {}, must be 100 to 1000000", self.storage.snapshot_every));
         }
@@ -246,13 +261,25 @@ impl Config {
     pub(crate) fn root_validity(&self) -> Duration {
         Duration::from_secs(u64::from(self.authority.years) * 365 * 86_400)
     }
+
+    /// How long an issuing authority lives.
+    pub(crate) fn issuing_validity(&self) -> Duration {
+        Duration::from_secs(u64::from(self.authority.issuing_years) * 365 * 86_400)
+    }
 }
 
 fn key_algorithm<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<KeyAlgorithm, D::Error> {
-    let text = String::deserialize(deserializer)?;
+    kind(&String::deserialize(deserializer)?)
+}
+
+fn key_algorithms<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<KeyAlgorithm>, D::Error> {
+    Vec::<String>::deserialize(deserializer)?.iter().map(|text| kind(text)).collect()
+}
+
+fn kind<E: serde::de::Error>(text: &str) -> Result<KeyAlgorithm, E> {
     text.parse().map_err(|_| {
         let names: Vec<&str> = KeyAlgorithm::ALL.iter().map(|a| a.name()).collect();
-        serde::de::Error::custom(format!("{text:?} is none of {}", names.join(", ")))
+        E::custom(format!("{text:?} is none of {}", names.join(", ")))
     })
 }
 
@@ -286,6 +313,9 @@ mod tests {
         assert!(error("listne = \"1.2.3.4:5\"").contains("listne"));
         assert!(error("metrics_listen = \"here\"").contains("not an address"));
         assert!(error("[authority]\nkey = \"dsa\"").contains("ecdsa-p256"));
+        assert!(error("[authority]\nissuing = [\"dsa\"]").contains("rsa-2048"));
+        assert!(error("[authority]\nissuing = [\"rsa-2048\", \"rsa-2048\"]").contains("twice"));
+        assert!(error("[authority]\nissuing_years = 31").contains("1 to 30"));
         let engines = error("[storage]\nengine = \"rocks\"");
         assert!(Engine::ALL.iter().all(|e| engines.contains(e.name())), "{engines}");
         assert!(error("[gateways]\ntimeout_ms = 5000").contains("three times"));

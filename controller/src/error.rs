@@ -79,6 +79,9 @@ pub enum Error {
     /// The caller: what was asked is refused.
     #[error("{0}")]
     Refused(String),
+    /// The caller: try again; it was made meanwhile by something that is no more.
+    #[error("{0}")]
+    Superseded(String),
     /// Us.
     #[error("internal error: {0}; please report it")]
     Internal(String),

@@ -7,7 +7,7 @@ use sallyport_ca::{Certificate, KeyAlgorithm, Profile, pem};
 use zeroize::Zeroizing;
 
 use crate::app::Core;
-use crate::authority::{self, IssueRequest, Issued};
+use crate::authority::{self, IssueRequest};
 use crate::error::Error;
 use crate::files;
 use crate::own_key::OwnKey;
@@ -27,7 +27,7 @@ pub(crate) async fn operator(core: &Arc<Core>, dir: &Path) -> Result<(), Error> 
         days: 0,
     };
     pair(core, request, core.node.id(), &dir.join("cert.pem"), &KeyPlace::File(dir.join("key.pem"))).await?;
-    write_if_other(&dir.join("ca.pem"), core.authority().certificate().pem().as_bytes())
+    write_if_other(&dir.join("ca.pem"), core.root().pem().as_bytes())
 }
 
 /// A gateway's folder.
@@ -50,7 +50,7 @@ pub(crate) async fn gateway(core: &Arc<Core>, name: &str, public_names: &[String
         let key = KeyPlace::File(dir.join(format!("{file}.key")));
         pair(core, request, 0, &dir.join(format!("{file}.pem")), &key).await?;
     }
-    write_if_other(&dir.join("ca.pem"), core.authority().certificate().pem().as_bytes())
+    write_if_other(&dir.join("ca.pem"), core.root().pem().as_bytes())
 }
 
 /// Where a private key is kept.
@@ -89,10 +89,10 @@ pub(crate) async fn pair(
     if is_good(core, &request, cert, key)? {
         return Ok(());
     }
-    let Issued { private_key, certificate, .. } = authority::issue_to(core, request, member).await?;
+    let issued = authority::issue_to(core, request, member).await?;
     // The key first: a crash between leaves a certificate of another key, which the next start notices.
-    key.write(pem::encode("PRIVATE KEY", &private_key).as_bytes())?;
-    files::write_private(cert, pem::encode("CERTIFICATE", &certificate).as_bytes())
+    key.write(pem::encode("PRIVATE KEY", &issued.private_key).as_bytes())?;
+    files::write_private(cert, issued.chain_pem().as_bytes())
 }
 
 /// Whether the files hold what a request would give, good for more than a third of its life.

@@ -12,6 +12,7 @@
 //! | `node.key` | opens that copy, unless another method is configured; keep it apart from backups of the rest |
 //! | `raft/store`, `raft/snapshots` | log, state, snapshots |
 //! | `ca/root.pem`, `ca/root.key.sealed` | the root and its sealed key, outside the store |
+//! | `ca/issuing-N.pem`, `ca/issuing-N.key.sealed` | the issuing authorities below it, the same |
 //! | `controller/` | this controller's own certificate and key; the key sealed where the node key is elsewhere |
 //! | `operator/` | certificate, key and root for the first operator's tool |
 //!

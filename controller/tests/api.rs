@@ -114,7 +114,7 @@ async fn certificates_of_a_strange_authority_and_of_none_in_the_log_are_refused(
         let serial = Serial::generate(&rng).expect("a serial");
         let made =
             authority.issue(Profile::Operator, &subject, &key.public_key(), now, serial, &rng).expect("a certificate");
-        let connected = common::connect(address, tls(&root, Some((made.der(), key.pkcs8_der())))).await;
+        let connected = common::connect(address, tls(&root, Some((&made.pem(), key.pkcs8_der())))).await;
         match expected {
             None => assert!(fails(connected).await),
             Some(code) => assert_eq!(status_call(connected.expect("TLS")).await, code),
@@ -529,10 +529,16 @@ async fn operators_manage_users_pools_and_certificates() {
     let key = KeyPair::from_pkcs8_der(&key).expect("PKCS #8");
     let certificate = sallyport_ca::Certificate::from_der(&issued.certificate).expect("a certificate");
     assert_eq!(certificate.spki_der(), key.public_key().spki_der());
-    assert_eq!(issued.chain, [site.running.root_certificate()]);
+    let [issuer, root] = issued.chain.as_slice() else { panic!("{} certificates above it", issued.chain.len()) };
+    assert_eq!(*root, site.running.root_certificate());
+    let issuer = sallyport_ca::Certificate::from_der(issuer).expect("a certificate");
+    assert!(certificate.is_issued_by(&issuer) && info.issuer == 1);
+    assert!(issuer.is_issued_by(&sallyport_ca::Certificate::from_der(root).expect("a certificate")));
     for (profile, name) in [
         (v1::CertificateProfile::Controller, "x"),
         (v1::CertificateProfile::Root, "x"),
+        (v1::CertificateProfile::Issuing, "x"),
+        (v1::CertificateProfile::Endpoint, "x.example.com"),
         (v1::CertificateProfile::Gateway, sallyport_proto::CONTROLLER_NAME),
     ] {
         let request = v1::IssueCertificateRequest { profile: profile.into(), name: name.into(), ..request.clone() };

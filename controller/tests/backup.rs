@@ -123,6 +123,7 @@ async fn a_restored_cluster_goes_on(engine: Engine) {
     let now = UnixTime(i64::try_from(clock.unix_ms() / 1_000).expect("a time"));
     let mut trust = TrustStore::new();
     trust.add_anchor_der(&root).expect("an anchor");
+    trust.add_intermediate_der(&laptop.chain[0]).expect("an issuing authority");
     let received = [CertPayload { encoding: 4, data: &laptop.certificate }];
     let id = IkeId { id_type: 2, data: b"laptop.example.com" };
     verify_peer(&trust, &received, Some(id), PeerRole::Machine, now).expect("verifies");
@@ -157,6 +158,7 @@ async fn a_restored_cluster_goes_on(engine: Engine) {
     );
     let mut trust = TrustStore::new();
     trust.add_anchor_der(&root).expect("an anchor");
+    trust.add_intermediate_der(&laptop.chain[0]).expect("an issuing authority");
     let received = [CertPayload { encoding: 4, data: &next.certificate }];
     let id = IkeId { id_type: 2, data: b"next.example.com" };
     verify_peer(&trust, &received, Some(id), PeerRole::Machine, now).expect("verifies");

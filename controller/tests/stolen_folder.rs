@@ -119,6 +119,13 @@ async fn holds_no_secret(engine: Engine) {
     let place = sallyport_ca::Fingerprint::of(&root).0;
     let root_key = seal_key.open(Purpose::CA_KEY, &[&place], &sealed).expect("opens");
     Authority::open(&sealed, &seal_key, &root).expect("opens");
+    // And the issuing authority's.
+    let issuer = &laptop.chain[0];
+    let sealed = Sealed::from_bytes(std::fs::read(dir.path().join("ca/issuing-1.key.sealed")).expect("there"));
+    let place = sallyport_ca::Fingerprint::of(issuer).0;
+    let issuing_key = seal_key.open(Purpose::CA_KEY, &[&place], &sealed).expect("opens");
+    Authority::open(&sealed, &seal_key, issuer).expect("opens");
+    Authority::open(&sealed, &seal_key, &root).expect_err("belongs elsewhere");
 
     let mut secrets = Vec::new();
     for password in [PASSWORD, SECOND] {
@@ -129,6 +136,7 @@ async fn holds_no_secret(engine: Engine) {
     secrets.push(("pre-shared key", PSK.as_bytes().to_vec()));
     // The private scalar of a P-256 key stands 36 bytes into PKCS #8; the rest of the encoding is public.
     secrets.push(("root key", root_key[36..68].to_vec()));
+    secrets.push(("issuing authority's key", issuing_key[36..68].to_vec()));
     secrets.push(("machine's key", laptop.private_key[36..68].to_vec()));
     secrets.push(("seal key", seal_key.to_bytes().to_vec()));
     let searched: Vec<(&str, Vec<u8>)> =

@@ -144,9 +144,13 @@ impl TrustStore {
         Ok(list.len())
     }
 
-    /// Knows this intermediate CA certificate (DER), for peers that do not send it. It is not trusted by itself.
+    /// Knows this intermediate CA certificate (DER), for peers that do not send it. It is not trusted by itself: the path must
+    /// still end in an anchor.
     pub fn add_intermediate_der(&mut self, der: &[u8]) -> Result<(), VerifyError> {
         authority_subject(der)?;
+        if self.intermediates.iter().any(|known| known == der) {
+            return Ok(());
+        }
         if self.intermediates.len() >= MAX_STORE {
             return Err(VerifyError::TooMany { what: "intermediate authorities", limit: MAX_STORE });
         }

@@ -181,6 +181,8 @@ const fn name_of(profile: v1::CertificateProfile) -> &'static str {
         P::Operator => "operator",
         P::Controller => "controller",
         P::Root => "root",
+        P::Endpoint => "endpoint",
+        P::Issuing => "issuing authority",
     }
 }
 

@@ -153,6 +153,7 @@ pub(super) fn certificate(row: &CertificateRow) -> v1::CertificateInfo {
         revocation_reason: row.revocation_reason.clone(),
         key_algorithm: row.key_algorithm,
         issued_unix_ms: row.issued_ms,
+        issuer: row.issuer,
     }
 }
 
@@ -165,9 +166,9 @@ pub(super) fn profile(asked: v1::CertificateProfile) -> Result<Profile, Status> 
         P::GatewayLink => Ok(Profile::GatewayLink),
         P::Operator => Ok(Profile::Operator),
         P::Unspecified => Err(Status::invalid_argument("profile: say machine, gateway, gateway-link or operator")),
-        P::Controller | P::Root => {
-            Err(Status::invalid_argument("profile: certificates of controllers and roots are not issued by request"))
-        }
+        P::Controller | P::Endpoint | P::Root | P::Issuing => Err(Status::invalid_argument(
+            "profile: certificates of controllers and authorities are not issued by request",
+        )),
     }
 }
 

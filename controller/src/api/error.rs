@@ -25,6 +25,7 @@ impl From<Error> for Status {
         match error {
             Error::Propose(e) => e.into(),
             Error::Refused(text) => Self::invalid_argument(text),
+            Error::Superseded(text) => Self::aborted(text),
             Error::Authority(text) => Self::failed_precondition(text),
             Error::Config(_)
             | Error::File { .. }

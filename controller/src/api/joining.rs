@@ -30,7 +30,7 @@ impl Joining for JoiningService {
         _request: Request<v1::ShowRootRequest>,
     ) -> Result<Response<v1::ShowRootResponse>, Status> {
         forward::ready(&self.core)?;
-        let root = self.core.authority().certificate().der().to_vec();
+        let root = self.core.root().der().to_vec();
         Ok(Response::new(v1::ShowRootResponse { root }))
     }
 

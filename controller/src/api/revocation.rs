@@ -46,7 +46,9 @@ fn sign(core: &Core, revoked: &[(String, u64)], number: u64, now_ms: u64) -> Res
     let broken = |e: sallyport_ca::Error| Status::internal(format!("the revocation list: {e}"));
     let entries = revoked.iter().map(|(serial, at_ms)| Ok((serial.parse::<Serial>()?, time(*at_ms))));
     let entries = entries.collect::<Result<Vec<_>, sallyport_ca::Error>>().map_err(broken)?;
-    core.authority().revocation_list(CONTROLLERS, number, &entries, time(now_ms), core.sealer.rng()).map_err(broken)
+    // Readers know the root, and of the authorities below it nothing.
+    let root = core.root_authority()?.authority;
+    root.revocation_list(CONTROLLERS, number, &entries, time(now_ms), core.sealer.rng()).map_err(broken)
 }
 
 /// The list as it is now, for a node that is about to receive the state.

@@ -36,6 +36,7 @@ pub(super) fn policy(core: &Core) -> Result<v1::Policy, Error> {
             pools: state.pools.iter().map(|(name, row)| pool(name, row)).collect(),
             auth_methods: settings.auth_methods,
             ppp: Some(settings.ppp.unwrap_or_default()),
+            issuers: state.issuers.iter().rev().map(|(_, row)| row.certificate.clone()).collect(),
         };
         (policy, state.sealed_psk().map(|(sealed, _)| sealed.to_vec()), state.cluster_id().to_vec())
     };

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use sallyport_ca::seal::{Purpose, Sealed};
-use sallyport_ca::{Authority, Fingerprint};
+use sallyport_ca::{Authority, Certificate, Fingerprint};
 
 use super::file::Backup;
 use super::head::{Fault, Info};
@@ -67,8 +67,8 @@ impl Contents {
         })
     }
 
-    /// Looks at a backup: that the keys of its roots open with its seal key and fit their certificates, and its pre-shared
-    /// key, too.
+    /// Looks at a backup: that the keys of its roots and issuing authorities open with its seal key and fit their certificates,
+    /// and its pre-shared key, too.
     pub(super) fn of(backup: &Backup) -> Result<Self, Fault> {
         let state = &backup.state;
         let mut roots = Vec::new();
@@ -86,6 +86,16 @@ impl Contents {
         }
         if roots.is_empty() {
             return Err(Fault::Content("there is no root in it".into()));
+        }
+        for (number, row) in state.issuers.iter() {
+            let of_issuer = |cause: String| Fault::Content(format!("issuing authority {number}: {cause}"));
+            let sealed = Sealed::from_bytes(row.sealed_key.clone());
+            let authority = Authority::open(&sealed, &backup.seal_key, &row.certificate);
+            let authority = authority.map_err(|e| of_issuer(format!("its key does not open: {e}")))?;
+            let root = state.roots.get(&row.root).and_then(|root| Certificate::from_der(&root.certificate).ok());
+            if !root.is_some_and(|root| authority.certificate().is_issued_by(&root)) {
+                return Err(of_issuer("no root in the backup has signed its certificate".into()));
+            }
         }
         if let Some((sealed, _)) = state.sealed_psk() {
             let sealed = Sealed::from_bytes(sealed.to_vec());

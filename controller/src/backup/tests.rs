@@ -5,13 +5,16 @@ use std::sync::OnceLock;
 use proptest::prelude::*;
 use ring::rand::SystemRandom;
 use sallyport_ca::seal::{Purpose, RecipientKey, SealKey};
-use sallyport_ca::{Authority, RootConfig, UnixTime};
+use sallyport_ca::{Authority, IssuingConfig, KeyAlgorithm, RootConfig, UnixTime};
+use sallyport_proto::v1;
 use zeroize::Zeroizing;
 
 use super::keys::Kind;
 use super::*;
 use crate::seal::passphrase::Costs;
-use crate::state::{Action, AddUser, Bootstrap, CertificateRow, Command, Credentials, Outcome, SetPsk, State};
+use crate::state::{
+    Action, AddIssuers, AddUser, Bootstrap, CertificateRow, Command, Credentials, NewIssuer, Outcome, SetPsk, State,
+};
 
 const CLUSTER: [u8; 16] = [3; 16];
 /// Plain bytes of a chunk in these tests: a small state has many.
@@ -35,6 +38,9 @@ fn make_state() -> State {
     let (authority, sealed) =
         Authority::create(&RootConfig::new("Test", "Test Root"), &seal_key(), now, &rng).expect("makes");
     let record = CertificateRow { serial: "01".into(), name: "Test Root".into(), ..CertificateRow::default() };
+    let config = IssuingConfig::new("Test Issuing 1", KeyAlgorithm::EcdsaP256);
+    let (issuing, sealed_issuing) =
+        Authority::create_issuing(&authority, &config, &seal_key(), now, &rng).expect("makes");
     let psk = seal_key().seal(Purpose::PRE_SHARED_KEY, &[&CLUSTER], b"a shared secret", &rng).expect("seals");
     let actions = [
         Action::Bootstrap(Bootstrap {
@@ -43,6 +49,20 @@ fn make_state() -> State {
             sealed_root_key: sealed.into_bytes(),
             record: Some(record),
             member: None,
+        }),
+        Action::AddIssuers(AddIssuers {
+            issuers: vec![NewIssuer {
+                number: 1,
+                certificate: issuing.certificate().der().to_vec(),
+                sealed_key: sealed_issuing.into_bytes(),
+                root: 1,
+                record: Some(CertificateRow {
+                    serial: "02".into(),
+                    profile: v1::CertificateProfile::Issuing.into(),
+                    ..CertificateRow::default()
+                }),
+            }],
+            replace: false,
         }),
         Action::SetPsk(SetPsk { sealed: psk.into_bytes() }),
         Action::AddUser(AddUser {
@@ -125,8 +145,8 @@ fn a_backup_is_read_with_its_passphrase_and_says_what_is_inside() {
     });
     let contents = contents.expect("good");
     assert_eq!(steps.last(), Some(&(state.len() as u64, state.len() as u64)));
-    assert_eq!((contents.users, contents.certificates, contents.psk), (1, 1, true));
-    assert_eq!((contents.info, contents.last_certificate), (head, 1));
+    assert_eq!((contents.users, contents.certificates, contents.psk), (1, 2, true));
+    assert_eq!((contents.info, contents.last_certificate), (head, 2));
     assert!(contents.roots[0].subject.contains("Test Root"), "{:?}", contents.roots);
 
     let wrong = error(&path, &Secret::Passphrase(passphrase("wrong horse battery")));
@@ -277,6 +297,14 @@ fn contents_that_do_not_fit_each_other_are_refused() {
     let good = state();
     let other_key = make("key", info(good), &SealKey::from_bytes(&[9; 32]), good);
     assert!(other_key.contains("the key of the root") && other_key.contains("does not open"), "{other_key}");
+    // A root that has not signed the issuing authority beside it.
+    let mut strange = State::from_bytes(good).expect("reads");
+    let config = RootConfig::new("Test", "Test Root");
+    let (root, sealed) = Authority::create(&config, &seal_key(), UnixTime(1_800_000_000), &rng).expect("another root");
+    strange.set_root_for_test(root.certificate().der(), sealed.as_bytes());
+    let strange = strange.to_bytes();
+    let unsigned = make("unsigned", info(&strange), &seal_key(), &strange);
+    assert!(unsigned.contains("issuing authority 1") && unsigned.contains("no root"), "{unsigned}");
     let other_cluster = make("cluster", Info { cluster_id: vec![9; 16], ..info(good) }, &seal_key(), good);
     assert!(other_cluster.contains("another cluster"), "{other_cluster}");
     let half = &good[..good.len() / 2];

@@ -93,7 +93,8 @@ pub(crate) async fn admit(core: &Arc<Core>, request: v1::JoinRequest) -> Result<
         return Err(Status::failed_precondition(why));
     }
     let issue = authority::ControllerCertificate { names: request.names.clone(), member: 0 };
-    let (certificate, record) = authority::controller_certificate(core, &public, issue).await?;
+    let made = authority::controller_certificate(core, &public, issue).await?;
+    let (certificate, record) = (made.certificate, made.record);
     let command = AdmitMember {
         token: request.token_id.clone(),
         hash,
@@ -118,7 +119,8 @@ pub(crate) async fn admit(core: &Arc<Core>, request: v1::JoinRequest) -> Result<
         member_id,
         cluster_id: core.cluster_id(),
         certificate,
-        root: core.authority().certificate().der().to_vec(),
+        issuers: made.issuers,
+        root: core.root().der().to_vec(),
         wrapped_seal_key: core.sealer.wrap_for(&wrap_key, &context)?,
         members: addresses(core),
         restored_unix_ms: core.node.shared().read().begun_ms(),
@@ -162,7 +164,8 @@ pub(crate) async fn readmit(core: &Core, caller: u64, request: v1::RejoinRequest
         member_id,
         cluster_id: core.cluster_id(),
         certificate: Vec::new(),
-        root: core.authority().certificate().der().to_vec(),
+        issuers: Vec::new(),
+        root: core.root().der().to_vec(),
         wrapped_seal_key: Vec::new(),
         members: addresses(core),
         restored_unix_ms: core.node.shared().read().begun_ms(),

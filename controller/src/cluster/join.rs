@@ -24,6 +24,7 @@ use super::member::MemberFile;
 use super::token::Token;
 use super::{admit, is_loopback, trust};
 use crate::app::Paths;
+use crate::authority;
 use crate::config::Config;
 use crate::error::Error;
 use crate::files;
@@ -152,7 +153,8 @@ impl Candidate<'_> {
         let root = pem::encode("CERTIFICATE", &answer.root);
         files::write_private(&files.ca, root.as_bytes())?;
         trust::keep_list(self.paths, root.as_bytes(), &answer.revoked_controllers)?;
-        files::write_private(&files.cert, pem::encode("CERTIFICATE", &answer.certificate).as_bytes())?;
+        let chain = authority::pem_of(std::iter::once(&answer.certificate).chain(&answer.issuers));
+        files::write_private(&files.cert, chain.as_bytes())?;
         let member = member_file(answer);
         member.write(&self.paths.member())?;
         tracing::info!(id = member.id, "joined the cluster");

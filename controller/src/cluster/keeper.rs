@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::MissedTickBehavior;
 
 use crate::app::Core;
+use crate::authority;
 use crate::raft::ProposeError;
 use crate::raft::membership::{Change, Membership};
 use crate::software::since;
@@ -27,6 +28,11 @@ pub(crate) async fn run(core: Arc<Core>) {
             continue;
         }
         raise_level(&core).await;
+        if core.is_ready()
+            && let Err(error) = authority::first_issuers(&core).await
+        {
+            tracing::debug!(%error, "the first issuing authorities could not be made now");
+        }
         let step = {
             let wanted: BTreeMap<u64, MemberRow> =
                 core.node.shared().read().live_members().map(|(id, m)| (id, m.clone())).collect();

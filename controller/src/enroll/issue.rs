@@ -35,6 +35,7 @@ pub(super) fn again(core: &Core, case: &Case) -> Result<Option<Enrolled>, Error>
     let state = core.node.shared().read();
     let Some(issued) = state.issued(&case.transaction) else { return Ok(None) };
     let (certificate, serial) = (issued.certificate.clone(), issued.serial.clone());
+    let chain = state.chain_of(issued.issuer);
     let revoked = state.certificates.get(&serial).is_none_or(|row| row.revoked_ms != 0);
     // A token that was used up by this very question is good for its answer; one that was taken back is not.
     if revoked || !state.still_proves(case.applicant.proof.as_ref()) {
@@ -42,12 +43,7 @@ pub(super) fn again(core: &Core, case: &Case) -> Result<Option<Enrolled>, Error>
     }
     drop(state);
     tracing::info!(%serial, "gave an issued certificate again, to the same request");
-    Ok(Some(Enrolled::Issued { certificate, chain: chain(core) }))
-}
-
-/// The issuers of a certificate, the root last.
-fn chain(core: &Core) -> Vec<Vec<u8>> {
-    vec![core.authority().certificate().der().to_vec()]
+    Ok(Some(Enrolled::Issued { certificate, chain }))
 }
 
 /// Says in the log what will be signed, signs it, and has it recorded.
@@ -97,9 +93,11 @@ pub(super) fn intent(core: &Core, case: &Case, grant: &Grant) -> Result<IntendCe
     let now = UnixTime(i64::try_from(core.now_ms() / 1_000).unwrap_or(i64::MAX));
     let serial = Serial::generate(core.sealer.rng()).map_err(refused)?;
     let validity = Duration::from_secs(grant.rules.validity_s);
-    let authority = core.authority();
-    let prepared =
-        authority.prepare(grant.profile, &subject, &case.key, now, validity, serial.clone()).map_err(refused)?;
+    let issuing = core.issuing(request.key)?;
+    let prepared = issuing
+        .authority
+        .prepare(grant.profile, &subject, &case.key, now, validity, serial.clone())
+        .map_err(refused)?;
     let (not_before, not_after) = prepared.period();
     let ms = |time: UnixTime| u64::try_from(time.0).unwrap_or(0).saturating_mul(1_000);
     let record = CertificateRow {
@@ -120,7 +118,7 @@ pub(super) fn intent(core: &Core, case: &Case, grant: &Grant) -> Result<IntendCe
         profile_version: grant.rules.version,
         tbs: prepared.tbs().to_vec(),
         record: Some(record),
-        issuer: 0,
+        issuer: issuing.number,
     })
 }
 
@@ -130,10 +128,12 @@ async fn complete(core: &Arc<Core>, intent: IntentRow) -> Result<(), Error> {
     let record = intent.record.unwrap_or_default();
     let profile = Profile::ALL.into_iter().find(|p| profile_to_proto(*p) == record.profile());
     let profile = profile.ok_or_else(|| Error::Internal("an intent without a profile".into()))?;
+    let authority = core.issuing_by(intent.issuer)?.authority;
+    let is_rsa = authority.key_algorithm().is_rsa();
     let worker = core.clone();
-    let sign = move || worker.authority().sign_recorded(&intent.tbs, profile, worker.sealer.rng());
+    let sign = move || authority.sign_recorded(&intent.tbs, profile, worker.sealer.rng());
     // An elliptic signature takes less than handing it to another thread would.
-    let signature = if core.authority().key_algorithm().is_rsa() {
+    let signature = if is_rsa {
         tokio::task::spawn_blocking(sign).await.map_err(|_| Error::Internal("signing panicked".into()))?
     } else {
         sign()

@@ -108,12 +108,16 @@ impl Office for ControllerOffice {
 
     fn authorities(&self) -> Vec<Vec<u8>> {
         let state = self.core.node.shared().read();
-        state.roots.iter().rev().map(|(_, root)| root.certificate.clone()).collect()
+        let issuers = state.issuers_in_force().map(|(_, row)| &row.certificate);
+        issuers.chain(state.roots.iter().rev().map(|(_, root)| &root.certificate)).cloned().collect()
     }
 
     fn authority(&self, issuer: u64) -> Option<Vec<u8>> {
         let state = self.core.node.shared().read();
-        if issuer == 0 { state.roots.iter().next_back().map(|(_, root)| root.certificate.clone()) } else { None }
+        match issuer {
+            0 => state.roots.iter().next_back().map(|(_, root)| root.certificate.clone()),
+            number => state.issuers.get(&number).map(|row| row.certificate.clone()),
+        }
     }
 
     fn crl(&self, _issuer: u64, _shard: u32) -> Option<Crl> {

@@ -37,7 +37,7 @@ impl Site {
     }
 
     async fn token(&self, uses: u32) -> Shown {
-        let root = self.core.authority().certificate().fingerprint.0;
+        let root = self.core.root().fingerprint.0;
         let token = EnrollToken::generate(root, "", &SystemRandom::new()).expect("a token");
         let command = CreateEnrollToken {
             id: token.id.to_vec(),
@@ -264,7 +264,7 @@ async fn an_intent_that_nobody_can_sign_is_given_up_and_its_token_is_good_again(
     };
     let mut command = issue::intent(&site.core, &case, &grant).expect("an intent");
     // What a broken or hostile member could have put there: an authority would never be signed.
-    command.tbs = site.core.authority().certificate().der().to_vec();
+    command.tbs = site.core.root().der().to_vec();
     let reply = site.core.propose_idempotent(Action::IntendCertificate(command)).await.expect("proposes");
     assert!(matches!(reply.outcome, Some(Outcome::Intended(_))));
     assert_eq!(site.refused(&token, &key).await, RefusalKind::UsedUp);

@@ -72,6 +72,8 @@ impl State {
             Action::RevokeTokens(RevokeTokens {}) => self.revoke_tokens(),
             Action::UpdateUser(c) => self.update_user(c),
             Action::UnlockUser(c) => self.unlock_user(c),
+            Action::AddIssuers(c) => self.add_issuers(c),
+            Action::RetireIssuer(c) => self.retire_issuer(c),
             Action::SetProfile(c) => self.set_profile(c),
             Action::CreateEnrollToken(c) => self.create_enroll_token(c),
             Action::RevokeEnrollToken(c) => self.revoke_enroll_token(c),

@@ -31,6 +31,9 @@ impl State {
 
     /// The answer to the caller is the answer to the command: remembered like every other, it is given again.
     pub(super) fn issue_certificate(&mut self, command: &RecordCertificate) -> Reply {
+        if let Some(superseded) = command.record.as_ref().and_then(|record| self.superseded(record, record.issuer)) {
+            return superseded;
+        }
         let recorded = self.record_certificate(command.record.as_ref());
         if let (Some(Outcome::Done(_)), Some(record)) = (&recorded.outcome, &command.record)
             && record.profile() == v1::CertificateProfile::Machine
@@ -79,6 +82,12 @@ impl State {
             return Reply::conflict(
                 ConflictKind::Precondition,
                 "a root cannot be revoked, only replaced: nothing above it could say so",
+            );
+        }
+        if profile == v1::CertificateProfile::Issuing {
+            return Reply::conflict(
+                ConflictKind::Precondition,
+                "an issuing authority is not revoked like a machine: sallyport ca issuer retire ends its issuing",
             );
         }
         let number = self.next_certificate();

@@ -11,6 +11,7 @@ use super::enroll::{
     AbandonCertificate, CompleteCertificate, CreateEnrollToken, DecideRequest, ENROLL_LEVEL, IntendCertificate,
     PutMachines, QueueRequest, RemoveMachine, RevokeEnrollToken, SetProfile,
 };
+use super::issuers::ISSUERS_LEVEL;
 use super::net::Net;
 use super::row::{CertificateRow, SettingsRow};
 use super::users::USERS_LEVEL;
@@ -57,7 +58,7 @@ pub struct Command {
     /// What to do.
     #[prost(
         oneof = "Action",
-        tags = "3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49"
+        tags = "3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49"
     )]
     pub action: Option<Action>,
 }
@@ -155,6 +156,12 @@ pub enum Action {
     /// A user's wrong passwords are forgotten.
     #[prost(message, tag = "32")]
     UnlockUser(UnlockUser),
+    /// New issuing authorities.
+    #[prost(message, tag = "33")]
+    AddIssuers(AddIssuers),
+    /// An issuing authority issues no more.
+    #[prost(message, tag = "34")]
+    RetireIssuer(RetireIssuer),
     /// A profile is set.
     #[prost(message, tag = "40")]
     SetProfile(SetProfile),
@@ -210,20 +217,21 @@ impl Action {
             | Self::EndSessions(_)
             | Self::KillSession(_)
             | Self::CreateToken(_)
-            | Self::AdmitMember(_)
             | Self::ReadmitMember(_)
             | Self::DescribeMember(_)
             | Self::PromoteMember(_)
             | Self::RemoveMember(_)
             | Self::RaiseLevel(_) => 1,
             Self::RevokeTokens(_) => 2,
-            Self::RecordCertificate(c) => {
-                if c.answer.is_empty() {
-                    1
-                } else {
-                    3
-                }
-            }
+            Self::RecordCertificate(c) => match &c.record {
+                Some(record) if record.issuer != 0 => ISSUERS_LEVEL,
+                _ if c.answer.is_empty() => 1,
+                _ => 3,
+            },
+            Self::AdmitMember(c) => match &c.record {
+                Some(record) if record.issuer != 0 => ISSUERS_LEVEL,
+                _ => 1,
+            },
             Self::RecordAttempts(c) => {
                 if c.gateway.is_empty() {
                     1
@@ -232,6 +240,7 @@ impl Action {
                 }
             }
             Self::UpdateUser(_) | Self::UnlockUser(_) => USERS_LEVEL,
+            Self::AddIssuers(_) | Self::RetireIssuer(_) => ISSUERS_LEVEL,
             Self::SetProfile(_)
             | Self::CreateEnrollToken(_)
             | Self::RevokeEnrollToken(_)
@@ -674,6 +683,45 @@ pub struct RaiseLevel {
 /// No token is good any more: one may have come into wrong hands.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct RevokeTokens {}
+
+/// New issuing authorities, all or none.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct AddIssuers {
+    /// Each of another kind of key.
+    #[prost(message, repeated, tag = "1")]
+    pub issuers: Vec<NewIssuer>,
+    /// Those of the same kinds that are in force are retired. Without it there must be none.
+    #[prost(bool, tag = "2")]
+    pub replace: bool,
+}
+
+/// A new issuing authority.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct NewIssuer {
+    /// Its number: the next one, which stands in its name.
+    #[prost(uint64, tag = "1")]
+    pub number: u64,
+    /// The certificate, DER.
+    #[prost(bytes = "vec", tag = "2")]
+    pub certificate: Vec<u8>,
+    /// Its key, PKCS #8, sealed.
+    #[prost(bytes = "vec", tag = "3")]
+    pub sealed_key: Vec<u8>,
+    /// Number of the root that signed it.
+    #[prost(uint64, tag = "4")]
+    pub root: u64,
+    /// The record of its certificate.
+    #[prost(message, optional, tag = "5")]
+    pub record: Option<CertificateRow>,
+}
+
+/// An issuing authority issues no more; what it has issued stays good.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct RetireIssuer {
+    /// Which.
+    #[prost(uint64, tag = "1")]
+    pub number: u64,
+}
 
 /// Attempts for the audit.
 #[derive(Clone, PartialEq, prost::Message)]

@@ -126,6 +126,9 @@ impl State {
         if let Some(reply) = self.refuse_member(member) {
             return reply;
         }
+        if let Some(superseded) = self.superseded(record, record.issuer) {
+            return superseded;
+        }
         let Some(id) = self.next_member() else { return exhausted() };
         let recorded = self.record_certificate(Some(&CertificateRow { member: id, ..record.clone() }));
         if matches!(recorded.outcome, Some(Outcome::Conflict(_))) {

@@ -9,6 +9,7 @@ mod certificates;
 mod command;
 mod enroll;
 mod gateways;
+mod issuers;
 mod level;
 mod lockouts;
 mod members;
@@ -29,6 +30,8 @@ use sallyport_proto::v1;
 
 pub use command::*;
 pub use enroll::*;
+pub(crate) use issuers::ISSUERS_LEVEL;
+pub use issuers::MAX_ISSUERS;
 pub use lockouts::GATEWAY_FACTOR;
 pub use reply::{
     Admitted, Conflict, ConflictKind, DENIAL_PHASE, DenialKind, Denied, Done, Intended, Issued, Opened, Outcome,
@@ -78,6 +81,7 @@ const ANSWERS: u8 = 9;
 const MEMBERS: u8 = 10;
 const TOKENS: u8 = 11;
 const LOCKOUTS: u8 = 12;
+const ISSUERS: u8 = 13;
 const PROFILES: u8 = 14;
 const ENROLL_TOKENS: u8 = 15;
 const MACHINES: u8 = 16;
@@ -109,6 +113,8 @@ pub struct State {
     /// Tokens to join with, by id.
     pub tokens: Rows<Vec<u8>, TokenRow>,
     lockouts: Rows<Vec<u8>, LockoutRow>,
+    /// Issuing authorities by number, retired ones included.
+    pub issuers: Rows<u64, IssuerRow>,
     /// Profiles that an operator has changed, by name.
     pub profiles: Rows<String, ProfileRow>,
     /// Tokens for first certificates, by id.
@@ -189,6 +195,7 @@ impl State {
             members: Rows::new(MEMBERS),
             tokens: Rows::new(TOKENS),
             lockouts: Rows::new(LOCKOUTS),
+            issuers: Rows::new(ISSUERS),
             profiles: Rows::new(PROFILES),
             enroll_tokens: Rows::new(ENROLL_TOKENS),
             machines: Rows::new(MACHINES),
@@ -268,6 +275,7 @@ impl State {
         self.members.each_row(&mut each)?;
         self.tokens.each_row(&mut each)?;
         self.lockouts.each_row(&mut each)?;
+        self.issuers.each_row(&mut each)?;
         self.profiles.each_row(&mut each)?;
         self.enroll_tokens.each_row(&mut each)?;
         self.machines.each_row(&mut each)?;
@@ -303,6 +311,7 @@ impl State {
         self.members.take_changes(&mut ops);
         self.tokens.take_changes(&mut ops);
         self.lockouts.take_changes(&mut ops);
+        self.issuers.take_changes(&mut ops);
         self.profiles.take_changes(&mut ops);
         self.enroll_tokens.take_changes(&mut ops);
         self.machines.take_changes(&mut ops);
@@ -416,6 +425,7 @@ impl Loading {
             MEMBERS => state.members.load(key, value),
             TOKENS => state.tokens.load(key, value),
             LOCKOUTS => state.lockouts.load(key, value),
+            ISSUERS => state.issuers.load(key, value),
             PROFILES => state.profiles.load(key, value),
             ENROLL_TOKENS => state.enroll_tokens.load(key, value),
             MACHINES => state.machines.load(key, value),

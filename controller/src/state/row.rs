@@ -54,6 +54,9 @@ pub struct CoreRow {
     /// The version of this software that brought it.
     #[prost(string, tag = "14")]
     pub level_since: String,
+    /// Number of the issuing authority that was made last: never used again.
+    #[prost(uint64, tag = "21")]
+    pub last_issuer: u64,
     /// Number of what came last in enrollment: requests, intents. Since level 6.
     #[prost(uint64, tag = "25")]
     pub last_enrollment: u64,
@@ -275,7 +278,7 @@ pub struct CertificateRow {
     /// The controller in whose state folder it is, if it is for itself or for the operator's folder there.
     #[prost(uint64, tag = "14")]
     pub member: u64,
-    /// Number of the issuing authority; 0 is the root. Since level 6.
+    /// Number of the issuing authority that signed it; 0 for the root. Since level 6.
     #[prost(uint64, tag = "15")]
     pub issuer: u64,
 }
@@ -349,6 +352,32 @@ pub struct RootRow {
     /// Its key, PKCS #8, sealed.
     #[prost(bytes = "vec", tag = "2")]
     pub sealed_key: Vec<u8>,
+}
+
+/// An authority below a root, which issues certificates.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct IssuerRow {
+    /// The certificate, DER.
+    #[prost(bytes = "vec", tag = "1")]
+    pub certificate: Vec<u8>,
+    /// Its key, PKCS #8, sealed.
+    #[prost(bytes = "vec", tag = "2")]
+    pub sealed_key: Vec<u8>,
+    /// Number of the root that signed it.
+    #[prost(uint64, tag = "3")]
+    pub root: u64,
+    /// When it was made, log's time.
+    #[prost(uint64, tag = "4")]
+    pub made_ms: u64,
+    /// Since when it issues no more; 0 while it does.
+    #[prost(uint64, tag = "5")]
+    pub retired_ms: u64,
+    /// Kind of its key.
+    #[prost(enumeration = "v1::KeyAlgorithm", tag = "6")]
+    pub key_algorithm: i32,
+    /// Serial number of its certificate, hexadecimal: where its record is.
+    #[prost(string, tag = "7")]
+    pub serial: String,
 }
 
 /// A gateway.

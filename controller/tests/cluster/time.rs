@@ -16,7 +16,8 @@ async fn gateway(member: &Member) -> TestGateway {
 }
 
 async fn connect_as(member: &Member, issued: &sallyport_controller::Issued) -> GatewayClient<Channel> {
-    let identity = (issued.certificate.as_slice(), issued.private_key.as_slice());
+    let shown = issued.chain_pem();
+    let identity = (shown.as_str(), issued.private_key.as_slice());
     let tls = tls(&member.running().root_certificate(), Some(identity));
     GatewayClient::new(connect(member.running().grpc_address(), tls).await.expect("connects"))
 }

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use tonic::transport::{Channel, ClientTlsConfig};
 
 use super::check::check;
-use super::common::{add_pool, add_user, operator, tls};
+use super::common::{add_pool, add_user, operator, shown, tls};
 use super::history::{Event, excerpt};
 use super::member::{Member, Program};
 use super::place::{self, PLACES, Place};
@@ -137,18 +137,19 @@ where
     }
 }
 
-/// A root, a certificate of it and its key, DER.
+/// A root (DER), a certificate and what is between (PEM), and its key (DER).
 async fn issue(
     operator: &mut OperatorClient<Channel>,
     profile: v1::CertificateProfile,
     name: &str,
-) -> (Vec<u8>, Vec<u8>, Vec<u8>) {
+) -> (Vec<u8>, String, Vec<u8>) {
     let key_algorithm = v1::KeyAlgorithm::EcdsaP256.into();
     let request =
         v1::IssueCertificateRequest { profile: profile.into(), name: name.into(), key_algorithm, ..Default::default() };
     let mut issued = operator.issue_certificate(request).await.expect("issues").into_inner();
     let key = issued.private_key.expect("a key").into_inner().to_vec();
-    (issued.chain.swap_remove(0), issued.certificate, key)
+    let shown = shown(&issued.certificate, &issued.chain);
+    (issued.chain.pop().expect("a root"), shown, key)
 }
 
 /// A cluster and its clients.

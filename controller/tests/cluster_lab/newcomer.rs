@@ -8,7 +8,7 @@ use sallyport_proto::v1::operator_client::OperatorClient;
 use tonic::Status;
 use tonic::transport::Channel;
 
-use super::common::tls;
+use super::common::{shown, tls};
 use super::lab::{Lab, slow_set, wait_for};
 use super::workload::{lazy, passes};
 
@@ -30,7 +30,7 @@ impl Lab {
         });
         let issued = issued.await.into_inner();
         let key = issued.private_key.expect("a key").into_inner();
-        let tls = tls(&issued.chain[0], Some((&issued.certificate, &key)));
+        let tls = tls(issued.chain.last().expect("a root"), Some((&shown(&issued.certificate, &issued.chain), &key)));
         Newcomer(OperatorClient::new(lazy(self.place.listen(at), tls)))
     }
 }

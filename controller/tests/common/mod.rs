@@ -68,14 +68,20 @@ pub(crate) async fn site_with(prepare: impl FnOnce(&Path)) -> Site {
     Site { dir, running }
 }
 
-/// TLS towards a controller, with a certificate or without.
-pub(crate) fn tls(root: &[u8], identity: Option<(&[u8], &[u8])>) -> ClientTlsConfig {
+/// What the owner of a certificate shows, PEM: without the root, which ends the chain.
+pub(crate) fn shown(certificate: &[u8], chain: &[Vec<u8>]) -> String {
+    let between = chain.split_last().map_or(&[][..], |(_, between)| between);
+    let all = std::iter::once(certificate).chain(between.iter().map(Vec::as_slice));
+    all.map(|der| pem::encode("CERTIFICATE", der).to_string()).collect()
+}
+
+/// TLS towards a controller, with what is shown (PEM) and its key, or without.
+pub(crate) fn tls(root: &[u8], identity: Option<(&str, &[u8])>) -> ClientTlsConfig {
     let root = pem::encode("CERTIFICATE", root);
     let config =
         ClientTlsConfig::new().ca_certificate(Certificate::from_pem(root.as_bytes())).domain_name(CONTROLLER_NAME);
     match identity {
         Some((certificate, key)) => {
-            let certificate = pem::encode("CERTIFICATE", certificate);
             let key = pem::encode("PRIVATE KEY", key);
             config.identity(Identity::from_pem(certificate.as_bytes(), key.as_bytes()))
         }
@@ -110,7 +116,8 @@ impl Site {
 
     /// A connection with this certificate.
     pub(crate) async fn channel(&self, issued: &Issued) -> Result<Channel, tonic::transport::Error> {
-        let identity = (issued.certificate.as_slice(), issued.private_key.as_slice());
+        let shown = issued.chain_pem();
+        let identity = (shown.as_str(), issued.private_key.as_slice());
         connect(self.running.grpc_address(), tls(&self.running.root_certificate(), Some(identity))).await
     }
 

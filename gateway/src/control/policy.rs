@@ -41,6 +41,11 @@ impl Applier {
                 Err(e) => warn!(error = %e, "a trusted root of the policy is unusable"),
             }
         }
+        for issuer in &policy.issuers {
+            if let Err(e) = anchors.add_intermediate_der(issuer) {
+                warn!(error = %e, "an issuing authority of the policy is unusable");
+            }
+        }
         let psk = policy.psk.as_ref().map(|s| Zeroizing::new(s.value.clone())).filter(|k| !k.is_empty());
         let mut config = self.base.clone();
         config.trusted_issuers = anchors.subject_names().map(<[u8]>::to_vec).collect();

@@ -74,8 +74,9 @@ impl Tunnel {
 fn settings(connect: &Connect) -> Result<Settings> {
     let unusable = |what: &str, e: &dyn std::fmt::Display| Error::failed(format!("{what} cannot be used: {e}"));
     let key = pem::private_key(&Zeroizing::new(read(&connect.key)?)).map_err(|e| unusable("the machine's key", &e))?;
-    let chain =
+    let mut chain =
         pem::certificates(&read(&connect.certificate)?).map_err(|e| unusable("the machine's certificate", &e))?;
+    chain.extend(pem::certificates(&read(&connect.chain)?).map_err(|e| unusable("the issuing authority", &e))?);
     let gateway_name = Some(connect.gateway_name.as_str());
     let certificate = Certificate::new(&key, chain, &read(&connect.ca)?, gateway_name, unix_now())
         .map_err(|e| Error::failed(e.to_string()))?;

@@ -95,6 +95,7 @@ fn order(machine: &Path, password_file: PathBuf) -> Connect {
         gateway_name: GATEWAY_NAME.into(),
         key: machine.join("key.pem"),
         certificate: machine.join("cert.pem"),
+        chain: machine.join("chain.pem"),
         ca: machine.join("ca.pem"),
         user: USER.into(),
         password_file,

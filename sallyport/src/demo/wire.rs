@@ -71,6 +71,8 @@ pub(crate) struct Connect {
     pub(crate) key: PathBuf,
     /// The machine's certificate, PEM.
     pub(crate) certificate: PathBuf,
+    /// What is between it and the root, PEM.
+    pub(crate) chain: PathBuf,
     /// The root, PEM.
     pub(crate) ca: PathBuf,
     /// The user's name.

@@ -22,7 +22,8 @@ use crate::output::{Column, Record, print, rfc3339};
 pub(crate) enum Command {
     /// Make a key and a certificate, and write both with the root into a folder.
     #[command(after_help = "\
-The folder holds key.pem (mode 0600), cert.pem (with intermediates) and ca.pem (the root). \
+A machine's folder holds key.pem (mode 0600), cert.pem, chain.pem (the issuing authority) and ca.pem (the root); an \
+operator's has the issuing authority in cert.pem, too. \
 A gateway's folder holds one pair for gRPC and one for each kind of key in IKE; point `[gateway] identity` to it. \
 An operator's folder is what --identity takes. The controller keeps no copy of a key: what is lost is issued anew.
 
@@ -140,6 +141,10 @@ pub(crate) enum Profile {
     Controller,
     /// Roots.
     Root,
+    /// Issuing authorities below a root.
+    Issuing,
+    /// Controllers, as machines that enroll see them.
+    Endpoint,
 }
 
 impl From<Profile> for CertificateProfile {
@@ -151,6 +156,8 @@ impl From<Profile> for CertificateProfile {
             Profile::Operator => Self::Operator,
             Profile::Controller => Self::Controller,
             Profile::Root => Self::Root,
+            Profile::Issuing => Self::Issuing,
+            Profile::Endpoint => Self::Endpoint,
         }
     }
 }

@@ -18,6 +18,8 @@ const PRIVATE: u32 = 0o600;
 const PUBLIC: u32 = 0o644;
 /// The root's file.
 const CA: &str = "ca.pem";
+/// In a machine's folder, the file with what is between its certificate and the root.
+const CHAIN: &str = "chain.pem";
 /// The file with the controller's address in an operator's folder.
 const ADDRESS: &str = "controller";
 
@@ -59,12 +61,20 @@ impl Folder {
     pub(crate) fn write(&self, piece: &Piece, response: IssueCertificateResponse) -> Result<Vec<PathBuf>> {
         let key = response.private_key.map(Secret::into_inner).unwrap_or_default();
         let (root, intermediates) = response.chain.split_last().map_or((None, &[][..]), |(r, i)| (Some(r), i));
-        let mut chain = certificate_pem(&response.certificate);
-        chain.extend(intermediates.iter().map(|der| certificate_pem(der)));
+        let mut certificate = certificate_pem(&response.certificate);
+        let above: String = intermediates.iter().map(|der| certificate_pem(der)).collect();
+        // VPN clients want each certificate in a file of its own; programs that speak TLS want them in one.
+        let apart = piece.profile == CertificateProfile::Machine;
+        if !apart {
+            certificate += &above;
+        }
         let mut files = vec![
             self.put(piece.files.0, PRIVATE, pem::encode("PRIVATE KEY", &key).as_bytes())?,
-            self.put(piece.files.1, PUBLIC, chain.as_bytes())?,
+            self.put(piece.files.1, PUBLIC, certificate.as_bytes())?,
         ];
+        if apart && !above.is_empty() {
+            files.push(self.put(CHAIN, PUBLIC, above.as_bytes())?);
+        }
         if let Some(root) = root {
             files.push(self.put(CA, PUBLIC, certificate_pem(root).as_bytes())?);
         }
@@ -142,13 +152,30 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let dir = temp.path().join("laptop7");
         let folder = Folder::prepare(&dir, &[MACHINE], false).unwrap();
-        assert_eq!(folder.write(&MACHINE, response(b"key")).unwrap().len(), 3);
-        let expected = [("ca.pem", 0o644), ("cert.pem", 0o644), ("key.pem", 0o600)];
+        assert_eq!(folder.write(&MACHINE, response(b"key")).unwrap().len(), 4);
+        let expected = [("ca.pem", 0o644), ("cert.pem", 0o644), ("chain.pem", 0o644), ("key.pem", 0o600)];
         assert_eq!(listing(&dir), expected.map(|(n, m)| (n.to_owned(), m)));
         assert_eq!(pem::private_key(&fs::read(dir.join("key.pem")).unwrap()).unwrap().as_slice(), b"key");
-        let chain = pem::certificates(&fs::read(dir.join("cert.pem")).unwrap()).unwrap();
-        assert_eq!(chain, [b"leaf".to_vec(), b"middle".to_vec()]);
-        assert_eq!(pem::certificates(&fs::read(dir.join("ca.pem")).unwrap()).unwrap(), [b"root".to_vec()]);
+        for (file, content) in
+            [("cert.pem", b"leaf".to_vec()), ("chain.pem", b"middle".to_vec()), ("ca.pem", b"root".to_vec())]
+        {
+            assert_eq!(pem::certificates(&fs::read(dir.join(file)).unwrap()).unwrap(), [content], "{file}");
+        }
+    }
+
+    #[test]
+    fn a_gateway_and_an_operator_show_their_chain_out_of_one_file() {
+        let temp = tempfile::tempdir().unwrap();
+        for (profile, files) in
+            [(CertificateProfile::Gateway, ("a.key", "a.pem")), (CertificateProfile::Operator, ("b.key", "b.pem"))]
+        {
+            let piece = Piece { profile, key: KeyAlgorithm::EcdsaP256, files };
+            let folder = Folder::prepare(temp.path(), &[piece], true).unwrap();
+            assert_eq!(folder.write(&piece, response(b"key")).unwrap().len(), 3);
+            let chain = pem::certificates(&fs::read(temp.path().join(files.1)).unwrap()).unwrap();
+            assert_eq!(chain, [b"leaf".to_vec(), b"middle".to_vec()]);
+        }
+        assert!(!temp.path().join("chain.pem").exists());
     }
 
     #[test]

@@ -104,6 +104,8 @@ pub(super) fn profile(profile: CertificateProfile) -> &'static str {
         CertificateProfile::Operator => "operator",
         CertificateProfile::Controller => "controller",
         CertificateProfile::Root => "root",
+        CertificateProfile::Endpoint => "endpoint",
+        CertificateProfile::Issuing => "issuing",
     }
 }
 

@@ -26,7 +26,7 @@ charon {{
 }}
 swanctl {{ load = random nonce openssl pem pkcs1 pkcs8 pubkey x509 }}
 """, 0o644)
-    for kind, name in (("x509", "cert"), ("private", "key"), ("x509ca", "ca")):
+    for kind, name in (("x509", "cert"), ("private", "key"), ("x509ca", "ca"), ("x509ca", "chain")):
         if cfg.get(name):
             write(f"/etc/swanctl/{kind}/{name}.pem", read(cfg[name]))
     auth = "psk" if cfg.get("psk") else "pubkey"

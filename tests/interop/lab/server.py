@@ -125,7 +125,7 @@ class Server:
         out = f"{self.dir}/machines/{machine}"
         if not os.path.exists(out):
             self.operator("cert", "issue", "--machine", f"{machine}.interop.test", "--key", key, "--out", out, *options)
-        return {"cert": f"{out}/cert.pem", "key": f"{out}/key.pem", "ca": f"{out}/ca.pem"}
+        return {"cert": f"{out}/cert.pem", "key": f"{out}/key.pem", "ca": f"{out}/ca.pem", "chain": f"{out}/chain.pem"}
 
     def credentials(self, kind, machine):
         """The files that a client with such a machine authentication needs; `machine` names it in the certificate."""

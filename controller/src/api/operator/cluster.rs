@@ -40,7 +40,7 @@ impl OperatorService {
         let token = Token {
             id: core.sealer.random()?,
             secret: Zeroizing::new(core.sealer.random()?),
-            root: core.authority().certificate().fingerprint.0,
+            root: core.root().fingerprint.0,
         };
         let ttl_ms = u64::from(ttl_s) * 1_000;
         let command = CreateToken {

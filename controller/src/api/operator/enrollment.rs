@@ -122,7 +122,7 @@ impl OperatorService {
             none if none.is_empty() => core.node.shared().read().public_names().next().cloned().unwrap_or_default(),
             given => given,
         };
-        let root = core.authority().certificate().fingerprint.0;
+        let root = core.root().fingerprint.0;
         let token = EnrollToken::generate(root, &server, core.sealer.rng())
             .map_err(|e| Status::unavailable(format!("making a token: {e}")))?;
         let command = CreateEnrollToken {

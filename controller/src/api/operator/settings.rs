@@ -84,7 +84,7 @@ impl OperatorService {
             certificates: state.certificates.len() as u64,
             leases_size,
             leases_used,
-            root_fingerprint: core.authority().certificate().fingerprint.0.to_vec(),
+            root_fingerprint: core.root().fingerprint.0.to_vec(),
             policy_version: state.policy_version(),
             starting: core.with_gateway && gateways_alive == 0,
         })

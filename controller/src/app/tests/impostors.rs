@@ -63,7 +63,7 @@ impl Site {
     async fn token(&self) -> Formation {
         static TOKENS: AtomicU8 = AtomicU8::new(1);
         let core = self.core();
-        let root = core.authority().certificate().fingerprint.0;
+        let root = core.root().fingerprint.0;
         let token = Token { root, id: [TOKENS.fetch_add(1, Ordering::Relaxed); 8], secret: Zeroizing::new([7; 16]) };
         let made = CreateToken {
             id: token.id.to_vec(),
@@ -96,7 +96,7 @@ impl Site {
 
     /// A connection with a certificate that was made with the authority's stolen key.
     fn calls_as_unknown(&self, at: SocketAddr) -> Channel {
-        let (authority, rng) = (self.core().authority(), self.core().sealer.rng());
+        let (authority, rng) = (self.core().root_authority().expect("the root").authority, self.core().sealer.rng());
         let key = KeyPair::generate(sallyport_ca::KeyAlgorithm::EcdsaP256, rng).expect("a key");
         let subject = Subject::new(CONTROLLER_NAME, Vec::new()).expect("a name");
         let now = UnixTime(i64::try_from(self.core().now_ms() / 1_000).expect("a date"));

@@ -32,6 +32,9 @@ impl State {
         if live || self.intended(&command.transaction).is_some() {
             return Outcome::Intended(Intended {}).into(); // whoever asked reads which one
         }
+        if let Some(superseded) = self.superseded(record, command.issuer) {
+            return superseded;
+        }
         let at_ms = self.now_ms();
         let applicant = Applicant {
             proof: command.proof.clone().and_then(|p| p.kind),
