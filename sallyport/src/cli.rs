@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueHint};
 
 use crate::demo::wire::Role;
-use crate::operator::{attempt, backup, cert, cluster, gateway, pool, psk, session, setting, status, user};
+use crate::operator::{
+    attempt, backup, cert, cluster, gateway, machine, pool, psk, request, session, setting, status, token, user,
+};
 use crate::output::Format;
 use crate::{config_command, daemon, decode, demo, shell};
 
@@ -90,6 +92,15 @@ pub(crate) enum Command {
     /// Certificates of machines, gateways and operators.
     #[command(subcommand)]
     Cert(cert::Command),
+    /// Tokens with which machines get their first certificate.
+    #[command(subcommand)]
+    Token(token::Command),
+    /// Machines that have a certificate or may get one.
+    #[command(subcommand)]
+    Machine(machine::Command),
+    /// Machines that asked for a certificate and that nobody had announced.
+    #[command(subcommand)]
+    Request(request::Command),
     /// Who is connected.
     #[command(subcommand)]
     Session(session::Command),

@@ -24,7 +24,9 @@ use clap::Parser;
 
 use crate::cli::{Cli, Command};
 use crate::error::{Error, Result};
-use crate::operator::{attempt, backup, cert, cluster, gateway, pool, psk, session, setting, status, user};
+use crate::operator::{
+    attempt, backup, cert, cluster, gateway, machine, pool, psk, request, session, setting, status, token, user,
+};
 
 /// The whole program, from its arguments to its exit code.
 pub fn main() -> ExitCode {
@@ -66,6 +68,9 @@ async fn serve(command: Command, global: &cli::Global) -> Result {
         Command::Pool(command) => pool::run(command, global).await,
         Command::Psk(command) => psk::run(command, global).await,
         Command::Cert(command) => cert::run(command, global).await,
+        Command::Token(command) => token::run(command, global).await,
+        Command::Machine(command) => machine::run(command, global).await,
+        Command::Request(command) => request::run(command, global).await,
         Command::Session(command) => session::run(command, global).await,
         Command::Cluster(command) => cluster::run(command, global).await,
         Command::Attempt(command) => attempt::run(command, global).await,

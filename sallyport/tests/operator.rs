@@ -52,8 +52,8 @@ fn users(controller: &Controller) {
     assert_eq!(controller.ok(&["user", "remove", "ada"]), "removed user ada\n");
 }
 
-fn user_set(controller: &Controller) {
-    // What is new in a version works once the cluster's level has risen, a moment after its first start.
+/// What is new in a version works once the cluster's level has risen, a moment after its first start.
+fn wait_for_the_level(controller: &Controller) {
     let risen = (0..600).any(|_| {
         let cluster = controller.json(&["cluster", "status"]);
         let risen = cluster[0]["cluster_level"] == cluster[0]["level"];
@@ -63,6 +63,10 @@ fn user_set(controller: &Controller) {
         risen
     });
     assert!(risen, "the level of the cluster did not rise");
+}
+
+fn user_set(controller: &Controller) {
+    wait_for_the_level(controller);
     let set = controller.ok(&["user", "set", "ada", "--max-sessions", "2", "--address", "10.88.0.9"]);
     assert_eq!(set, "changed user ada: pool any, address 10.88.0.9, at most 2 sessions\n");
     let set = controller.json(&["user", "set", "ADA", "--address", "", "--pool", "office", "--comment", "2nd floor"]);
@@ -159,4 +163,77 @@ fn a_second_controller_on_the_same_state_is_refused() {
     assert_eq!(code, 1, "{error}");
     assert!(error.contains("in use by another process"), "{error}");
     controller.ok(&["status"]);
+}
+
+#[test]
+fn machines_are_let_in_by_tokens_a_list_and_profiles() {
+    let controller = Controller::start();
+    wait_for_the_level(&controller);
+    tokens(&controller);
+    machines(&controller);
+    profiles(&controller);
+    assert_eq!(controller.ok(&["request", "list"]), "no requests\n");
+    assert!(controller.refused(&["request", "approve", "7", "--name", "a.example.com"]).contains("no request 7"));
+    controller.stop();
+}
+
+fn tokens(controller: &Controller) {
+    assert!(controller.ok(&["token", "list"]).starts_with("no tokens;"));
+    let made = controller.ok(&["token", "create", "--machine", "laptop7.example.com", "--server", "vpn.example.com"]);
+    let (token, rest) = made.split_once('\n').unwrap();
+    assert!(token.starts_with("spt1.") && rest.contains(&format!("sallyport enroll --token {token}\n")), "{made}");
+    assert!(rest.contains("1 certificate(s) of laptop7.example.com"), "{made}");
+    let made = controller.json(&["token", "create", "--machine", "b.example.com", "--uses", "3", "--holder", "Bob"]);
+    assert_eq!((&made["name"], &made["uses"], &made["used"]), (&json!("b.example.com"), &json!(3), &json!(0)));
+    let table = controller.ok(&["token", "list", "--live"]);
+    assert!(table.starts_with("TOKEN ") && table.contains(" b.example.com ") && !table.contains("spt1."), "{table}");
+    controller.ok(&["token", "revoke", made["id"].as_str().unwrap()]);
+    assert_eq!(controller.json(&["token", "list"]).as_array().unwrap().len(), 1);
+    controller.refused(&["token", "revoke", made["id"].as_str().unwrap()]);
+    let error = controller.refused(&["token", "create", "--machine", "two words"]);
+    assert!(error.contains("two words"), "{error}");
+    controller.refused(&["token", "create", "--machine", "a.example.com", "--profile", "operator"]);
+    controller.refused(&["token", "create", "--machine", "a.example.com", "--expires", "91d"]);
+}
+
+fn machines(controller: &Controller) {
+    assert!(controller.ok(&["machine", "list"]).starts_with("no machines;"));
+    let file = controller.dir.path().join("machines.csv");
+    let file = file.to_str().unwrap();
+    std::fs::write(file, "name,holder,network\npos1.example.com,shop 1,198.51.100.0/28\npos2.example.com,,\n").unwrap();
+    assert_eq!(controller.ok(&["machine", "import", file]), "2 machines may enroll\n");
+    let key = "ab".repeat(32);
+    controller.ok(&["machine", "add", "Pos3.example.com", "--key", &key]);
+    let list = controller.json(&["machine", "list"]);
+    assert_eq!((&list[0]["network"], &list[0]["state"]), (&json!("198.51.100.0/28"), &json!("expected")));
+    assert_eq!((&list[2]["name"], &list[2]["key_sha256"]), (&json!("Pos3.example.com"), &json!(key)));
+    assert_eq!(controller.json(&["machine", "list", "--overdue"]), json!([]));
+    assert_eq!(controller.json(&["machine", "list", "shop"]).as_array().unwrap().len(), 1);
+    // All or none.
+    std::fs::write(file, "name\nfine.example.com\nnot fine\n").unwrap();
+    assert!(controller.refused(&["machine", "import", file]).contains("not fine"));
+    assert_eq!(controller.json(&["machine", "list", "fine"]), json!([]));
+    assert_eq!(controller.run(&["machine", "add", "a.example.com"]).0, 2, "nothing would let it in");
+    controller.ok(&["machine", "remove", "POS2.example.com"]);
+    controller.refused(&["machine", "remove", "pos2.example.com"]);
+    // Who is given a certificate by hand is known, too.
+    controller.ok(&["cert", "issue", "--machine", "desk.example.com", "--key", "ecdsa-p256"]);
+    let desk = controller.json(&["machine", "list", "desk"]);
+    assert_eq!((&desk[0]["state"], &desk[0]["method"]), (&json!("valid"), &json!("operator")));
+    assert!(desk[0]["due"].as_str().unwrap() < desk[0]["not_after"].as_str().unwrap());
+}
+
+fn profiles(controller: &Controller) {
+    let set =
+        ["cert", "profile", "set", "machine", "--validity", "30d", "--names", "example.com", "--keys", "ecdsa-p256"];
+    let shown = controller.ok(&set);
+    assert!(shown.contains("30d 0h (at most 398d 0h)") && shown.contains("version 2"), "{shown}");
+    assert_eq!(controller.ok(&["cert", "profile", "show", "machine"]), shown);
+    assert!(controller.refused(&["token", "create", "--machine", "a.example.org"]).contains("example.com"));
+    assert!(controller.refused(&["cert", "profile", "set", "machine", "--validity", "400d"]).contains("398"));
+    assert!(controller.refused(&["cert", "profile", "set", "operator", "--methods", "token"]).contains("operator"));
+    let list = controller.ok(&["cert", "profile", "list"]);
+    assert!(list.contains("\nmachine ") && list.contains("\ncontroller "), "{list}");
+    assert_eq!(controller.run(&["cert", "profile", "set", "machine"]).0, 2, "nothing to change");
+    assert_eq!(controller.run(&["cert", "profile", "show", "root"]).0, 2);
 }

@@ -55,6 +55,9 @@ Examples:
     },
     /// Print the root certificates (PEM), to be installed on machines.
     Root,
+    /// Certificate profiles: how long, which keys, which names, who may enroll and how.
+    #[command(subcommand)]
+    Profile(super::cert_profile::Command),
 }
 
 /// A new certificate.
@@ -270,6 +273,7 @@ pub(crate) async fn run(command: Command, global: &Global) -> Result {
             let text = format!("revoked the {} certificate of {}", certificate.profile, certificate.name);
             context.printer.one(&Revoked { certificate, ended_sessions: response.ended_sessions }, &text)
         }
+        Command::Profile(command) => super::cert_profile::run(command, global).await,
         Command::Root => {
             let mut context = Context::open(global).await?;
             let response = context.connection.client.list_roots(ListRootsRequest {}).await.map_err(refused)?;

@@ -3,17 +3,21 @@
 pub(crate) mod attempt;
 pub(crate) mod backup;
 pub(crate) mod cert;
+mod cert_profile;
 pub(crate) mod cluster;
 mod connection;
 pub(crate) mod gateway;
 pub(crate) mod identity_files;
+pub(crate) mod machine;
 mod names;
 pub(crate) mod pool;
 pub(crate) mod psk;
+pub(crate) mod request;
 mod revoked;
 pub(crate) mod session;
 pub(crate) mod setting;
 pub(crate) mod status;
+pub(crate) mod token;
 pub(crate) mod user;
 
 pub(crate) use connection::{Connection, refused};

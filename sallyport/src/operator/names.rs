@@ -2,7 +2,8 @@
 
 use sallyport_base::UnixTime;
 use sallyport_proto::v1::{
-    AuthMethod, CertificateProfile, EndReason, KeyAlgorithm, MachineAuth, MemberRole, Outcome, Phase, SessionState,
+    AuthMethod, CertificateProfile, EndReason, EnrollMethod, KeyAlgorithm, MachineAuth, MemberRole, Outcome, Phase,
+    RequestState, SessionState,
 };
 
 /// Milliseconds of the contract as whole seconds.
@@ -106,6 +107,29 @@ pub(super) fn profile(profile: CertificateProfile) -> &'static str {
         CertificateProfile::Root => "root",
         CertificateProfile::Endpoint => "endpoint",
         CertificateProfile::Issuing => "issuing",
+    }
+}
+
+/// A way to a certificate.
+pub(super) fn enroll_method(method: EnrollMethod) -> &'static str {
+    match method {
+        EnrollMethod::Unspecified => "",
+        EnrollMethod::Operator => "operator",
+        EnrollMethod::Token => "token",
+        EnrollMethod::List => "list",
+        EnrollMethod::Approval => "approval",
+        EnrollMethod::Renewal => "renewal",
+    }
+}
+
+/// What became of a request.
+pub(super) fn request_state(state: RequestState) -> &'static str {
+    match state {
+        RequestState::Unspecified => "",
+        RequestState::Waiting => "waiting",
+        RequestState::Approved => "approved",
+        RequestState::Refused => "refused",
+        RequestState::Issued => "issued",
     }
 }
 

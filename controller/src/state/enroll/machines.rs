@@ -25,6 +25,12 @@ pub(super) fn check_names(profile: &ProfileRow, name: &str, sans: &[String]) -> 
     }
     let further = sans.iter().map(|s| crate::authority::alt_name(s)).collect();
     let subject = Subject::new(name, further).map_err(|e| e.to_string())?;
+    let hosts = |n: &AltName| matches!(n, AltName::Dns(_) | AltName::Ip(_));
+    if subject.alt_names().is_empty() || !subject.alt_names().iter().all(hosts) {
+        return Err(format!(
+            "{name:?} is no machine's name: DNS names and IP addresses are, such as laptop7.example.com"
+        ));
+    }
     let names = std::iter::once(name.to_owned()).chain(subject.alt_names().iter().filter_map(|n| match n {
         AltName::Dns(name) => Some(name.to_string()),
         _ => None,
