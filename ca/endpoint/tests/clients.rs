@@ -11,7 +11,7 @@ use sallyport_ca::{Certificate, pem};
 use sallyport_endpoint::{Kind, Limits, listen};
 use tokio::net::TcpListener;
 
-use common::{PENDING, RIGHT, World};
+use common::{FORBIDDEN, PENDING, RIGHT, World};
 
 /// Whether a program is here; says so where it is not.
 fn has(program: &str, package: &str) -> bool {
@@ -19,7 +19,7 @@ fn has(program: &str, package: &str) -> bool {
     let there = there.is_ok_and(|out| out.status.success());
     if !there {
         // Past the capture of a passing test's output, so that ./test can report it.
-        let why = format!("\nskipped: EST with {program}: it is not installed (Debian: {package})\n");
+        let why = format!("\nskipped: enrollment with {program}: it is not installed (Debian: {package})\n");
         let _ = std::io::stderr().write_all(why.as_bytes());
     }
     there
@@ -125,4 +125,37 @@ async fn pki_of_strongswan_enrolls_and_renews() {
     let refused = run(folder, format!("{est} --in first.req --userpass anyone:spt1.wrong")).await;
     assert!(!refused.status.success());
     assert_eq!(world.desk().asked(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn certmonger_enrolls_and_renews_over_scep() {
+    if !has("getcert", "certmonger") || !has("dbus-run-session", "dbus") || !has("openssl", "openssl") {
+        return;
+    }
+    let (world, folder) = (World::new(Limits::default()), tempfile::tempdir().unwrap());
+    world.desk().open_scep();
+    let (http, folder) = (port(&world, Kind::Plain).await, folder.path());
+    let root = pem::encode("CERTIFICATE", world.desk().authority.certificate().der());
+    std::fs::write(folder.join("root.pem"), root.as_bytes()).unwrap();
+    let script = format!(
+        r#"set -e
+getcert add-scep-ca -s -c ours -u http://{http}/scep -I $PWD/root.pem
+getcert request -s -c ours -k $PWD/key.pem -f $PWD/cert.pem -N CN=laptop -L {RIGHT} -w
+cp cert.pem first.pem
+getcert resubmit -s -f $PWD/cert.pem -w
+cp cert.pem second.pem
+getcert request -s -c ours -k $PWD/no.key -f $PWD/no.pem -N CN=laptop -L {FORBIDDEN} -w || true
+getcert list -s -f $PWD/no.pem
+"#
+    );
+    std::fs::write(folder.join("script"), script).unwrap();
+    // The bus starts the daemon when it is first asked, and ends it.
+    let text = good(folder, "HOME=$PWD timeout 120 dbus-run-session bash script 2>&1".into()).await;
+    assert!(text.contains("status: CA_REJECTED"), "{text}");
+    let serials = ["first", "second"].map(|name| {
+        let der = std::fs::read(folder.join(format!("{name}.pem"))).unwrap();
+        Certificate::from_pem(&der).unwrap().serial
+    });
+    assert_ne!(serials[0], serials[1]);
+    good(folder, "openssl verify -CAfile root.pem first.pem second.pem".into()).await;
 }

@@ -2,12 +2,13 @@
 #![allow(dead_code, reason = "each test takes what it needs")]
 
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime as TlsTime};
 use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use sallyport_ca::scep::{self, FailInfo, Outcome, RaIdentity};
 use sallyport_ca::seal::SealKey;
 use sallyport_ca::{
     AltName, Authority, Certificate, KeyAlgorithm, KeyPair, Profile, PublicKey, RootConfig, Serial, Subject,
@@ -52,9 +53,41 @@ pub(crate) struct Desk {
     /// What was asked: protocol, proof, source.
     pub(crate) asked: Mutex<Vec<(Protocol, Proof, IpAddr)>>,
     issued: Mutex<Vec<Vec<u8>>>,
+    /// With it SCEP is answered, without it said back.
+    ra: OnceLock<RaIdentity>,
 }
 
 impl Desk {
+    /// Makes an RA.
+    pub(crate) fn open_scep(&self) {
+        let (rng, day) = (SystemRandom::new(), Duration::from_secs(86_400));
+        let (key, serial) = (KeyPair::generate(KeyAlgorithm::Rsa2048, &rng).unwrap(), Serial::generate(&rng).unwrap());
+        let issued = self.authority.issue_scep_ra("SCEP RA", &key.public_key(), self.now, day, serial, &rng).unwrap();
+        let chain = vec![self.authority.certificate().der().to_vec()];
+        assert!(self.ra.set(RaIdentity::new(key, issued.der(), chain).unwrap()).is_ok());
+    }
+
+    async fn answer_scep(&self, ra: &RaIdentity, message: &[u8], source: IpAddr) -> Result<Vec<u8>, String> {
+        let rng = SystemRandom::new();
+        let request = match scep::open(message, ra, &rng) {
+            Ok(request) => request,
+            Err(failure) => return failure.reply(ra, &rng).ok_or(failure.to_string()),
+        };
+        let proof = match &request.challenge {
+            Some(token) => Proof::Token(token.clone()),
+            None => Proof::Certificate(request.signer.clone()),
+        };
+        let enrollment = Enrollment { protocol: Protocol::Scep, proof, csr: request.csr.clone(), source };
+        let refused = |text| Outcome::Failure { info: FailInfo::BadRequest, text };
+        let outcome = match self.enroll(enrollment).await {
+            Answer::Issued { certificate, chain, .. } => Outcome::Success { certificate, chain },
+            Answer::Pending { .. } => Outcome::Pending,
+            Answer::Denied { text, .. } | Answer::Invalid(text) => refused(text),
+            Answer::Busy { .. } => return Err("busy".into()),
+        };
+        scep::reply(&request, &outcome, ra, &rng).map_err(|e| e.to_string())
+    }
+
     pub(crate) fn asked(&self) -> usize {
         self.asked.lock().unwrap().len()
     }
@@ -123,12 +156,15 @@ impl Office for Desk {
     }
 
     fn scep_ca(&self) -> Option<Vec<Vec<u8>>> {
-        let own = self.authority.certificate().der().to_vec();
-        Some(vec![own.clone(), own])
+        let root = self.authority.certificate().der().to_vec();
+        let first = self.ra.get().map_or(root.clone(), |ra| ra.certificate().to_vec());
+        Some(vec![first, root])
     }
 
-    /// Says back what was asked.
-    async fn scep(&self, message: Vec<u8>, _source: IpAddr) -> Result<Vec<u8>, String> {
+    async fn scep(&self, message: Vec<u8>, source: IpAddr) -> Result<Vec<u8>, String> {
+        if let Some(ra) = self.ra.get() {
+            return self.answer_scep(ra, &message, source).await;
+        }
         if message == b"bad" { Err("no SCEP message".into()) } else { Ok(message) }
     }
 
@@ -156,7 +192,8 @@ impl World {
         let (rng, clock) = (SystemRandom::new(), Arc::new(Hands(Mutex::new(Duration::from_secs(1_000)), now)));
         let seal = SealKey::generate(&rng).unwrap();
         let (authority, _) = Authority::create(&RootConfig::new("Example", "Example Root"), &seal, now, &rng).unwrap();
-        let desk = Arc::new(Desk { authority, now, asked: Mutex::default(), issued: Mutex::default() });
+        let desk =
+            Arc::new(Desk { authority, now, asked: Mutex::default(), issued: Mutex::default(), ra: OnceLock::new() });
         let endpoint = Arc::new(Endpoint::new(desk, clock.clone(), limits).unwrap());
         let world = Self { endpoint, clock };
         world.swap_certificate();
