@@ -9,7 +9,7 @@ use crate::operator::{
     attempt, backup, cert, cluster, gateway, machine, pool, psk, request, session, setting, status, token, user,
 };
 use crate::output::Format;
-use crate::{config_command, daemon, decode, demo, shell};
+use crate::{config_command, daemon, decode, demo, enroll, profile, shell};
 
 const AFTER_HELP: &str = "\
 First steps:
@@ -101,6 +101,10 @@ pub(crate) enum Command {
     /// Machines that asked for a certificate and that nobody had announced.
     #[command(subcommand)]
     Request(request::Command),
+    /// Get this machine's certificate by a token, install it for its VPN software, and have it renewed.
+    Enroll(Box<enroll::EnrollOrNoun>),
+    /// Write files that make a connection on a Mac, on Windows or on another Linux machine.
+    Profile(profile::Arguments),
     /// Who is connected.
     #[command(subcommand)]
     Session(session::Command),
@@ -164,7 +168,9 @@ mod tests {
     fn no_argument_takes_a_password() {
         fn check(command: &clap::Command) {
             for argument in command.get_arguments() {
-                let secret = argument.get_long().is_some_and(|l| l.contains("password") || l.contains("psk"));
+                let secret = argument
+                    .get_long()
+                    .is_some_and(|l| (l.contains("password") || l.contains("psk")) && !l.ends_with("-file"));
                 assert!(
                     !secret || !argument.get_action().takes_values(),
                     "{}: {}",

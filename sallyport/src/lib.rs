@@ -10,11 +10,13 @@ mod daemon;
 mod decode;
 mod demo;
 mod duration;
+mod enroll;
 mod error;
 mod hex;
 mod logging;
 mod operator;
 mod output;
+mod profile;
 mod secret;
 mod shell;
 
@@ -48,6 +50,7 @@ fn run(cli: Cli) -> Result {
         // These need no runtime.
         Command::Decode(arguments) => decode::run(&arguments, global.output),
         Command::Config(command) => config_command::run(command, &global),
+        Command::Profile(arguments) => profile::run(&arguments, &global),
         Command::Completion(completion) => completion.run(),
         Command::Man(man) => man.run(),
         command => tokio::runtime::Builder::new_multi_thread()
@@ -75,6 +78,7 @@ async fn serve(command: Command, global: &cli::Global) -> Result {
         Command::Cluster(command) => cluster::run(command, global).await,
         Command::Attempt(command) => attempt::run(command, global).await,
         Command::Setting(command) => setting::run(command, global).await,
+        Command::Enroll(arguments) => enroll::run(*arguments, global).await,
         Command::Backup(command) => backup::run(command, global).await,
         Command::Status(arguments) => status::run(arguments, global).await,
         // `run` took the others.
@@ -82,6 +86,7 @@ async fn serve(command: Command, global: &cli::Global) -> Result {
         | Command::DemoHelper { .. }
         | Command::Decode(_)
         | Command::Config(_)
+        | Command::Profile(_)
         | Command::Completion(_)
         | Command::Man(_) => Ok(()),
     }

@@ -137,11 +137,18 @@ pub(crate) struct Pending {
     pub(crate) csr: Vec<u8>,
 }
 
+impl Drop for Folder {
+    /// A program that is being started elsewhere in this process still has the file for a moment: closing it is not enough.
+    fn drop(&mut self) {
+        let _ = self.lock.unlock();
+    }
+}
+
 /// The folder, held by one process at a time.
 #[derive(Debug)]
 pub struct Folder {
     dir: PathBuf,
-    _lock: File,
+    lock: File,
 }
 
 impl Folder {
@@ -156,27 +163,28 @@ impl Folder {
                 "wait until it is done: it may be the timer",
             ));
         }
-        let folder = Self { dir: dir.to_owned(), _lock: lock };
+        let folder = Self { dir: dir.to_owned(), lock };
         folder.recover()?;
         Ok(folder)
     }
 
     /// Takes the folder of a machine that is enrolled.
     pub fn open_enrolled(dir: &Path) -> Result<(Self, Settings, Identity)> {
-        let none = || {
-            Error::new(
-                Kind::Usage,
-                format!("this machine is not enrolled in {}", dir.display()),
-                "get a token (sallyport token create) and run `sallyport enroll --token-file -`",
-            )
-        };
         if !dir.exists() {
-            return Err(none());
+            return Err(not_enrolled(dir));
         }
         let folder = Self::open(dir)?;
-        let settings = folder.settings()?.ok_or_else(none)?;
-        let identity = folder.identity()?.ok_or_else(none)?;
+        let settings = folder.settings()?.ok_or_else(|| not_enrolled(dir))?;
+        let identity = folder.identity()?.ok_or_else(|| not_enrolled(dir))?;
         Ok((folder, settings, identity))
+    }
+
+    /// What an enrolled machine has, to be shown: the folder is neither taken nor changed.
+    pub fn look(dir: &Path) -> Result<(Settings, Identity)> {
+        match settings(dir)? {
+            Some(settings) => Ok((settings, Identity::read(&dir.join(CURRENT))?)),
+            None => Err(not_enrolled(dir)),
+        }
     }
 
     /// Where it is.
@@ -194,15 +202,7 @@ impl Folder {
 
     /// What `enrollment.toml` says.
     pub fn settings(&self) -> Result<Option<Settings>> {
-        let path = self.dir.join(SETTINGS);
-        let Some(text) = files::read(&path)? else { return Ok(None) };
-        let text = core::str::from_utf8(&text).unwrap_or_default();
-        toml::from_str(text).map(Some).map_err(|e| {
-            Error::machine(
-                format!("{} cannot be read: {}", path.display(), e.message()),
-                "mend it, or enroll again with a new token",
-            )
-        })
+        settings(&self.dir)
     }
 
     /// Writes `enrollment.toml`.
@@ -337,6 +337,26 @@ impl Folder {
         let _ = fs::remove_dir(&self.dir);
         Ok(())
     }
+}
+
+fn settings(dir: &Path) -> Result<Option<Settings>> {
+    let path = dir.join(SETTINGS);
+    let Some(text) = files::read(&path)? else { return Ok(None) };
+    let text = core::str::from_utf8(&text).unwrap_or_default();
+    toml::from_str(text).map(Some).map_err(|e| {
+        Error::machine(
+            format!("{} cannot be read: {}", path.display(), e.message()),
+            "mend it, or enroll again with a new token",
+        )
+    })
+}
+
+fn not_enrolled(dir: &Path) -> Error {
+    Error::new(
+        Kind::Usage,
+        format!("this machine is not enrolled in {}", dir.display()),
+        "get a token (sallyport token create) and run `sallyport enroll --token-file -`",
+    )
 }
 
 fn remove_dir(path: &Path) -> Result {

@@ -3,7 +3,7 @@
 //! * [`enroll`] gets the first certificate by a token, [`renew`] the next ones by the present one (EST, RFC 7030). The root is
 //!   known by the token before any secret is said; what an answer holds is checked before anything on disk changes.
 //! * [`Folder`] keeps keys and certificates so that a crash at any point loses nothing and mixes nothing up.
-//! * [`install`] puts them where strongSwan, libreswan and NetworkManager look for them.
+//! * [`install`] puts them where strongSwan, libreswan and NetworkManager look for them; [`profile`] makes files for other systems.
 //!
 //! Nothing here reads a clock or a random source of its own, prints, or runs a command: [`Surroundings`] and
 //! [`install::Host`] do.
@@ -17,6 +17,7 @@ mod folder;
 mod http;
 pub mod install;
 mod key;
+pub mod profile;
 mod renew;
 mod server;
 mod tls;

@@ -75,7 +75,8 @@ impl<'a> Host<'a> {
         files::read(&self.path(path))
     }
 
-    pub(crate) fn advise(&mut self, text: impl Into<String>) {
+    /// Leaves something to a person.
+    pub fn advise(&mut self, text: impl Into<String>) {
         self.advice.push(text.into());
     }
 

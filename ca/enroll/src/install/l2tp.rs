@@ -10,7 +10,21 @@ use crate::files::PRIVATE;
 const CONF: &str = "/etc/xl2tpd/xl2tpd.conf";
 /// What was there before, if it was nothing but comments.
 const BEFORE: &str = "/etc/xl2tpd/xl2tpd.conf.before-sallyport";
-const OPTIONS: &str = "/etc/ppp/options.sallyport";
+pub(crate) const OPTIONS: &str = "/etc/ppp/options.sallyport";
+/// What pppd is told of every connection.
+pub(crate) const FIXED: &str = "\
+noauth
+refuse-eap
+refuse-pap
+refuse-chap
+refuse-mschap
+nodefaultroute
+usepeerdns
+noccp
+noipv6
+mtu 1400
+mru 1400
+";
 
 pub(super) fn connection(host: &mut Host<'_>, connection: &Connection) -> Result {
     let Some(user) = &connection.user else {
@@ -52,9 +66,7 @@ fn options(host: &mut Host<'_>, user: &str, password: Option<&str>) -> Result {
             }
         }
     }
-    text.push_str(
-        "noauth\nrefuse-eap\nrefuse-pap\nrefuse-chap\nrefuse-mschap\nnodefaultroute\nusepeerdns\nnoccp\nnoipv6\nmtu 1400\nmru 1400\n",
-    );
+    text.push_str(FIXED);
     host.put_marked(OPTIONS, PRIVATE, &text, "remove it and run `sallyport enroll install` again")?;
     Ok(())
 }
@@ -67,8 +79,13 @@ fn kept_password(old: &[u8], user: &str) -> Option<Zeroizing<String>> {
     same.then(|| Zeroizing::new(format!("{line}\n")))
 }
 
+/// The connection as xl2tpd reads it.
+pub(crate) fn section(gateway: &str) -> String {
+    format!("[lac sallyport]\nlns = {gateway}\npppoptfile = {OPTIONS}\nlength bit = yes\n")
+}
+
 fn conf(host: &mut Host<'_>, gateway: &str) -> Result {
-    let section = format!("[lac sallyport]\nlns = {gateway}\npppoptfile = {OPTIONS}\nlength bit = yes\n");
+    let section = section(gateway);
     if let Some(there) = host.read(CONF)? {
         let text = String::from_utf8_lossy(&there);
         // What distributions bring: examples, all of them comments.

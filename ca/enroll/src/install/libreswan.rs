@@ -116,9 +116,25 @@ fn must(host: &mut Host<'_>, program: &str, arguments: &[&str]) -> Result {
 }
 
 pub(super) fn connection(host: &mut Host<'_>, connection: &Connection) -> Result {
+    host.put_marked(CONF, SHARED, &conf(connection), "move it away and run `sallyport enroll install` to have ours")?;
+    let main = host.read(MAIN)?;
+    let main = main.as_deref().map(|t| String::from_utf8_lossy(t)).unwrap_or_default();
+    if !main.lines().any(|l| l.trim_start().starts_with("include") && l.contains("/etc/ipsec.d/")) {
+        host.advise(format!("{MAIN} does not include /etc/ipsec.d/*.conf: add the line `include {CONF}`"));
+    }
+    if !main.contains("ikev1-policy=accept") {
+        host.advise(format!(
+            "libreswan 5 refuses IKEv1 unless `config setup` in {MAIN} has the line `ikev1-policy=accept`"
+        ));
+    }
+    Ok(())
+}
+
+/// The connection as libreswan reads it.
+pub(crate) fn conf(connection: &Connection) -> String {
     let gateway = &connection.gateway;
     let id = if gateway.parse::<IpAddr>().is_ok() { gateway.clone() } else { format!("@{gateway}") };
-    let content = format!(
+    format!(
         "\
 # {MARK}. Renewals leave it as it is.
 conn sallyport
@@ -137,19 +153,7 @@ conn sallyport
     rekey=yes
     pfs=no
 "
-    );
-    host.put_marked(CONF, SHARED, &content, "move it away and run `sallyport enroll install` to have ours")?;
-    let main = host.read(MAIN)?;
-    let main = main.as_deref().map(|t| String::from_utf8_lossy(t)).unwrap_or_default();
-    if !main.lines().any(|l| l.trim_start().starts_with("include") && l.contains("/etc/ipsec.d/")) {
-        host.advise(format!("{MAIN} does not include /etc/ipsec.d/*.conf: add the line `include {CONF}`"));
-    }
-    if !main.contains("ikev1-policy=accept") {
-        host.advise(format!(
-            "libreswan 5 refuses IKEv1 unless `config setup` in {MAIN} has the line `ikev1-policy=accept`"
-        ));
-    }
-    Ok(())
+    )
 }
 
 /// Has a pluto that runs read it all again.

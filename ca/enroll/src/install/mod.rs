@@ -5,10 +5,10 @@
 //! run. Renewals replace keys and certificates only: a connection that somebody changed stays changed.
 
 mod host;
-mod l2tp;
-mod libreswan;
+pub(crate) mod l2tp;
+pub(crate) mod libreswan;
 mod networkmanager;
-mod strongswan;
+pub(crate) mod strongswan;
 mod timer;
 
 use std::str::FromStr;

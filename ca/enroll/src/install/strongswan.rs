@@ -56,9 +56,14 @@ fn authorities(host: &Host<'_>) -> Vec<String> {
 }
 
 pub(super) fn connection(host: &mut Host<'_>, connection: &Connection) -> Result {
+    host.put_marked(CONF, SHARED, &conf(connection), "move it away and run `sallyport enroll install` to have ours")?;
+    Ok(())
+}
+
+/// The connection as swanctl reads it. The proposals are the gateway's first choices; a site that changed those changes them here.
+pub(crate) fn conf(connection: &Connection) -> String {
     let gateway = &connection.gateway;
-    // The proposals are the gateway's first choices; a site that changed those changes them here.
-    let content = format!(
+    format!(
         "\
 # {MARK}. Renewals leave it as it is.
 connections {{
@@ -86,9 +91,7 @@ connections {{
   }}
 }}
 "
-    );
-    host.put_marked(CONF, SHARED, &content, "move it away and run `sallyport enroll install` to have ours")?;
-    Ok(())
+    )
 }
 
 /// Has a charon that runs read it all again.

@@ -254,3 +254,24 @@ async fn a_rollover_is_followed_where_the_known_root_vouches_for_the_new_one() {
     let (_, identity) = world.enroll().await.unwrap();
     assert_eq!(identity.roots, [world.hierarchy.root.clone(), next.root]);
 }
+
+#[tokio::test]
+async fn a_certificate_below_the_next_root_is_taken_with_the_cross_certificate_that_leads_to_the_known_one() {
+    let (world, next) = (World::new().await, Hierarchy::next());
+    let cross = world.hierarchy.cross(&next);
+    let mut list = next.authorities();
+    list.push(cross.clone());
+    list.extend(world.hierarchy.authorities());
+    let (list, now) = (certs(&list), world.machine.clock.now());
+    let issuing = next.issuing.certificate().der().to_vec();
+    world.server.behave(Box::new(move |asked| match asked.path.ends_with("cacerts") {
+        true => list.clone(),
+        false => {
+            let key = sallyport_ca::PublicKey::from_csr_der(&asked.csr).unwrap();
+            certs(&[next.issue(Profile::Machine, NAME, &key, now, 30).der()])
+        }
+    }));
+    let (_, identity) = world.enroll().await.unwrap();
+    assert_eq!(identity.chain, [issuing, cross]);
+    assert_eq!(identity.roots.len(), 2);
+}

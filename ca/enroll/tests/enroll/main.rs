@@ -1,5 +1,6 @@
 //! A machine against servers of EST over real TLS on the loopback interface.
 
+mod endpoint;
 mod first;
 mod install;
 mod renewal;

@@ -92,24 +92,29 @@ pub(crate) struct Hierarchy {
     pub(crate) issuing: Authority,
 }
 
-fn authority_params(name: &str, path: u8) -> CertificateParams {
+fn authority_params(name: &str, path: u8, now: i64) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name.push(DnType::OrganizationName, "Example");
     params.distinguished_name.push(DnType::CommonName, name);
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(path));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     let date = |t| time::OffsetDateTime::from_unix_timestamp(t).unwrap();
-    (params.not_before, params.not_after) = (date(NOW - DAY), date(NOW + 3650 * DAY));
+    (params.not_before, params.not_after) = (date(now - DAY), date(now + 3650 * DAY));
     params
 }
 
 impl Hierarchy {
     pub(crate) fn new() -> Self {
+        Self::at(NOW)
+    }
+
+    /// Made at this time.
+    pub(crate) fn at(now: i64) -> Self {
         let (root_key, key) = (RcgenKey::generate().unwrap(), RcgenKey::generate().unwrap());
-        let root_params = authority_params("Example Root", 1);
+        let root_params = authority_params("Example Root", 2, now);
         let root = root_params.self_signed(&root_key).unwrap().der().to_vec();
         let by = Issuer::from_params(&root_params, &root_key);
-        let certificate = authority_params("Example Issuing CA 1", 0).signed_by(&key, &by).unwrap();
+        let certificate = authority_params("Example Issuing CA 1", 0, now).signed_by(&key, &by).unwrap();
         let key = KeyPair::from_pkcs8_der(&key.serialize_der()).unwrap();
         Self {
             issuing: Authority::from_parts(key, certificate.der()).unwrap(),
@@ -121,19 +126,21 @@ impl Hierarchy {
 
     /// A certificate of `of`'s root, signed by this root: what a rollover publishes.
     pub(crate) fn cross(&self, of: &Self) -> Vec<u8> {
+        let now = NOW;
         let by = Issuer::from_params(&self.root_params, &self.root_key);
-        let mut params = authority_params("Example Root", 1);
+        let mut params = authority_params("Example Root", 1, now);
         params.distinguished_name = of.root_params.distinguished_name.clone();
         params.signed_by(&of.root_key, &by).unwrap().der().to_vec()
     }
 
     /// Another root of another name with an issuing CA.
     pub(crate) fn next() -> Self {
+        let now = NOW;
         let (root_key, key) = (RcgenKey::generate().unwrap(), RcgenKey::generate().unwrap());
-        let root_params = authority_params("Example Root G2", 1);
+        let root_params = authority_params("Example Root G2", 2, now);
         let root = root_params.self_signed(&root_key).unwrap().der().to_vec();
         let by = Issuer::from_params(&root_params, &root_key);
-        let certificate = authority_params("Example Issuing CA 2", 0).signed_by(&key, &by).unwrap();
+        let certificate = authority_params("Example Issuing CA 2", 0, now).signed_by(&key, &by).unwrap();
         let key = KeyPair::from_pkcs8_der(&key.serialize_der()).unwrap();
         Self { issuing: Authority::from_parts(key, certificate.der()).unwrap(), root, root_params, root_key }
     }

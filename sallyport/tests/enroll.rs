@@ -1,0 +1,123 @@
+//! `sallyport enroll` as a user meets it: the program is run, against a server of EST on the loopback interface.
+
+#[path = "../../ca/enroll/tests/enroll/support/mod.rs"]
+#[allow(dead_code, reason = "a part of it is used here")]
+mod support;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
+
+use serde_json::Value;
+use support::*;
+
+#[allow(clippy::disallowed_methods, reason = "the program that is tested reads the same clock")]
+fn clock() -> Clock {
+    let clock = Clock::new();
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    clock.set(i64::try_from(now.as_secs()).unwrap());
+    clock
+}
+
+/// The server goes on in another thread of the runtime.
+fn run(root: &Path, arguments: &[&str]) -> (i32, String, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sallyport"));
+    command.arg("enroll").args(arguments).args(["--root", root.to_str().unwrap()]);
+    command.env_clear().env("PATH", "/usr/bin:/bin").stdin(Stdio::null());
+    let Output { status, stdout, stderr } = tokio::task::block_in_place(|| command.output()).unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (status.code().unwrap_or(-1), text(stdout), text(stderr))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_line_enrolls_a_machine_and_others_show_renew_and_remove_it() {
+    let clock = clock();
+    let hierarchy = Arc::new(Hierarchy::at(clock.now().0));
+    let server = Server::start(&hierarchy, "localhost", &clock, Box::new(|_| Vec::new())).await;
+    let token = hierarchy.token(&server.name());
+    server.behave(honest(&hierarchy, &token, &clock));
+    let temp = tempfile::tempdir().unwrap();
+    let root = temp.path().join("root");
+    let secret = |name: &str, content: &str| {
+        let path = temp.path().join(name);
+        fs::write(&path, content).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let (token_file, password) = (secret("token", &token.to_text()), secret("password", "open sesame\n"));
+
+    let (code, _, error) = run(&root, &["status"]);
+    assert!(code == 2 && error.contains("not enrolled"), "{error}");
+    let (code, _, error) = run(&root, &[]);
+    assert!(code == 2 && error.contains("sallyport token create"), "{error}");
+
+    let line = [
+        "--token-file",
+        &token_file,
+        "--for",
+        "strongswan,networkmanager",
+        "--user",
+        "ada",
+        "--password-file",
+        &password,
+    ];
+    let (code, out, error) = run(&root, &line);
+    assert_eq!(code, 0, "{out}{error}");
+    assert!(out.starts_with("laptop7.example.com has a certificate: serial "), "{out}");
+    assert!(
+        out.contains("wrote /etc/swanctl/conf.d/sallyport.conf\n") && out.contains("wrote /etc/systemd/system/"),
+        "{out}"
+    );
+    assert!(error.contains("Example Root"), "{error}");
+    let file = |path: &str| fs::read_to_string(root.join(path)).unwrap();
+    assert!(file("etc/ppp/options.sallyport").contains("name \"ada\"\npassword \"open sesame\"\n"));
+    assert!(file("etc/NetworkManager/system-connections/sallyport.nmconnection").contains("password=open sesame\n"));
+    assert_eq!(file("etc/swanctl/private/sallyport.pem"), file("etc/sallyport/enroll/key.pem"));
+
+    let status = || {
+        let (code, out, error) = run(&root, &["status", "-o", "json"]);
+        assert_eq!(code, 0, "{error}");
+        serde_json::from_str::<Value>(&out).unwrap()[0].clone()
+    };
+    let before = status();
+    assert_eq!((&before["name"], &before["state"]), (&Value::from(NAME), &Value::from("valid")));
+    assert_eq!(before["installed"], serde_json::json!(["strongswan", "networkmanager"]));
+    assert!(before["issuer"].as_str().unwrap().contains("Example Issuing CA 1"));
+
+    let (code, out, _) = run(&root, &["renew"]);
+    assert!(code == 0 && out.contains("is not due before 20"), "{out}");
+    let (code, out, error) = run(&root, &["renew", "--force"]);
+    assert!(code == 0 && out.contains("renewed the certificate of laptop7.example.com"), "{out}{error}");
+    assert!(out.contains("wrote /etc/swanctl/private/sallyport.pem\n") && !out.contains("conf.d"), "{out}");
+    assert_ne!(status()["serial"], before["serial"]);
+    assert_eq!(file("etc/swanctl/private/sallyport.pem"), file("etc/sallyport/enroll/key.pem"));
+
+    // What an interrupted renewal left is put right by the next run, due or not.
+    fs::write(root.join("etc/swanctl/x509/sallyport.pem"), "half").unwrap();
+    let (code, out, _) = run(&root, &["renew"]);
+    assert!(code == 0 && out.contains("wrote /etc/swanctl/x509/sallyport.pem\n"), "{out}");
+
+    let out = temp.path().join("mac");
+    let folder = root.join("etc/sallyport/enroll");
+    let mut profile = Command::new(env!("CARGO_BIN_EXE_sallyport"));
+    profile.args(["profile", "apple", "--user", "ada", "--from"]).arg(&folder).arg("--out").arg(&out);
+    let wrote = profile.output().unwrap();
+    let text = String::from_utf8(wrote.stdout).unwrap();
+    assert!(wrote.status.success() && text.contains("password of the certificate, shown only here: "), "{text}");
+    let file = out.join("laptop7.example.com.mobileconfig");
+    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(fs::read_to_string(&file).unwrap().contains("<string>localhost</string>"));
+    let again = profile.output().unwrap();
+    assert!(!again.status.success() && String::from_utf8(again.stderr).unwrap().contains("--force"));
+
+    server.behave(Box::new(|_| answer("503 Not Now", "", b"")));
+    let (code, _, error) = run(&root, &["renew", "--force", "--wait", "0s"]);
+    assert!(code == 4, "{code} {error}");
+    let serial = status()["serial"].as_str().unwrap().to_owned();
+    let (code, out, _) = run(&root, &["remove"]);
+    assert!(code == 0 && out.contains(&format!("sallyport cert revoke {serial}")), "{out}");
+    let left = support::snapshot(&root);
+    assert!(left.is_empty(), "{:?}", left.keys());
+}
