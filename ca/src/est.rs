@@ -8,20 +8,21 @@ use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::cms;
 use crate::der::{self, INTEGER, SEQUENCE, SET};
+use crate::hash::Hash;
 use crate::key::{OID_EC, OID_P256, OID_P384, OID_RSA};
 use crate::{Error, KeyAlgorithm};
 
 /// The longest body that is read, octets.
 pub const MAX_BODY: usize = 64 * 1024;
-/// Content types of the bodies.
+/// The content type of a request.
 pub const PKCS10: &str = "application/pkcs10";
-/// Certificates.
+/// The content type of certificates.
 pub const CERTS_ONLY: &str = "application/pkcs7-mime; smime-type=certs-only";
-/// A private key.
+/// The content type of a private key.
 pub const PKCS8: &str = "application/pkcs8";
-/// Hints for a request.
+/// The content type of hints for a request.
 pub const CSR_ATTRS: &str = "application/csrattrs";
-/// What [`server_key`] makes.
+/// The content type of what [`server_key`] makes.
 pub const MULTIPART: &str = "multipart/mixed; boundary=sallyport-est-part";
 /// It holds a hyphen, which base64 does not.
 const BOUNDARY: &str = "sallyport-est-part";
@@ -66,8 +67,6 @@ pub fn parse_certificates(body: &[u8]) -> Result<Vec<Vec<u8>>, Error> {
 /// `CsrAttrs` (RFC 7030 §4.5.2, RFC 9908 §3): which keys a client may make, the best first, and the signatures that go with them.
 /// Names are not asked for: they come from the records of the authority.
 pub fn csr_attributes(keys: &[KeyAlgorithm]) -> Vec<u8> {
-    /// ecdsa-with-SHA256 and -SHA384, sha256WithRSAEncryption.
-    use crate::hash::Hash;
     let curve = |oid: &[u8]| der::encode(SEQUENCE, &[&der::oid(OID_EC), &der::encode(SET, &[&der::oid(oid)])]);
     let modulus = |bits: u16| {
         let bits = der::encode(INTEGER, &[&bits.to_be_bytes()]);
