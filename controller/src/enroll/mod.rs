@@ -6,6 +6,7 @@
 #![allow(dead_code, unused_imports, reason = "the endpoint is started in another step")]
 
 mod issue;
+mod lists;
 mod office;
 
 use std::net::IpAddr;

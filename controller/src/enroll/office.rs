@@ -8,6 +8,7 @@ use sallyport_ca::KeyPair;
 use sallyport_endpoint::{Answer, Crl, Enrollment, Office, Protocol};
 
 use super::Enrolled;
+use super::lists::Lists;
 use crate::app::Core;
 use crate::error::Error;
 use crate::raft::ProposeError;
@@ -22,12 +23,13 @@ const BUSY: Duration = Duration::from_secs(5);
 #[derive(Clone)]
 pub(crate) struct ControllerOffice {
     core: Arc<Core>,
+    lists: Arc<Lists>,
 }
 
 impl ControllerOffice {
     /// The office over `core`.
     pub(crate) fn new(core: Arc<Core>) -> Self {
-        Self { core }
+        Self { core, lists: Arc::default() }
     }
 
     async fn decide(&self, mut request: Enrollment) -> Answer {
@@ -120,8 +122,13 @@ impl Office for ControllerOffice {
         }
     }
 
-    fn crl(&self, _issuer: u64, _shard: u32) -> Option<Crl> {
-        None
+    fn crl(&self, issuer: u64, shard: u32) -> Option<Crl> {
+        // One list of everything: it has no shards.
+        if shard != 0 || !self.core.is_ready() || self.authority(issuer).is_none() {
+            return None;
+        }
+        let list = self.lists.list(&self.core, issuer);
+        list.inspect_err(|error| tracing::warn!(issuer, %error, "a revocation list could not be made")).ok()
     }
 
     async fn ocsp(&self, _request: Vec<u8>) -> Vec<u8> {

@@ -156,6 +156,11 @@ impl State {
         self.index.certificates_of_member.values().flatten().filter_map(|serial| self.certificates.get(serial))
     }
 
+    /// Number of the newest revocation; 0 before the first.
+    pub fn last_revocation(&self) -> u64 {
+        self.index.revocations.last_key_value().map_or(0, |(number, _)| *number)
+    }
+
     /// Revocations in their order, after a number.
     pub fn revocations_after(&self, number: u64) -> impl Iterator<Item = &CertificateRow> {
         let after = self.index.revocations.range((std::ops::Bound::Excluded(number), std::ops::Bound::Unbounded));
