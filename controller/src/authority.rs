@@ -17,7 +17,7 @@ use crate::error::Error;
 use crate::seal::Request;
 use crate::state::{self, Action, CertificateRow, ConflictKind, Outcome, RecordCertificate};
 
-pub(crate) use self::issuers::first as first_issuers;
+pub(crate) use self::issuers::{add as add_issuers, first as first_issuers};
 pub(crate) use self::opened::Opened;
 
 /// How often a certificate is made anew because its authority ceased to issue meanwhile.

@@ -127,3 +127,51 @@ async fn with_an_issuing_authoritys_stolen_key_alone_nobody_is_let_in() {
     assert_eq!(status(present).await, Code::Unauthenticated, "a number that was issued, in another certificate");
     site.running.shutdown().await;
 }
+
+#[tokio::test]
+async fn an_operator_adds_replaces_and_retires_issuing_authorities_and_what_they_issued_stays_good() {
+    let site = common::site().await;
+    let mut operator = site.operator().await;
+    let list = async || {
+        let request = v1::ListAuthoritiesRequest {};
+        site.operator().await.list_authorities(request).await.expect("lists").into_inner().authorities
+    };
+    let add = |key: v1::KeyAlgorithm, replace| v1::AddIssuerRequest { key_algorithm: key.into(), replace };
+    let [root, first] = list().await.try_into().expect("a root and an issuing authority");
+    assert!(root.is_root && root.has_key && root.certificate == site.running.root_certificate());
+    assert!(
+        !first.is_root && first.has_key && (first.number, first.root, first.retired_unix_ms) == (1, root.number, 0)
+    );
+    assert!(first.certificates >= 2, "the controller's and the operator's: {}", first.certificates);
+    let old = issue(&site.running, Profile::Operator, "olga").await;
+
+    let twice = operator.add_issuer(add(v1::KeyAlgorithm::EcdsaP256, false)).await.expect_err("there is one");
+    assert!(twice.message().contains("--replace"), "{twice}");
+    let only = operator.retire_issuer(v1::RetireIssuerRequest { number: 1 }).await.expect_err("the only one");
+    assert_eq!(only.code(), Code::FailedPrecondition, "{only}");
+    let none = operator.add_issuer(add(v1::KeyAlgorithm::Unspecified, false)).await.expect_err("of which kind?");
+    assert_eq!(none.code(), Code::InvalidArgument);
+    let made = operator.add_issuer(add(v1::KeyAlgorithm::Rsa2048, false)).await.expect("another kind").into_inner();
+    assert_eq!(made.number, 2);
+    let made = operator.add_issuer(add(v1::KeyAlgorithm::EcdsaP256, true)).await.expect("in its place").into_inner();
+    assert_eq!(made.number, 3);
+    assert_eq!(of_kind(&site.running, KeyAlgorithm::Rsa2048).await.record.issuer, 2);
+    let new = issue(&site.running, Profile::Operator, "otto").await;
+    assert_eq!((old.record.issuer, new.record.issuer), (1, 3));
+    let states: Vec<(u64, bool)> =
+        list().await.iter().filter(|a| !a.is_root).map(|a| (a.number, a.retired_unix_ms == 0)).collect();
+    assert_eq!(states, [(1, false), (2, true), (3, true)]);
+    // Both let their owner in, and gateways know all of them.
+    for issued in [&old, &new] {
+        let channel = site.channel(issued).await.expect("connects");
+        let mut client = v1::operator_client::OperatorClient::new(channel);
+        client.get_status(v1::GetStatusRequest {}).await.expect("answers");
+    }
+    let link = issue(&site.running, Profile::GatewayLink, "gw1").await;
+    let mut gateway = v1::gateway_client::GatewayClient::new(site.channel(&link).await.expect("connects"));
+    let policy = common::register(&mut gateway, "gw1", 1).await.policy.expect("a policy");
+    assert_eq!((policy.trusted_roots.len(), policy.issuers.len()), (1, 3));
+    operator.retire_issuer(v1::RetireIssuerRequest { number: 3 }).await.expect("there is another");
+    assert_eq!(issue(&site.running, Profile::Operator, "ottilie").await.record.issuer, 2, "whose kind is another");
+    site.running.shutdown().await;
+}

@@ -6,7 +6,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueHint};
 
 use crate::demo::wire::Role;
 use crate::operator::{
-    attempt, backup, cert, cluster, gateway, machine, pool, psk, request, session, setting, status, token, user,
+    attempt, backup, ca, cert, cluster, gateway, machine, pool, psk, request, session, setting, status, token, user,
 };
 use crate::output::Format;
 use crate::{config_command, daemon, decode, demo, enroll, profile, shell};
@@ -92,6 +92,9 @@ pub(crate) enum Command {
     /// Certificates of machines, gateways and operators.
     #[command(subcommand)]
     Cert(cert::Command),
+    /// The root, and the issuing authorities below it.
+    #[command(subcommand)]
+    Ca(ca::Command),
     /// Tokens with which machines get their first certificate.
     #[command(subcommand)]
     Token(token::Command),

@@ -27,7 +27,7 @@ use clap::Parser;
 use crate::cli::{Cli, Command};
 use crate::error::{Error, Result};
 use crate::operator::{
-    attempt, backup, cert, cluster, gateway, machine, pool, psk, request, session, setting, status, token, user,
+    attempt, backup, ca, cert, cluster, gateway, machine, pool, psk, request, session, setting, status, token, user,
 };
 
 /// The whole program, from its arguments to its exit code.
@@ -71,6 +71,7 @@ async fn serve(command: Command, global: &cli::Global) -> Result {
         Command::Pool(command) => pool::run(command, global).await,
         Command::Psk(command) => psk::run(command, global).await,
         Command::Cert(command) => cert::run(command, global).await,
+        Command::Ca(command) => ca::run(command, global).await,
         Command::Token(command) => token::run(command, global).await,
         Command::Machine(command) => machine::run(command, global).await,
         Command::Request(command) => request::run(command, global).await,

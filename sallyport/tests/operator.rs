@@ -142,6 +142,10 @@ fn certificates_are_issued_into_folders_and_revoked() {
     let grace = controller.dir.path().join("grace");
     controller.ok(&["status", "--identity", grace.to_str().unwrap()]);
     // A machine's certificate is of the same authority and opens nothing here.
+    let text = |name: &str| std::fs::read_to_string(dir.join(name)).unwrap();
+    let issuing = controller.ok(&["ca", "show", "1", "--pem"]);
+    assert_eq!(text("chain.pem"), issuing);
+    std::fs::write(dir.join("cert.pem"), text("cert.pem") + &issuing).unwrap();
     let identity = dir.to_str().unwrap();
     let address = std::fs::read_to_string(grace.join("controller")).unwrap();
     let (code, _, error) = controller.run(&["status", "--identity", identity, "--controller", address.trim()]);
@@ -153,6 +157,29 @@ fn certificates_are_issued_into_folders_and_revoked() {
     assert_eq!((&revoked["state"], &revoked["revocation_reason"]), (&json!("revoked"), &json!("lost on a train")));
     assert_eq!(controller.json(&["cert", "list", "laptop7", "--live"]), json!([]));
     controller.refused(&["cert", "revoke", "0123456789abcdef0123456789abcdef"]);
+}
+
+#[test]
+fn issuing_authorities_are_listed_added_and_retired() {
+    let controller = Controller::start();
+    let list = || controller.json(&["ca", "list"]);
+    let facts = |row: &serde_json::Value| {
+        ["authority", "key", "state", "private_key"].map(|key| row[key].as_str().unwrap().to_owned())
+    };
+    assert_eq!(facts(&list()[0]), ["root", "ecdsa-p256", "in force", "sealed"]);
+    assert_eq!(facts(&list()[1]), ["1", "ecdsa-p256", "in force", "sealed"]);
+    assert_eq!(controller.ok(&["ca", "show", "root", "--pem"]), controller.ok(&["cert", "root"]));
+    assert!(controller.ok(&["ca", "show", "1"]).contains("Issuing 1"));
+    controller.refused(&["ca", "issuer", "add", "--key", "ecdsa-p256"]);
+    controller.refused(&["ca", "issuer", "retire", "1"]);
+    assert_eq!(controller.json(&["ca", "issuer", "add", "--key", "rsa-2048"])["authority"], json!(2));
+    controller.ok(&["ca", "issuer", "retire", "1"]);
+    assert_eq!(facts(&list()[1])[2], "retired");
+    assert_eq!(facts(&list()[2]), ["2", "rsa-2048", "in force", "sealed"]);
+    assert_eq!(controller.run(&["ca", "show", "7"]).0, 1);
+    controller.ok(&["cert", "issue", "--machine", "laptop7.example.com", "--key", "ecdsa-p256"]);
+    let row = &list()[2];
+    assert!(row["certificates"].as_u64().unwrap() >= 1, "{row}");
 }
 
 #[test]

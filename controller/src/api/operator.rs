@@ -16,6 +16,7 @@ use crate::app::Core;
 use crate::metrics::Rpc;
 use crate::state::{Action, Done};
 
+mod authorities;
 mod backup;
 mod certificates;
 mod cluster;
@@ -119,6 +120,9 @@ calls! {
     issue_certificate, IssueCertificate, IssueCertificateRequest -> IssueCertificateResponse, do_issue_certificate;
     list_certificates, ListCertificates, ListCertificatesRequest -> ListCertificatesResponse, do_list_certificates;
     revoke_certificate, RevokeCertificate, RevokeCertificateRequest -> RevokeCertificateResponse, do_revoke_certificate;
+    list_authorities, ListAuthorities, ListAuthoritiesRequest -> ListAuthoritiesResponse, do_list_authorities;
+    add_issuer, AddIssuer, AddIssuerRequest -> AddIssuerResponse, do_add_issuer;
+    retire_issuer, RetireIssuer, RetireIssuerRequest -> RetireIssuerResponse, do_retire_issuer;
     list_roots, ListRoots, ListRootsRequest -> ListRootsResponse, do_list_roots;
     set_psk, SetPsk, SetPskRequest -> SetPskResponse, do_set_psk;
     clear_psk, ClearPsk, ClearPskRequest -> ClearPskResponse, do_clear_psk;

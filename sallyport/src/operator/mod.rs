@@ -2,6 +2,7 @@
 
 pub(crate) mod attempt;
 pub(crate) mod backup;
+pub(crate) mod ca;
 pub(crate) mod cert;
 mod cert_profile;
 pub(crate) mod cluster;

@@ -1,0 +1,97 @@
+//! The authorities: roots, and issuing authorities below them.
+
+use sallyport_ca::KeyAlgorithm;
+use sallyport_proto::v1;
+use tonic::Status;
+
+use super::super::caller::Caller;
+use super::OperatorService;
+use crate::authority::{self, algorithm_to_proto};
+use crate::state::{Action, RetireIssuer};
+
+/// Certificates that are counted before others may have the state.
+const AT_A_TIME: usize = 10_000;
+
+impl OperatorService {
+    pub(super) async fn do_list_authorities(
+        &self,
+        _caller: &Caller,
+        _request: v1::ListAuthoritiesRequest,
+    ) -> Result<v1::ListAuthoritiesResponse, Status> {
+        let mut authorities = {
+            let state = self.core.node.shared().read();
+            let roots = state.roots.iter().map(|(number, row)| v1::AuthorityInfo {
+                number: *number,
+                is_root: true,
+                certificate: row.certificate.clone(),
+                key_algorithm: self.root_kind(&row.certificate).into(),
+                has_key: !row.sealed_key.is_empty(),
+                ..Default::default()
+            });
+            let issuers = state.issuers.iter().map(|(number, row)| v1::AuthorityInfo {
+                number: *number,
+                is_root: false,
+                certificate: row.certificate.clone(),
+                key_algorithm: row.key_algorithm,
+                root: row.root,
+                retired_unix_ms: row.retired_ms,
+                has_key: !row.sealed_key.is_empty(),
+                certificates: 0,
+            });
+            roots.chain(issuers).collect::<Vec<_>>()
+        };
+        let newest = authorities.iter().rposition(|a| a.is_root);
+        let (now_ms, mut before) = (self.core.now_ms(), u64::MAX);
+        loop {
+            let state = self.core.node.shared().read();
+            let mut seen = 0;
+            for row in state.certificates_before(before).take(AT_A_TIME) {
+                (before, seen) = (row.number, seen + 1);
+                if row.revoked_ms != 0 || row.not_after_ms <= now_ms || row.profile() == v1::CertificateProfile::Root {
+                    continue;
+                }
+                let of = match row.issuer {
+                    0 => newest,
+                    number => authorities.iter().position(|a| !a.is_root && a.number == number),
+                };
+                if let Some(authority) = of.and_then(|at| authorities.get_mut(at)) {
+                    authority.certificates += 1;
+                }
+            }
+            if seen < AT_A_TIME {
+                break;
+            }
+        }
+        Ok(v1::ListAuthoritiesResponse { authorities })
+    }
+
+    /// Kind of a root's key; unspecified for one that is not made here.
+    fn root_kind(&self, certificate: &[u8]) -> v1::KeyAlgorithm {
+        let spki = sallyport_ca::Certificate::from_der(certificate).map(|c| c.spki_der());
+        let public = spki.and_then(|spki| sallyport_ca::PublicKey::from_spki_der(&spki));
+        public.map_or(v1::KeyAlgorithm::Unspecified, |public| algorithm_to_proto(public.algorithm()))
+    }
+
+    pub(super) async fn do_add_issuer(
+        &self,
+        caller: &Caller,
+        request: v1::AddIssuerRequest,
+    ) -> Result<v1::AddIssuerResponse, Status> {
+        let kind = KeyAlgorithm::ALL.into_iter().find(|k| algorithm_to_proto(*k) == request.key_algorithm());
+        let kind = kind.ok_or_else(|| Status::invalid_argument("key_algorithm: say which kind of key"))?;
+        let numbers = authority::add_issuers(&self.core, vec![kind], request.replace).await?;
+        let number = numbers.first().copied().unwrap_or_default();
+        tracing::info!(operator = %caller.name, number, %kind, "an operator made an issuing authority");
+        Ok(v1::AddIssuerResponse { number })
+    }
+
+    pub(super) async fn do_retire_issuer(
+        &self,
+        caller: &Caller,
+        request: v1::RetireIssuerRequest,
+    ) -> Result<v1::RetireIssuerResponse, Status> {
+        let command = RetireIssuer { number: request.number };
+        self.change(caller, "retire issuer", Action::RetireIssuer(command)).await?;
+        Ok(v1::RetireIssuerResponse {})
+    }
+}

@@ -1,0 +1,216 @@
+//! `sallyport ca`: the root, and the issuing authorities below it.
+
+use clap::{Args, Subcommand};
+use sallyport_ca::Certificate;
+use sallyport_proto::v1;
+use serde::Serialize;
+
+use super::cert::Key;
+use super::identity_files::certificate_pem;
+use super::{Context, names, refused, unix};
+use crate::cli::Global;
+use crate::error::{Error, Result};
+use crate::output::{Column, Record, print, rfc3339};
+
+/// What to do with authorities.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// List the roots and the issuing authorities below them.
+    #[command(alias = "ls")]
+    List,
+    /// Show an authority, or print its certificate.
+    Show {
+        /// Its number as `ca list` shows it, or `root`.
+        authority: String,
+        /// Print the certificate (PEM) and nothing else.
+        #[arg(long)]
+        pem: bool,
+    },
+    /// Make an issuing authority, or end the issuing of one.
+    #[command(subcommand)]
+    Issuer(Issuer),
+}
+
+/// What to do with issuing authorities.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Issuer {
+    /// Make an issuing authority below the newest root.
+    #[command(after_help = "\
+Certificates come from the issuing authority whose kind of key their own has, else from one of the same family. What another has
+issued stays good.
+
+Examples:
+  sallyport ca issuer add --key rsa-2048
+  sallyport ca issuer add --key ecdsa-p256 --replace")]
+    Add(Add),
+    /// Let an issuing authority issue no more; what it has issued stays good.
+    Retire {
+        /// Its number, as `ca list` shows it.
+        number: u64,
+    },
+}
+
+/// A new issuing authority.
+#[derive(Debug, Args)]
+pub(crate) struct Add {
+    /// Kind of its key.
+    #[arg(long, value_enum)]
+    key: Key,
+    /// Retire the one of the same kind that is in force.
+    #[arg(long)]
+    replace: bool,
+}
+
+#[derive(Clone, Serialize)]
+struct Row {
+    /// `root`, or the number of an issuing authority.
+    authority: String,
+    subject: String,
+    key: &'static str,
+    state: &'static str,
+    private_key: &'static str,
+    not_after: String,
+    made: String,
+    retired: String,
+    certificates: u64,
+    serial: String,
+    fingerprint: String,
+    #[serde(skip)]
+    certificate: Vec<u8>,
+}
+
+impl Row {
+    /// How an authority is called: the newest root is `root`, an older one has its number behind that.
+    fn new(info: v1::AuthorityInfo, newest_root: u64) -> Self {
+        let parsed = Certificate::from_der(&info.certificate).ok();
+        let text = |of: fn(&Certificate) -> String| parsed.as_ref().map(of).unwrap_or_default();
+        Self {
+            authority: match info.is_root {
+                true if info.number == newest_root => "root".into(),
+                true => format!("root-{}", info.number),
+                false => info.number.to_string(),
+            },
+            subject: text(|c| c.subject.clone()),
+            key: names::key_algorithm(info.key_algorithm()),
+            state: if info.retired_unix_ms == 0 { "in force" } else { "retired" },
+            private_key: if info.has_key { "sealed" } else { "erased" },
+            not_after: text(|c| rfc3339(c.not_after)),
+            made: text(|c| rfc3339(c.not_before)),
+            retired: rfc3339(unix(info.retired_unix_ms)),
+            certificates: info.certificates,
+            serial: text(|c| c.serial.to_string()),
+            fingerprint: text(|c| c.fingerprint.to_string()),
+            certificate: info.certificate,
+        }
+    }
+
+    fn text(&self) -> String {
+        format!(
+            "{}\nkey           {}, {}\nstate         {}\nvalid         {} until {}\ncertificates  {} live\nserial        {}\nfingerprint   {}",
+            self.subject,
+            self.key,
+            self.private_key,
+            self.state,
+            self.made,
+            self.not_after,
+            self.certificates,
+            self.serial,
+            self.fingerprint
+        )
+    }
+}
+
+impl Record for Row {
+    const COLUMNS: &'static [Column] = &[
+        Column::left("AUTHORITY"),
+        Column::left("SUBJECT"),
+        Column::left("KEY"),
+        Column::left("STATE"),
+        Column::left("PRIVATE KEY"),
+        Column::left("NOT AFTER"),
+        Column::right("CERTIFICATES"),
+    ];
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.authority.clone(),
+            self.subject.clone(),
+            self.key.into(),
+            self.state.into(),
+            self.private_key.into(),
+            self.not_after.clone(),
+            self.certificates.to_string(),
+        ]
+    }
+}
+
+#[derive(Serialize)]
+struct Changed {
+    authority: u64,
+}
+
+async fn list(context: &mut Context) -> Result<Vec<Row>> {
+    let request = v1::ListAuthoritiesRequest {};
+    let infos = context.connection.client.list_authorities(request).await.map_err(refused)?.into_inner().authorities;
+    let newest = infos.iter().filter(|a| a.is_root).map(|a| a.number).max().unwrap_or_default();
+    Ok(infos.into_iter().map(|info| Row::new(info, newest)).collect())
+}
+
+/// Runs the command.
+pub(crate) async fn run(command: Command, global: &Global) -> Result {
+    let mut context = Context::open(global).await?;
+    match command {
+        Command::List => {
+            let rows = list(&mut context).await?;
+            context.printer.list(&rows, "no authorities")
+        }
+        Command::Show { authority, pem } => {
+            let rows = list(&mut context).await?;
+            let Some(row) = rows.into_iter().find(|row| row.authority == authority) else {
+                return Err(Error::failed(format!("there is no authority {authority}"))
+                    .remedy("`sallyport ca list` shows which there are"));
+            };
+            if pem { print(&certificate_pem(&row.certificate)) } else { context.printer.one(&row, &row.text()) }
+        }
+        Command::Issuer(Issuer::Add(add)) => {
+            let kind: v1::KeyAlgorithm = add.key.into();
+            let request = v1::AddIssuerRequest { key_algorithm: kind.into(), replace: add.replace };
+            let made = context.connection.client.add_issuer(request).await.map_err(refused)?.into_inner();
+            let text = format!("issuing authority {} is in force; gateways know it", made.number);
+            context.printer.one(&Changed { authority: made.number }, &text)
+        }
+        Command::Issuer(Issuer::Retire { number }) => {
+            let request = v1::RetireIssuerRequest { number };
+            context.connection.client.retire_issuer(request).await.map_err(refused)?;
+            let text = format!("issuing authority {number} issues no more; what it has issued stays good");
+            context.printer.one(&Changed { authority: number }, &text)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::cli::Cli;
+
+    #[test]
+    fn the_newest_root_is_called_root_and_issuing_authorities_by_their_number() {
+        let info = |number, is_root, has_key| v1::AuthorityInfo { number, is_root, has_key, ..Default::default() };
+        let called = |info, newest| Row::new(info, newest).authority;
+        assert_eq!(called(info(2, true, true), 2), "root");
+        assert_eq!(called(info(1, true, true), 2), "root-1");
+        assert_eq!(called(info(2, false, true), 2), "2");
+        assert_eq!(Row::new(info(1, true, false), 1).private_key, "erased");
+    }
+
+    #[test]
+    fn what_the_controllers_name_as_remedy_exists() {
+        for line in ["ca list", "ca issuer add --key rsa-2048 --replace", "ca issuer retire 1", "ca show root --pem"] {
+            let words = std::iter::once("sallyport").chain(line.split(' '));
+            assert!(Cli::try_parse_from(words).is_ok(), "{line}");
+        }
+        assert!(Cli::try_parse_from(["sallyport", "ca", "issuer", "add"]).is_err(), "which kind of key?");
+    }
+}
