@@ -1,6 +1,7 @@
 //! `sallyport enroll`: what a machine runs that wants a certificate and to be connected with it.
 
 mod here;
+mod shown;
 
 use std::env;
 use std::io::IsTerminal as _;
@@ -8,19 +9,18 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueHint};
-use sallyport_ca::{Certificate, EnrollToken, KeyAlgorithm, SystemRandom};
+use sallyport_ca::{EnrollToken, KeyAlgorithm, SystemRandom};
 use sallyport_enroll::install::{self, Connection, Host, Software};
 use sallyport_enroll::{Folder, Identity, Outcome, Request, Server, Settings, due, enroll, renew};
-use serde::Serialize;
 use zeroize::Zeroizing;
 
 use self::here::{Here, Programs};
+use self::shown::{Done, Row};
 use crate::cli::Global;
-use crate::clock::unix_now;
 use crate::duration::parse_duration;
 use crate::error::{Error, Result};
 use crate::operator::cert::Key;
-use crate::output::{Column, Format, Printer, Record, rfc3339};
+use crate::output::{Format, Printer, rfc3339};
 use crate::secret;
 
 /// Environment variable with a token, for services: command lines are seen by every user of a machine.
@@ -161,105 +161,6 @@ pub(crate) struct Enroll {
     no_timer: bool,
     #[command(flatten)]
     place: Place,
-}
-
-/// The certificate of this machine.
-#[derive(Clone, Debug, Serialize)]
-struct Row {
-    name: String,
-    state: &'static str,
-    serial: String,
-    issuer: String,
-    key: String,
-    server: String,
-    not_before: String,
-    not_after: String,
-    due: String,
-    installed: Vec<String>,
-}
-
-impl Row {
-    fn new(settings: &Settings, identity: &Identity) -> Self {
-        let (certificate, now) = (&identity.certificate, unix_now());
-        let above = identity.chain.first().or(identity.roots.first());
-        let issuer = above.and_then(|der| Certificate::from_der(der).ok()).map(|c| c.subject).unwrap_or_default();
-        let state = match now {
-            _ if now > certificate.not_after => "expired",
-            _ if now < certificate.not_before => "not yet valid",
-            _ if now >= due(certificate) => "due",
-            _ => "valid",
-        };
-        Self {
-            name: settings.name.clone(),
-            state,
-            serial: certificate.serial.to_string(),
-            issuer,
-            key: identity.key.public_key().algorithm().to_string(),
-            server: settings.server.clone(),
-            not_before: rfc3339(certificate.not_before),
-            not_after: rfc3339(certificate.not_after),
-            due: rfc3339(due(certificate)),
-            installed: settings.installed.clone(),
-        }
-    }
-}
-
-impl Record for Row {
-    const COLUMNS: &'static [Column] = &[
-        Column::left("NAME"),
-        Column::left("STATE"),
-        Column::left("NOT AFTER"),
-        Column::left("RENEWED FROM"),
-        Column::left("INSTALLED FOR"),
-        Column::left("ISSUER"),
-        Column::left("SERIAL"),
-    ];
-
-    fn cells(&self) -> Vec<String> {
-        let installed = if self.installed.is_empty() { "-".to_owned() } else { self.installed.join(",") };
-        let (name, issuer) = (self.name.clone(), self.issuer.clone());
-        vec![name, self.state.into(), self.not_after.clone(), self.due.clone(), installed, issuer, self.serial.clone()]
-    }
-}
-
-/// What was done.
-#[derive(Debug, Serialize)]
-struct Done {
-    #[serde(flatten)]
-    certificate: Row,
-    #[serde(skip)]
-    headline: String,
-    wrote: Vec<String>,
-    removed: Vec<String>,
-    ran: Vec<String>,
-    to_do: Vec<String>,
-}
-
-impl Done {
-    fn new(headline: String, certificate: Row, host: Host<'_>) -> Self {
-        let Host { wrote, removed, ran, mut advice, .. } = host;
-        let mut seen = Vec::new();
-        advice.retain(|a| {
-            !seen.contains(a) && {
-                seen.push(a.clone());
-                true
-            }
-        });
-        Self { certificate, headline, wrote, removed, ran, to_do: advice }
-    }
-
-    fn text(&self) -> String {
-        let mut text = format!("{}\n", self.headline);
-        for (what, list) in [("wrote", &self.wrote), ("removed", &self.removed), ("ran", &self.ran)] {
-            list.iter().for_each(|item| text += &format!("{what} {item}\n"));
-        }
-        self.to_do.iter().for_each(|item| text += &format!("to do: {item}\n"));
-        text
-    }
-
-    fn print(&self, format: Format) -> Result {
-        Printer::new(format).one(self, &self.text())
-    }
 }
 
 /// Runs the command.
