@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -24,6 +24,7 @@ use crate::cluster::token::Token;
 use crate::cluster::{self, Formation, keeper, lead};
 use crate::config::Config;
 use crate::error::Error;
+use crate::front::{self, Front};
 use crate::metrics::Metrics;
 use crate::raft::{Health, LogTime, Node, NodeOptions, ProposeError};
 use crate::seal::Sealer;
@@ -105,11 +106,18 @@ pub(crate) struct Core {
     pub(crate) authenticator: OnceLock<Authenticator>,
     pub(crate) authorities: Opened,
     pub(crate) metrics: Metrics,
+    /// The enrollment endpoint.
+    pub(crate) front: OnceLock<Weak<Front>>,
     /// When it started, monotonic milliseconds.
     started_ms: u64,
 }
 
 impl Core {
+    /// The enrollment endpoint, unless this controller has stopped.
+    pub(crate) fn front(&self) -> Option<Arc<Front>> {
+        self.front.get()?.upgrade()
+    }
+
     /// The check of passwords; set before anything that could ask for it is started.
     pub(crate) fn authenticator(&self) -> &Authenticator {
         self.authenticator.get().expect("bootstrap makes the authenticator")
@@ -415,6 +423,7 @@ impl Controller {
             Some(address) => Some(listen(address, "metrics").await?),
             None => None,
         };
+        let enrollment = front::Listeners::bind(&config.enrollment).await?;
         let options = NodeOptions {
             id: place.id,
             dir: paths.raft(),
@@ -445,7 +454,10 @@ impl Controller {
             lockout: Lockout::default(),
             authenticator: OnceLock::new(),
             authorities: Opened::default(),
+            front: OnceLock::new(),
         });
+        let front = Arc::new(Front::new(&core)?);
+        let _ = core.front.set(Arc::downgrade(&front)); // set here and nowhere else
         cluster::know_servers(&core);
         let tls = match bootstrap::identify(&core).await {
             Ok(tls) => tls,
@@ -455,7 +467,7 @@ impl Controller {
             }
         };
         // From here on others are answered: a group whose members all wait for each other would never begin.
-        let running = Running::spawn(core.clone(), tls, grpc, metrics_listener)?;
+        let running = Running::spawn(core.clone(), tls, grpc, metrics_listener, (enrollment, front))?;
         match bootstrap::open(&core, workers).await {
             Ok(()) => Ok(running),
             Err(e) => {
@@ -541,6 +553,10 @@ pub struct Running {
     core: Arc<Core>,
     grpc_address: SocketAddr,
     metrics_address: Option<SocketAddr>,
+    enrollment_addresses: [Option<SocketAddr>; 2],
+    /// Held here: the core does not hold it.
+    #[allow(dead_code, reason = "it lives as long as this")]
+    front: Arc<Front>,
     stop: tokio::sync::watch::Sender<bool>,
     server: Option<JoinHandle<()>>,
     tasks: Vec<JoinHandle<()>>,
@@ -553,7 +569,13 @@ impl std::fmt::Debug for Running {
 }
 
 impl Running {
-    fn spawn(core: Arc<Core>, tls: Tls, grpc: TcpListener, metrics: Option<TcpListener>) -> Result<Self, Error> {
+    fn spawn(
+        core: Arc<Core>,
+        tls: Tls,
+        grpc: TcpListener,
+        metrics: Option<TcpListener>,
+        (enrollment, front): (front::Listeners, Arc<Front>),
+    ) -> Result<Self, Error> {
         let local = |listener: &TcpListener| listener.local_addr().map_err(|e| Error::Internal(e.to_string()));
         let grpc_address = local(&grpc)?;
         let metrics_address = metrics.as_ref().map(local).transpose()?;
@@ -563,13 +585,16 @@ impl Running {
             tokio::spawn(janitor::run(core.clone())),
             tokio::spawn(bootstrap::keep_fresh(core.clone(), tls.clone())),
             tokio::spawn(keeper::run(core.clone())),
+            tokio::spawn(front::keep_certificate(core.clone(), front.clone())),
         ];
+        let enrollment_addresses = enrollment.addresses();
+        tasks.extend(enrollment.serve(&front));
         if let Some(listener) = metrics {
             tasks.push(tokio::spawn(sallyport_monitor::serve(listener, core.clone())));
         }
         let server = tokio::spawn(server::serve(grpc, core.clone(), tls, stopped));
         tracing::info!(address = %grpc_address, "the controller answers");
-        Ok(Self { core, grpc_address, metrics_address, stop, server: Some(server), tasks })
+        Ok(Self { core, grpc_address, metrics_address, enrollment_addresses, front, stop, server: Some(server), tasks })
     }
 
     /// Where gateways and operators connect.
@@ -580,6 +605,11 @@ impl Running {
     /// Where `/metrics` is, if anywhere.
     pub fn metrics_address(&self) -> Option<SocketAddr> {
         self.metrics_address
+    }
+
+    /// Where this controller itself offers the enrollment endpoint, if anywhere: HTTPS, and plain HTTP.
+    pub fn enrollment_addresses(&self) -> [Option<SocketAddr>; 2] {
+        self.enrollment_addresses
     }
 
     /// Folder with the first operator's `cert.pem`, `key.pem` and `ca.pem`.

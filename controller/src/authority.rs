@@ -18,7 +18,7 @@ use crate::seal::Request;
 use crate::state::{self, Action, CertificateRow, ConflictKind, Outcome, RecordCertificate};
 
 pub(crate) use self::issuers::{add as add_issuers, first as first_issuers};
-pub(crate) use self::opened::Opened;
+pub(crate) use self::opened::{Issuing, Opened};
 
 /// How often a certificate is made anew because its authority ceased to issue meanwhile.
 const MAX_TRIES: u32 = 3;

@@ -38,6 +38,8 @@ pub struct Config {
     pub gateways: GatewaysConfig,
     /// Checking passwords.
     pub passwords: PasswordsConfig,
+    /// The enrollment endpoint on this controller itself.
+    pub enrollment: EnrollmentConfig,
     /// Bounds on what others may ask of this process.
     pub limits: LimitsConfig,
 }
@@ -56,9 +58,24 @@ impl Default for Config {
             unseal: UnsealConfig::default(),
             gateways: GatewaysConfig::default(),
             passwords: PasswordsConfig::default(),
+            enrollment: EnrollmentConfig::default(),
             limits: LimitsConfig::default(),
         }
     }
+}
+
+/// The enrollment endpoint on this controller itself; gateways carry it to here in any case.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EnrollmentConfig {
+    /// HTTPS; empty is nowhere.
+    #[serde(deserialize_with = "address_or_nowhere")]
+    pub listen: Option<SocketAddr>,
+    /// Plain HTTP; empty is nowhere.
+    #[serde(deserialize_with = "address_or_nowhere")]
+    pub http_listen: Option<SocketAddr>,
+    /// Further names for the endpoint's certificate, beside those of the gateways' certificates.
+    pub names: Vec<String>,
 }
 
 /// The certificate authority that the first start makes.

@@ -31,6 +31,7 @@ mod config;
 mod enroll;
 mod error;
 mod files;
+mod front;
 mod identity;
 mod janitor;
 mod metrics;

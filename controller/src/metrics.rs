@@ -5,6 +5,7 @@ use std::time::Duration;
 use prometheus::{
     Encoder, Gauge, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
+use sallyport_endpoint::{Limit, Outcome as EnrollmentOutcome, Service};
 use sallyport_proto::v1;
 
 use crate::app::Core;
@@ -22,6 +23,7 @@ pub(crate) enum Rpc {
     ReportSessions,
     ReportAttempts,
     Heartbeat,
+    CarryEnrollment,
     AddUser,
     ListUsers,
     RemoveUser,
@@ -78,6 +80,7 @@ impl Rpc {
             Self::ReportSessions => "report_sessions",
             Self::ReportAttempts => "report_attempts",
             Self::Heartbeat => "heartbeat",
+            Self::CarryEnrollment => "carry_enrollment",
             Self::AddUser => "add_user",
             Self::ListUsers => "list_users",
             Self::RemoveUser => "remove_user",
@@ -210,6 +213,8 @@ pub(crate) struct Metrics {
     raft: IntGaugeVec,
     healthy: IntGauge,
     clock_offset: Gauge,
+    enrollment_requests: IntGaugeVec,
+    enrollment_refused: IntGaugeVec,
 }
 
 const PREFIX: &str = "sallyport_controller";
@@ -249,6 +254,16 @@ impl Metrics {
             raft: gauges("raft", "Figures of the Raft group", &["figure"])?,
             healthy,
             clock_offset,
+            enrollment_requests: gauges(
+                "enrollment_requests_total",
+                "Requests to the enrollment endpoint, by what was asked and what came of it",
+                &["service", "outcome"],
+            )?,
+            enrollment_refused: gauges(
+                "enrollment_refused_total",
+                "Connections and requests that a limit of the enrollment endpoint refused",
+                &["limit"],
+            )?,
             registry,
         })
     }
@@ -332,6 +347,21 @@ impl Metrics {
             ("purged_index", figures.purged),
         ] {
             set(&self.raft, &[name], value);
+        }
+        if let Some(front) = core.front() {
+            let counts = front.endpoint().counts();
+            for (service, outcome) in Service::ALL
+                .iter()
+                .flat_map(|service| EnrollmentOutcome::ALL.iter().map(move |outcome| (*service, *outcome)))
+            {
+                let n = counts.requests(service, outcome);
+                if n > 0 {
+                    set(&self.enrollment_requests, &[service.label(), outcome.label()], n);
+                }
+            }
+            for limit in Limit::ALL {
+                set(&self.enrollment_refused, &[limit.label()], counts.refused(*limit));
+            }
         }
         self.pools.reset(); // a removed pool must not stay
         let (gateways_alive, now_ms) = (core.gateways_alive() as u64, core.now_ms());

@@ -1,6 +1,8 @@
 //! The two services over real mutual TLS on loopback.
 
 mod common;
+#[path = "api/enrollment.rs"]
+mod enrollment;
 
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;

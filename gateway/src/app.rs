@@ -23,6 +23,7 @@ use crate::control::jobs::Jobs;
 use crate::control::machine::{Config as MachineConfig, Machine};
 use crate::control::{Runner, policy};
 use crate::data::{DataConfig, DataError, DataPlane};
+use crate::enrollment::Ports;
 use crate::identity::{Identity, IdentityError, IkeIdentity};
 use crate::metrics::Metrics;
 use crate::net::{Inside, NetError, Role, enable_ipv4_forwarding, ipv4_forwarding};
@@ -82,6 +83,7 @@ pub struct Running {
     task: JoinHandle<()>,
     data: crate::data::DataHandle,
     monitor: Option<JoinHandle<()>>,
+    enrollment: Ports,
     warnings: Vec<String>,
 }
 
@@ -142,7 +144,11 @@ impl Gateway {
             applier.apply(policy, &mut machine, &jobs).await;
         }
         let DataPlane { to_data, from_data, handle } = plane;
-        let warnings = handle.warnings().to_vec();
+        let enrollment = Ports::open(&config.enrollment, &controllers, &metrics).await;
+        for warning in enrollment.warnings() {
+            warn!("{warning}");
+        }
+        let warnings = [handle.warnings(), enrollment.warnings()].concat();
         let runner = Runner {
             machine,
             to_data,
@@ -162,7 +168,7 @@ impl Gateway {
             None => None,
         };
         info!(name = config.name, listen = %config.listen, "gateway ready");
-        Ok(Running { stop: Some(stop), task, data: handle, monitor, warnings })
+        Ok(Running { stop: Some(stop), task, data: handle, monitor, enrollment, warnings })
     }
 }
 
@@ -179,6 +185,7 @@ impl Running {
 
     /// Says goodbye to every client and stops.
     pub async fn shutdown(mut self) {
+        drop(std::mem::take(&mut self.enrollment));
         if let Some(stop) = self.stop.take() {
             let _ = stop.send(());
         }

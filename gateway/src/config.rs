@@ -103,6 +103,8 @@ pub struct GatewayConfig {
     pub ppp: PppConfig,
     /// The inside network.
     pub inside: InsideConfig,
+    /// Where machines enroll.
+    pub enrollment: EnrollmentConfig,
 }
 
 impl Default for GatewayConfig {
@@ -120,7 +122,66 @@ impl Default for GatewayConfig {
             l2tp: L2tpConfig::default(),
             ppp: PppConfig::default(),
             inside: InsideConfig::default(),
+            enrollment: EnrollmentConfig::default(),
         }
+    }
+}
+
+/// `[gateway.enrollment]`: where machines enroll. What comes there is carried to the controllers unread.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EnrollmentConfig {
+    /// HTTPS; empty is off.
+    #[serde(with = "address_or_nowhere")]
+    pub listen: Option<SocketAddr>,
+    /// Plain HTTP, for revocation lists, OCSP and SCEP; empty is off.
+    #[serde(with = "address_or_nowhere")]
+    pub http_listen: Option<SocketAddr>,
+    /// Most connections at once.
+    pub connections: Bounded<1, 512>,
+    /// The same of one source: an IPv4 address, or an IPv6 network of 64 bits.
+    pub connections_per_source: Bounded<1, 512>,
+}
+
+impl EnrollmentConfig {
+    /// Nowhere.
+    pub fn off() -> Self {
+        Self { listen: None, http_listen: None, ..Self::default() }
+    }
+}
+
+impl Default for EnrollmentConfig {
+    fn default() -> Self {
+        let everywhere = |port| Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port));
+        Self {
+            listen: everywhere(443),
+            http_listen: everywhere(80),
+            connections: Bounded(256),
+            connections_per_source: Bounded(16),
+        }
+    }
+}
+
+/// An address as text; the empty text is none.
+mod address_or_nowhere {
+    use std::net::SocketAddr;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(address: &Option<SocketAddr>, to: S) -> Result<S::Ok, S::Error> {
+        match address {
+            Some(address) => to.collect_str(address),
+            None => to.serialize_str(""),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<SocketAddr>, D::Error> {
+        let text = String::deserialize(from)?;
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let bad = |_| serde::de::Error::custom(format!("{text:?} is not an address such as 0.0.0.0:443"));
+        text.parse().map(Some).map_err(bad)
     }
 }
 
@@ -356,6 +417,11 @@ impl GatewayConfig {
         }
         if self.ike.dpd_timeout_seconds.get() <= self.ike.dpd_delay_seconds.get() {
             return err("gateway.ike", "dpd_timeout_seconds", "must be longer than dpd_delay_seconds");
+        }
+        if self.enrollment.listen.is_some_and(|a| a.port() != 0)
+            && self.enrollment.listen == self.enrollment.http_listen
+        {
+            return err("gateway.enrollment", "http_listen", "must not be the same as listen");
         }
         let device = &self.inside.device;
         if device.is_empty()

@@ -8,6 +8,7 @@ pub mod clock;
 pub mod config;
 pub mod control;
 pub mod data;
+pub mod enrollment;
 pub mod identity;
 pub mod link;
 pub mod metrics;

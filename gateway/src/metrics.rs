@@ -34,6 +34,37 @@ pub struct Metrics {
     ike: IntGaugeVec,
     l2tp: IntGaugeVec,
     link_drops: IntGaugeVec,
+    carriages: IntCounterVec,
+}
+
+/// What became of a connection to the enrollment ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Carriage {
+    /// A controller served it.
+    Carried,
+    /// It ended in the middle.
+    BrokenOff,
+    /// It said nothing.
+    Silent,
+    /// No controller took it.
+    Away,
+    /// Too many at once.
+    TooMany,
+    /// Too many of its source at once.
+    TooManyOfSource,
+}
+
+impl Carriage {
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Carried => "carried",
+            Self::BrokenOff => "broken_off",
+            Self::Silent => "silent",
+            Self::Away => "away",
+            Self::TooMany => "too_many",
+            Self::TooManyOfSource => "too_many_of_source",
+        }
+    }
 }
 
 impl Metrics {
@@ -99,6 +130,11 @@ impl Metrics {
                 "Control packets dropped between the planes",
                 "direction",
             )?,
+            carriages: counters(
+                "sallyport_gateway_enrollment_connections_total",
+                "Connections to the enrollment ports that have ended, by what became of them",
+                "outcome",
+            )?,
             registry,
             working: AtomicBool::new(true),
             data,
@@ -122,6 +158,11 @@ impl Metrics {
                 v1::SessionState::Up | v1::SessionState::Authorized | v1::SessionState::Unspecified => {}
             },
         }
+    }
+
+    /// Counts a connection to the enrollment ports.
+    pub fn note_carriage(&self, carriage: Carriage) {
+        self.carriages.with_label_values(&[carriage.label()]).inc();
     }
 
     /// Brings the gauges up to date with the machines.

@@ -80,6 +80,15 @@ impl<S> Failover<S> {
         self
     }
 
+    /// The same controllers for calls that are made once: see [`Once`].
+    #[must_use]
+    pub fn once(&self) -> Once<S>
+    where
+        S: Clone,
+    {
+        Once(self.clone())
+    }
+
     /// The pause after a round.
     fn pause(&self, round: usize) -> Duration {
         let full = PAUSE.saturating_mul(1 << round.min(8));
@@ -202,6 +211,47 @@ where
     }
 }
 
+/// Calls whose requests are streams: what was sent of one cannot be sent again. Each goes to the controller that answered last; one
+/// that finds it away fails, and the next call goes on to another.
+#[derive(Clone, Debug)]
+pub struct Once<S = Channel>(Failover<S>);
+
+impl<S> Once<S> {
+    /// How many controllers there are.
+    pub fn controllers(&self) -> usize {
+        self.0.channels.len()
+    }
+}
+
+impl<S> Service<http::Request<Body>> for Once<S>
+where
+    S: Service<http::Request<Body>, Response = http::Response<Body>> + Clone + Send + Sync + 'static,
+    S::Future: Send,
+    S::Error: Send,
+{
+    type Response = http::Response<Body>;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let all = self.0.clone();
+        Box::pin(async move {
+            let count = all.channels.len().max(1);
+            let at = all.current.load(Ordering::Relaxed) % count;
+            let answer = all.ask(at, request).await;
+            if is_away(&answer) {
+                let next = (at + 1) % count;
+                let _ = all.current.compare_exchange(at, next, Ordering::Relaxed, Ordering::Relaxed);
+            }
+            answer
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -318,6 +368,21 @@ mod tests {
         let looks = fakes[0].calls();
         assert!((10..40).contains(&looks), "{looks}");
         assert_eq!(fakes[2].calls(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_call_that_is_made_once_fails_where_nobody_is_and_the_next_goes_elsewhere() {
+        let fakes = fakes();
+        let all = Failover::in_order(fakes.clone(), 1);
+        let mut once = all.once();
+        fakes[0].set_away(true);
+        let mut answered = async || !is_away(&once.call(http::Request::new(Body::empty())).await);
+        assert!(!answered().await);
+        assert_eq!(counts(&fakes), [1, 0, 0]);
+        assert!(answered().await && answered().await);
+        assert_eq!(counts(&fakes), [0, 2, 0]);
+        let mut nobody = Failover::<Fake>::new(Vec::new(), 7).once();
+        assert!(is_away(&nobody.call(http::Request::new(Body::empty())).await));
     }
 
     #[tokio::test]

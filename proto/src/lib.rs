@@ -1,7 +1,8 @@
 //! The gRPC contract between gateways, controllers and operators.
 //!
 //! The `.proto` files under `sallyport/v1` are the source; this crate holds what is generated from them, the little
-//! that a message with a secret needs, and the way to several controllers ([`dial`], [`failover`]). See the comments at the head of
+//! that a message with a secret needs, and the way to several controllers ([`dial`], [`failover`]), and
+//! what carries a connection in messages ([`carry`]). See the comments at the head of
 //! `types.proto` for the conventions.
 
 /// Version 1 of the contract.
@@ -15,6 +16,7 @@ pub mod v1 {
     tonic::include_proto!("sallyport.v1");
 }
 
+pub mod carry;
 pub mod dial;
 pub mod failover;
 mod secret;

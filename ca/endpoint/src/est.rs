@@ -1,8 +1,11 @@
 //! EST, RFC 7030 with the corrections of RFC 8951.
 
-use hyper::body::{Bytes, Incoming};
+use hyper::body::Incoming;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName};
 use hyper::{Method, Request, StatusCode};
+use sallyport_ca::KeyAlgorithm;
+use sallyport_ca::cms::certs_only;
+use sallyport_ca::est::{self, CERTS_ONLY, CSR_ATTRS, MULTIPART, PKCS10, csr_attributes, parse_body, server_key};
 use zeroize::Zeroizing;
 
 use base64ct::{Base64, Encoding as _};
@@ -12,16 +15,7 @@ use crate::route::Est;
 use crate::serve::{Kind, Visitor, body, is_get};
 use crate::{Answer, Endpoint, Enrollment, Office, Proof, Protocol};
 
-mod codec;
-
-pub(crate) use self::codec::certificates;
-
-const CERTIFICATES: &str = "application/pkcs7-mime";
-const CERTIFICATE: &str = "application/pkcs7-mime; smime-type=certs-only";
-const ATTRIBUTES: &str = "application/csrattrs";
-const REQUEST: &str = "application/pkcs10";
-/// What no base64 contains.
-const BOUNDARY: &str = "sallyport-est";
+const CACERTS: &str = "application/pkcs7-mime";
 const TRANSFER_ENCODING: HeaderName = HeaderName::from_static("content-transfer-encoding");
 
 pub(crate) async fn answer<O: Office>(
@@ -38,9 +32,9 @@ pub(crate) async fn answer<O: Office>(
         Est::CaCerts | Est::CsrAttrs if !is_get(&request) => return answer::only("GET"),
         Est::CaCerts => {
             let authorities = endpoint.office.authorities();
-            return base64(StatusCode::OK, CERTIFICATES, &codec::certificates(&authorities));
+            return base64(StatusCode::OK, CACERTS, &certs_only(&authorities));
         }
-        Est::CsrAttrs => return base64(StatusCode::OK, ATTRIBUTES, &codec::attributes()),
+        Est::CsrAttrs => return base64(StatusCode::OK, CSR_ATTRS, &csr_attributes(&KeyAlgorithm::ALL)),
         _ if *request.method() != Method::POST => return answer::only("POST"),
         Est::SimpleEnroll => Protocol::Est,
         Est::SimpleReenroll => Protocol::EstRenewal,
@@ -57,7 +51,7 @@ async fn enroll<O: Office>(
 ) -> Result<Reply, Reply> {
     // Asked for strictly: no page of another site can make a browser, which may hold a certificate of ours, send it.
     let kind = request.headers().get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
-    if !kind.split(';').next().unwrap_or("").trim().eq_ignore_ascii_case(REQUEST) {
+    if !kind.split(';').next().unwrap_or("").trim().eq_ignore_ascii_case(PKCS10) {
         return Err(closing(text(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
             "a PKCS #10 request is expected, with `Content-Type: application/pkcs10`",
@@ -69,8 +63,9 @@ async fn enroll<O: Office>(
         endpoint.may_try(visitor)?;
     }
     let limits = &endpoint.limits;
-    let csr = codec::request(&body(request, limits.body, limits.body_time).await?)
-        .map_err(|why| text(StatusCode::BAD_REQUEST, why))?;
+    let csr = parse_body(&body(request, limits.body, limits.body_time).await?)
+        .map_err(|e| text(StatusCode::BAD_REQUEST, &format!("the body cannot be read: {e}")))?;
+    let csr = csr.to_vec();
     let asked = endpoint.office.enroll(Enrollment { protocol, proof, csr, source: visitor.address });
     let Ok(answer) = tokio::time::timeout(limits.answer_time, asked).await else {
         return Err(answer::busy(limits.pause.0));
@@ -89,16 +84,11 @@ fn to_reply(answer: Answer) -> Reply {
     match answer {
         // Nothing but the certificate, RFC 7030 §4.2.3: its chain is at /cacerts.
         Answer::Issued { certificate, private_key: None, .. } => {
-            base64(StatusCode::OK, CERTIFICATE, &codec::certificates(&[certificate]))
+            base64(StatusCode::OK, CERTS_ONLY, &certs_only(&[certificate]))
         }
         Answer::Issued { certificate, private_key: Some(key), .. } => {
-            let key = Zeroizing::new(Base64::encode_string(&key));
-            let certificate = Base64::encode_string(&codec::certificates(&[certificate]));
-            answer::uncached(reply(
-                StatusCode::OK,
-                "multipart/mixed; boundary=sallyport-est",
-                multipart(&[("application/pkcs8", &key), (CERTIFICATE, &certificate)]),
-            ))
+            let parts = server_key(&key, &[certificate]);
+            answer::uncached(reply(StatusCode::OK, MULTIPART, parts.as_bytes().to_vec()))
         }
         Answer::Pending { retry_after, text: why } => later(text(StatusCode::ACCEPTED, &why), retry_after),
         Answer::Denied { text: why, authenticate: true } => answer::authenticate(text(StatusCode::UNAUTHORIZED, &why)),
@@ -108,27 +98,9 @@ fn to_reply(answer: Answer) -> Reply {
     }
 }
 
-/// RFC 7030 §4.4.2: the key first.
-fn multipart(parts: &[(&str, &str)]) -> Bytes {
-    let mut out = String::with_capacity(parts.iter().map(|(_, body)| body.len() + 160).sum());
-    for (kind, body) in parts {
-        out.push_str("--");
-        out.push_str(BOUNDARY);
-        out.push_str("\r\nContent-Type: ");
-        out.push_str(kind);
-        out.push_str("\r\nContent-Transfer-Encoding: base64\r\n\r\n");
-        out.push_str(body);
-        out.push_str("\r\n");
-    }
-    out.push_str("--");
-    out.push_str(BOUNDARY);
-    out.push_str("--\r\n");
-    Bytes::from(out)
-}
-
 /// Unwrapped, RFC 8951 §3.1: strongSwan's `pki` 5.9.8 takes no line ends.
 fn base64(status: StatusCode, kind: &'static str, der: &[u8]) -> Reply {
-    with(reply(status, kind, Base64::encode_string(der)), TRANSFER_ENCODING, "base64")
+    with(reply(status, kind, est::body(der)), TRANSFER_ENCODING, "base64")
 }
 
 /// A token counts before a certificate, but for renewals: there it is the other way round.

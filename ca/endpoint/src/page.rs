@@ -14,21 +14,21 @@ const TEMPLATE: &str = include_str!("page.html");
 /// How long caches may keep it, seconds.
 const AGE: u64 = 300;
 
-pub(crate) fn answer(authorities: &[Vec<u8>], names: &[String], kind: Kind) -> Reply {
+/// `root` is the root's certificate, DER.
+pub(crate) fn answer(root: Option<Vec<u8>>, names: &[String], kind: Kind) -> Reply {
     let style = Base64::encode_string(digest::digest(&digest::SHA256, STYLE.as_bytes()).as_ref());
     // Nothing but our one style sheet: whatever else got into the page would not run.
     let policy = format!(
         "default-src 'none'; style-src 'sha256-{style}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     );
-    let page = reply(StatusCode::OK, "text/html; charset=utf-8", render(authorities, names, kind));
+    let page = reply(StatusCode::OK, "text/html; charset=utf-8", render(root, names, kind));
     let page = with(page, CONTENT_SECURITY_POLICY, &policy);
     let page = with(page, X_CONTENT_TYPE_OPTIONS, "nosniff");
     cached(with(page, REFERRER_POLICY, "no-referrer"), AGE)
 }
 
-fn render(authorities: &[Vec<u8>], names: &[String], kind: Kind) -> String {
-    // The root is last.
-    let root = authorities.last().and_then(|der| Certificate::from_der(der).ok());
+fn render(root: Option<Vec<u8>>, names: &[String], kind: Kind) -> String {
+    let root = root.and_then(|der| Certificate::from_der(&der).ok());
     let (subject, fingerprint) = match &root {
         Some(root) => (root.subject.clone(), in_pairs(&root.fingerprint.0)),
         None => ("none yet".into(), "none yet".into()),
@@ -98,7 +98,7 @@ mod tests {
     #[test]
     fn names_cannot_break_out_of_the_page() {
         let hostile = "<script>alert('{{style}}')</script>\"&".to_owned();
-        let page = render(&[], std::slice::from_ref(&hostile), Kind::Plain);
+        let page = render(None, std::slice::from_ref(&hostile), Kind::Plain);
         assert!(!page.contains("<script"), "{page}");
         assert!(page.contains("&lt;script&gt;alert(&#39;{{style}}&#39;)"), "{page}");
         assert_eq!(page.matches(STYLE).count(), 1);
@@ -106,18 +106,18 @@ mod tests {
 
     #[test]
     fn every_place_of_the_template_is_filled() {
-        let page = render(&[], &["vpn.example.com".into()], Kind::Tls);
+        let page = render(None, &["vpn.example.com".into()], Kind::Tls);
         assert!(!page.contains("{{") && !page.contains("class=\"warn\""), "{page}");
         assert!(page.contains("https://vpn.example.com/.well-known/est/simpleenroll"), "{page}");
     }
 
     #[test]
     fn the_policy_names_the_hash_of_exactly_what_stands_in_the_page() {
-        let page = render(&[], &[], Kind::Tls);
+        let page = render(None, &[], Kind::Tls);
         let style =
             page.split_once("<style>").and_then(|(_, rest)| rest.split_once("</style>")).map(|(style, _)| style);
         let hash = Base64::encode_string(digest::digest(&digest::SHA256, style.unwrap().as_bytes()).as_ref());
-        let reply = answer(&[], &[], Kind::Tls);
+        let reply = answer(None, &[], Kind::Tls);
         let policy = reply.headers().get(CONTENT_SECURITY_POLICY).unwrap().to_str().unwrap();
         assert!(policy.contains(&hash), "{policy}");
         assert!(!page.contains("style=") && !page.contains("<script") && !page.contains("src="), "{page}");

@@ -3,14 +3,13 @@
 use base64ct::{Base64, Encoding as _};
 use hyper::body::Incoming;
 use hyper::{Method, Request, StatusCode};
+use sallyport_ca::cms::certs_only;
+use sallyport_ca::scep::{CA_RA_CERTIFICATES, CAPABILITIES, PKI_MESSAGE};
 
 use crate::answer::{self, Reply, closing, reply, text};
 use crate::route::query;
 use crate::serve::{Visitor, body, is_get};
-use crate::{Endpoint, Office, est};
-
-/// What our side can do, RFC 8894 §3.5.2; the same whichever CA is named.
-const CAPABILITIES: &str = "AES\nPOSTPKIOperation\nRenewal\nSHA-256\nSCEPStandard\n";
+use crate::{Endpoint, Office};
 
 pub(crate) async fn answer<O: Office>(endpoint: &Endpoint<O>, request: Request<Incoming>, visitor: &Visitor) -> Reply {
     let parameters = request.uri().query().unwrap_or("").to_owned();
@@ -19,11 +18,12 @@ pub(crate) async fn answer<O: Office>(endpoint: &Endpoint<O>, request: Request<I
         return answer::only("GET, POST");
     }
     match query(&parameters, "operation").unwrap_or_default().as_slice() {
+        // The same whichever CA is named.
         b"GetCACaps" => answer::uncached(reply(StatusCode::OK, "text/plain", CAPABILITIES)),
         b"GetCACert" => match endpoint.office.scep_ca().as_deref() {
             None | Some([]) => off(),
             Some([only]) => reply(StatusCode::OK, "application/x-x509-ca-cert", only.clone()),
-            Some(all) => reply(StatusCode::OK, "application/x-x509-ca-ra-cert", est::certificates(all)),
+            Some(all) => reply(StatusCode::OK, CA_RA_CERTIFICATES, certs_only(all)),
         },
         b"PKIOperation" => operation(endpoint, request, &parameters, post, visitor).await.unwrap_or_else(|r| r),
         _ => text(StatusCode::BAD_REQUEST, "operation must be GetCACaps, GetCACert or PKIOperation"),
@@ -56,7 +56,7 @@ async fn operation<O: Office>(
     }
     let asked = endpoint.office.scep(message, visitor.address);
     match tokio::time::timeout(limits.answer_time, asked).await {
-        Ok(Ok(der)) => Ok(answer::uncached(reply(StatusCode::OK, "application/x-pki-message", der))),
+        Ok(Ok(der)) => Ok(answer::uncached(reply(StatusCode::OK, PKI_MESSAGE, der))),
         Ok(Err(why)) => Err(text(StatusCode::BAD_REQUEST, &why)),
         Err(_) => Err(answer::busy(limits.pause.0)),
     }

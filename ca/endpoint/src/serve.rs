@@ -248,6 +248,8 @@ where
         .max_buf_size(limits.header.saturating_mul(2).max(BUFFER))
         // Header and body of an answer leave in one write: some clients take what they read first for the whole header.
         .writev(false)
+        // Some close their side once they have asked.
+        .half_close(true)
         // Some compare names of headers letter by letter.
         .title_case_headers(true)
         .serve_connection(TokioIo::new(stream), service);

@@ -9,7 +9,7 @@ use sallyport_proto::{MAX_MESSAGE_BYTES, v1};
 use subtle::ConstantTimeEq;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 use super::caller::Caller;
 use super::convert::{session_id, session_text};
@@ -21,6 +21,7 @@ use crate::metrics::Rpc;
 use crate::state::{Action, EndSessions, EndedSession, Outcome, RecordAttempts, RegisterGateway, SessionsUp, State};
 
 mod authenticate;
+mod carry;
 
 /// Reports and attempts in one call.
 const MAX_BATCH: usize = 1_000;
@@ -362,12 +363,20 @@ macro_rules! calls {
         #[tonic::async_trait]
         impl Gateway for GatewayService {
             type WatchPolicyStream = ReceiverStream<Result<v1::WatchPolicyResponse, Status>>;
+            type CarryEnrollmentStream = ReceiverStream<Result<v1::CarryEnrollmentResponse, Status>>;
 
             async fn watch_policy(
                 &self,
                 request: Request<v1::WatchPolicyRequest>,
             ) -> Result<Response<Self::WatchPolicyStream>, Status> {
                 observed(&self.core, Rpc::WatchPolicy, self.do_watch(request)).await
+            }
+
+            async fn carry_enrollment(
+                &self,
+                request: Request<Streaming<v1::CarryEnrollmentRequest>>,
+            ) -> Result<Response<Self::CarryEnrollmentStream>, Status> {
+                observed(&self.core, Rpc::CarryEnrollment, self.do_carry(request)).await
             }
 
             $(

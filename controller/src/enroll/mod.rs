@@ -3,8 +3,6 @@
 //! All protocols come through [`enroll`]. Of the request only the key and the proof that the applicant holds it are taken
 //! (`sallyport_ca::PublicKey::from_csr_der`); who gets which certificate is [`crate::state::State::authorise`]'s to say.
 
-#![allow(dead_code, unused_imports, reason = "the endpoint is started in another step")]
-
 mod issue;
 mod lists;
 mod office;

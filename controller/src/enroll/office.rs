@@ -145,6 +145,6 @@ impl Office for ControllerOffice {
     }
 
     fn names(&self) -> Vec<String> {
-        self.core.node.shared().read().public_names().cloned().collect()
+        crate::front::public_names(&self.core)
     }
 }

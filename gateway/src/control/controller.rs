@@ -4,6 +4,7 @@
 //! waits. Whatever is reported is held (`super::held`) and repeated until a controller has taken it: sessions and attempts
 //! carry identifiers, so that a repetition is harmless.
 
+mod carry;
 mod reports;
 mod revocations;
 
@@ -12,13 +13,14 @@ use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use sallyport_proto::dial::{self, Channel, Judge, Material};
-use sallyport_proto::failover::Failover;
+use sallyport_proto::failover::{Failover, Once};
 use sallyport_proto::v1;
 use sallyport_proto::v1::gateway_client::GatewayClient;
 use tokio::sync::{mpsc, watch};
 use tonic::{Code, Status};
 use tracing::{debug, info, warn};
 
+pub use self::carry::Carried;
 use self::reports::Reports;
 use self::revocations::Watchman;
 use super::held::{Held, Lost, Report};
@@ -88,6 +90,9 @@ pub struct Registration {
 #[derive(Clone)]
 pub struct Controllers {
     client: GatewayClient<Failover<Channel>>,
+    carrier: GatewayClient<Carrier>,
+    /// How many there are.
+    controllers: usize,
     member: Arc<RwLock<v1::Member>>,
     events: mpsc::Sender<FromController>,
     reports: Arc<Reports>,
@@ -96,6 +101,9 @@ pub struct Controllers {
     watchman: Arc<Watchman>,
     registering: Arc<tokio::sync::Mutex<()>>,
 }
+
+/// Calls that carry connections of strangers, over connections of their own: whatever these may fill, no decision waits for it.
+type Carrier = Once<Channel>;
 
 /// The client cannot be set up.
 #[derive(Debug, thiserror::Error)]
@@ -130,6 +138,9 @@ impl Controllers {
         let client = GatewayClient::new(Failover::new(channels, seed).patience(PER_CONTROLLER))
             .max_decoding_message_size(sallyport_proto::MAX_MESSAGE_BYTES)
             .max_encoding_message_size(sallyport_proto::MAX_MESSAGE_BYTES);
+        let carriers = watchman.carriers().to_vec();
+        let controllers = carriers.len().max(1);
+        let carrier = GatewayClient::new(Failover::new(carriers, seed).patience(PER_CONTROLLER).once());
         // Before anything is said to one of them that may be none any more.
         watchman.look().await;
         let registered = register(&client, &registration, addresses).await?;
@@ -137,6 +148,8 @@ impl Controllers {
         let (vitals, vitals_rx) = watch::channel(Vitals::default());
         let this = Self {
             client,
+            carrier,
+            controllers,
             member,
             events,
             reports: Arc::default(),

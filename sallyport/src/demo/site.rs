@@ -9,7 +9,7 @@ use std::time::Duration;
 use ring::rand::{SecureRandom, SystemRandom};
 use sallyport_controller::{Config as ControllerConfig, Running as RunningController};
 use sallyport_gateway::app::Running as RunningGateway;
-use sallyport_gateway::config::GatewayConfig;
+use sallyport_gateway::config::{EnrollmentConfig, GatewayConfig};
 use sallyport_proto::v1::{
     AddPoolRequest, AddUserRequest, Attempt, CertificateProfile, IssueCertificateRequest, KeyAlgorithm,
     ListAttemptsRequest, Secret, SessionInfo, SessionState,
@@ -78,6 +78,7 @@ impl Site {
         let config = GatewayConfig {
             name: "gateway".into(),
             public_names: vec![GATEWAY_NAME.into()],
+            enrollment: EnrollmentConfig::off(),
             ..GatewayConfig::default()
         };
         let gateway = start_local_gateway(config, &self.controller, &self.dir.path().join("gateway")).await?;

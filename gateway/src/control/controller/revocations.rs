@@ -28,6 +28,7 @@ pub(super) fn pause(seed: u64) -> Duration {
 pub(super) struct Watchman {
     known: Arc<Revocations>,
     channels: Vec<Channel>,
+    carriers: Vec<Channel>,
     news: watch::Sender<u64>,
 }
 
@@ -47,22 +48,30 @@ impl Watchman {
         let judge: Judge = Arc::new(known.judge("; take it out of [gateway] controllers"));
         let material = Material { ca: &identity.ca, chain: &identity.grpc_chain, key: &identity.grpc_key };
         let tls = dial::tls(&material, Arc::new(DefaultTimeProvider), judge.clone()).map_err(|e| tls_error(&e))?;
-        let channels = addresses.iter().map(|address| {
-            let endpoint = dial::endpoint(address).ok_or_else(|| ControllerError::Address(address.clone()))?;
-            let endpoint = endpoint
-                .connect_timeout(Duration::from_secs(3))
-                .http2_keep_alive_interval(Duration::from_secs(5))
-                .keep_alive_timeout(Duration::from_secs(5))
-                .keep_alive_while_idle(true);
-            Ok(Channel::new(endpoint, address, tls.clone(), judge.clone()))
-        });
-        let channels = channels.collect::<Result<_, ControllerError>>()?;
-        Ok(Arc::new(Self { known, channels, news: watch::Sender::new(0) }))
+        let channels = || {
+            addresses.iter().map(|address| {
+                let endpoint = dial::endpoint(address).ok_or_else(|| ControllerError::Address(address.clone()))?;
+                let endpoint = endpoint
+                    .connect_timeout(Duration::from_secs(3))
+                    .http2_keep_alive_interval(Duration::from_secs(5))
+                    .keep_alive_timeout(Duration::from_secs(5))
+                    .keep_alive_while_idle(true);
+                Ok(Channel::new(endpoint, address, tls.clone(), judge.clone()))
+            })
+        };
+        let carriers = channels().collect::<Result<_, ControllerError>>()?;
+        let channels = channels().collect::<Result<_, ControllerError>>()?;
+        Ok(Arc::new(Self { known, channels, carriers, news: watch::Sender::new(0) }))
     }
 
     /// The connections, in the order of their addresses.
     pub(super) fn channels(&self) -> &[Channel] {
         &self.channels
+    }
+
+    /// The same again: connections that share nothing with the others.
+    pub(super) fn carriers(&self) -> &[Channel] {
+        &self.carriers
     }
 
     /// Changes when a certificate turned out to be revoked.

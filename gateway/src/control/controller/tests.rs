@@ -16,7 +16,18 @@ use tonic::transport::{Server, ServerTlsConfig};
 use tonic::{Request, Response};
 use zeroize::Zeroizing;
 
+use std::net::SocketAddr;
+
+use sallyport_proto::carry::pump;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tonic::Streaming;
+use tonic::codegen::tokio_stream::wrappers::ReceiverStream;
+
 use super::*;
+use crate::config::EnrollmentConfig;
+use crate::enrollment::Ports;
+use crate::metrics::Metrics;
 
 /// Much more than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -27,6 +38,8 @@ struct Group {
     asked: mpsc::Sender<usize>,
     may_answer: watch::Receiver<bool>,
     crl: Mutex<Vec<u8>>,
+    /// Who takes no connections of machines that enroll.
+    away: Mutex<Vec<usize>>,
 }
 
 #[derive(Clone)]
@@ -49,6 +62,7 @@ impl Revocation for Scripted {
 #[tonic::async_trait]
 impl Gateway for Scripted {
     type WatchPolicyStream = Pending<Result<v1::WatchPolicyResponse, Status>>;
+    type CarryEnrollmentStream = ReceiverStream<Result<v1::CarryEnrollmentResponse, Status>>;
 
     async fn register(&self, _: Request<v1::RegisterRequest>) -> Result<Response<v1::RegisterResponse>, Status> {
         Ok(Response::new(v1::RegisterResponse { heartbeat_interval_ms: 60_000, ..Default::default() }))
@@ -92,6 +106,30 @@ impl Gateway for Scripted {
     async fn heartbeat(&self, _: Request<v1::HeartbeatRequest>) -> Result<Response<v1::HeartbeatResponse>, Status> {
         Ok(Response::new(v1::HeartbeatResponse::default()))
     }
+
+    /// Says who it is and who came, then says back what it hears.
+    async fn carry_enrollment(
+        &self,
+        request: Request<Streaming<v1::CarryEnrollmentRequest>>,
+    ) -> Result<Response<Self::CarryEnrollmentStream>, Status> {
+        if self.group.away.lock().unwrap_or_else(PoisonError::into_inner).contains(&self.id) {
+            return Err(Status::unavailable("away"));
+        }
+        let mut incoming = request.into_inner();
+        let begin = incoming.message().await?.and_then(|m| m.begin).ok_or_else(|| Status::invalid_argument("begin"))?;
+        let (outgoing, responses) = mpsc::channel(4);
+        let (ours, theirs) = tokio::io::duplex(4096);
+        let hello = format!("{} {:?} {}\n", self.id, begin.port(), begin.remote);
+        tokio::spawn(async move {
+            let echo = async move {
+                let (mut reader, mut writer) = tokio::io::split(theirs);
+                writer.write_all(hello.as_bytes()).await?;
+                tokio::io::copy(&mut reader, &mut writer).await
+            };
+            let _ = tokio::join!(echo, pump(ours, incoming, outgoing, PATIENCE));
+        });
+        Ok(Response::new(ReceiverStream::new(responses)))
+    }
 }
 
 fn issue(authority: &Authority, profile: Profile, name: &str) -> (Certificate, Zeroizing<String>) {
@@ -107,18 +145,35 @@ fn issue(authority: &Authority, profile: Profile, name: &str) -> (Certificate, Z
     (issued.expect("a certificate"), key.pkcs8_pem())
 }
 
-#[tokio::test]
-async fn a_controller_that_turns_out_to_be_removed_while_it_is_asked_for_the_policy_is_not_listened_to() {
+/// Two controllers and what a gateway needs for them.
+struct World {
+    group: Arc<Group>,
+    authority: Authority,
+    serials: Vec<Serial>,
+    servers: Vec<tokio::task::JoinHandle<Result<(), tonic::transport::Error>>>,
+    controllers: Controllers,
+    _events: mpsc::Receiver<FromController>,
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        for server in &self.servers {
+            server.abort();
+        }
+    }
+}
+
+fn list(authority: &Authority, number: u64, revoked: &[(Serial, UnixTime)]) -> Vec<u8> {
+    let now = crate::clock::Clock::unix();
+    authority.revocation_list(CONTROLLERS, number, revoked, now, &SystemRandom::new()).expect("a list")
+}
+
+async fn world(asked: mpsc::Sender<usize>, may_answer: watch::Receiver<bool>) -> World {
     let (rng, config) = (SystemRandom::new(), RootConfig::new("Example", "Example VPN Root"));
     let seal = SealKey::generate(&rng).expect("a key");
     let (authority, _) = Authority::create(&config, &seal, crate::clock::Clock::unix(), &rng).expect("a root");
-    let list = |number, revoked: &[(Serial, UnixTime)]| {
-        authority.revocation_list(CONTROLLERS, number, revoked, crate::clock::Clock::unix(), &rng).expect("a list")
-    };
-
-    let (asked_in, mut asked) = mpsc::channel(64);
-    let (answers, may_answer) = watch::channel(false);
-    let group = Arc::new(Group { asked: asked_in, may_answer, crl: Mutex::new(list(1, &[])) });
+    let crl = Mutex::new(list(&authority, 1, &[]));
+    let group = Arc::new(Group { asked, may_answer, crl, away: Mutex::default() });
     let (mut addresses, mut serials, mut servers) = (Vec::new(), Vec::new(), Vec::new());
     for id in 0..2 {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
@@ -144,15 +199,23 @@ async fn a_controller_that_turns_out_to_be_removed_while_it_is_asked_for_the_pol
         ike: Vec::new(),
     };
     let registration = Registration { name: "gw1".into(), addresses: Vec::new(), boot_id: [7; 16] };
-    let (events_in, _events) = mpsc::channel(16);
+    let (events_in, events) = mpsc::channel(16);
     let started = Controllers::start(&addresses, &identity, registration, events_in);
     let (controllers, _) = tokio::time::timeout(PATIENCE, started).await.expect("registers").expect("starts");
+    World { group, authority, serials, servers, controllers, _events: events }
+}
+
+#[tokio::test]
+async fn a_controller_that_turns_out_to_be_removed_while_it_is_asked_for_the_policy_is_not_listened_to() {
+    let (asked_in, mut asked) = mpsc::channel(64);
+    let (answers, may_answer) = watch::channel(false);
+    let world = world(asked_in, may_answer).await;
 
     // While the first one is asked, it becomes known that it is none any more.
     let first = tokio::time::timeout(PATIENCE, asked.recv()).await.expect("is asked").expect("goes on");
-    let revoked = list(2, &[(serials[first].clone(), crate::clock::Clock::unix())]);
-    *group.crl.lock().unwrap_or_else(PoisonError::into_inner) = revoked;
-    controllers.look_for_revoked_controllers().await;
+    let revoked = list(&world.authority, 2, &[(world.serials[first].clone(), crate::clock::Clock::unix())]);
+    *world.group.crl.lock().unwrap_or_else(PoisonError::into_inner) = revoked;
+    world.controllers.look_for_revoked_controllers().await;
     answers.send_replace(true);
     let other = async {
         while let Some(id) = asked.recv().await {
@@ -162,7 +225,52 @@ async fn a_controller_that_turns_out_to_be_removed_while_it_is_asked_for_the_pol
         }
     };
     tokio::time::timeout(PATIENCE, other).await.expect("the other one is asked instead");
-    for server in servers {
-        server.abort();
+}
+
+/// Says something at a port and hears what comes back until the end.
+async fn say(port: SocketAddr, text: &str) -> String {
+    let mut stream = TcpStream::connect(port).await.expect("connects");
+    stream.write_all(text.as_bytes()).await.expect("is taken");
+    stream.shutdown().await.expect("is told the end");
+    let mut answer = String::new();
+    // Reset is an end, too.
+    let _ = tokio::time::timeout(PATIENCE, stream.read_to_string(&mut answer)).await.expect("in time");
+    answer
+}
+
+#[tokio::test]
+async fn machines_that_enroll_are_carried_to_whichever_controller_is_there() {
+    let (asked, _asked) = mpsc::channel(64);
+    let (_answers, may_answer) = watch::channel(false);
+    let world = world(asked, may_answer).await;
+    let metrics = Arc::new(Metrics::new(Arc::default(), Arc::default()).expect("metrics"));
+    let here = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
+    let config = EnrollmentConfig { listen: here, http_listen: here, ..EnrollmentConfig::default() };
+    let ports = Ports::open(&config, &world.controllers, &metrics).await;
+    assert!(ports.warnings().is_empty());
+    let [https, http] = *ports.addresses() else { panic!("two ports") };
+
+    let long = "x".repeat(300_000);
+    let answer = say(https, &long).await;
+    let (hello, echo) = answer.split_once('\n').expect("a line");
+    assert!(hello.contains(" Https 127.0.0.1:") && echo == long, "{hello}");
+    let first: usize = hello.split_once(' ').expect("a number").0.parse().expect("a number");
+    world.group.away.lock().unwrap_or_else(PoisonError::into_inner).push(first);
+    let answer = say(http, "hello").await;
+    assert!(answer.starts_with(&format!("{} Http 127.0.0.1:", 1 - first)) && answer.ends_with("hello"), "{answer}");
+
+    // Nobody is there: whoever speaks HTTP is told so.
+    world.group.away.lock().unwrap_or_else(PoisonError::into_inner).push(1 - first);
+    let (plain, tls) = tokio::join!(say(http, "GET / HTTP/1.1\r\n\r\n"), say(https, "hello"));
+    assert!(plain.starts_with("HTTP/1.1 503 ") && plain.contains("\r\nRetry-After: 30\r\n"), "{plain}");
+    assert_eq!(tls, "");
+
+    // A port that is taken is a warning.
+    let taken = EnrollmentConfig { listen: Some(https), http_listen: None, ..EnrollmentConfig::default() };
+    let again = Ports::open(&taken, &world.controllers, &metrics).await;
+    assert!(matches!(again.warnings(), [warning] if warning.contains("[gateway.enrollment] listen")));
+    let text = String::from_utf8(sallyport_monitor::Monitored::metrics(&*metrics).expect("text")).expect("text");
+    for line in ["{outcome=\"carried\"} 2", "{outcome=\"away\"} 2"] {
+        assert!(text.contains(&format!("sallyport_gateway_enrollment_connections_total{line}")), "{text}");
     }
 }

@@ -1,0 +1,220 @@
+//! The enrollment endpoint in a controller: its certificate, its own ports, and the connections that gateways carry to here.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use sallyport_ca::{AltName, Certificate, KeyAlgorithm, KeyPair, Profile, Serial, Subject, UnixTime, check_dns_name};
+use sallyport_endpoint::{Endpoint, Kind, Limits, listen};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+use crate::app::Core;
+use crate::authority::Issuing;
+use crate::clock::Clock;
+use crate::config::EnrollmentConfig;
+use crate::enroll::ControllerOffice;
+use crate::error::Error;
+
+/// Connections that one gateway may carry to one controller at a time: somewhat more than it takes at its ports.
+const PER_GATEWAY: usize = 600;
+/// How long the endpoint's certificate lives. Each start makes another one.
+const VALIDITY: Duration = Duration::from_secs(30 * 86_400);
+/// Kind of its key.
+const KEY: KeyAlgorithm = KeyAlgorithm::EcdsaP256;
+/// Names in it; a certificate with hundreds is refused by some clients.
+const MAX_NAMES: usize = 64;
+/// How often it is looked whether the names are still the same.
+const LOOK: Duration = Duration::from_secs(30);
+/// The same while this node has no authority yet, or could not make a certificate.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// The endpoint, and who carries connections to it. It holds the core, which knows it only as long as it is held elsewhere.
+#[derive(Debug)]
+pub(crate) struct Front {
+    endpoint: Arc<Endpoint<ControllerOffice>>,
+    gateways: Arc<Mutex<BTreeMap<String, usize>>>,
+}
+
+impl Front {
+    /// Without a certificate yet: see [`keep_certificate`].
+    pub(crate) fn new(core: &Arc<Core>) -> Result<Self, Error> {
+        let office = Arc::new(ControllerOffice::new(core.clone()));
+        let limits = Limits::default();
+        let endpoint =
+            Endpoint::new(office, Arc::new(core.clock.clone()), limits).map_err(|e| Error::Internal(e.to_string()))?;
+        Ok(Self { endpoint: Arc::new(endpoint), gateways: Arc::default() })
+    }
+
+    /// The endpoint.
+    pub(crate) fn endpoint(&self) -> &Arc<Endpoint<ControllerOffice>> {
+        &self.endpoint
+    }
+
+    /// Room for another connection of a gateway, until it is dropped.
+    pub(crate) fn place(&self, gateway: &str) -> Option<Place> {
+        let mut gateways = lock(&self.gateways);
+        let count = gateways.entry(gateway.to_owned()).or_insert(0);
+        if *count >= PER_GATEWAY {
+            return None;
+        }
+        *count += 1;
+        Some(Place { gateways: self.gateways.clone(), gateway: gateway.to_owned() })
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Counters: whoever panicked left them whole.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A gateway's connection, counted.
+pub(crate) struct Place {
+    gateways: Arc<Mutex<BTreeMap<String, usize>>>,
+    gateway: String,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut gateways = lock(&self.gateways);
+        if let Some(count) = gateways.get_mut(&self.gateway) {
+            *count -= 1;
+            if *count == 0 {
+                gateways.remove(&self.gateway);
+            }
+        }
+    }
+}
+
+impl sallyport_endpoint::Clock for Clock {
+    fn monotonic(&self) -> Duration {
+        Duration::from_millis(self.monotonic_ms())
+    }
+
+    fn unix(&self) -> UnixTime {
+        seconds(self.unix_ms())
+    }
+}
+
+fn seconds(ms: u64) -> UnixTime {
+    UnixTime(i64::try_from(ms / 1_000).unwrap_or(i64::MAX))
+}
+
+/// The controller's own ports.
+pub(crate) struct Listeners([Option<TcpListener>; 2]);
+
+impl Listeners {
+    /// Opens what is configured.
+    pub(crate) async fn bind(config: &EnrollmentConfig) -> Result<Self, Error> {
+        let mut listeners = [None, None];
+        let wanted = [(config.listen, "enrollment.listen"), (config.http_listen, "enrollment.http_listen")];
+        for (listener, (address, what)) in listeners.iter_mut().zip(wanted) {
+            if let Some(address) = address {
+                let bound = TcpListener::bind(address).await;
+                *listener = Some(bound.map_err(|source| Error::Listen { address, what, source })?);
+            }
+        }
+        Ok(Self(listeners))
+    }
+
+    /// Where they are.
+    pub(crate) fn addresses(&self) -> [Option<SocketAddr>; 2] {
+        self.0.each_ref().map(|listener| listener.as_ref().and_then(|l| l.local_addr().ok()))
+    }
+
+    /// Serves them until the tasks are aborted.
+    pub(crate) fn serve(self, front: &Front) -> Vec<JoinHandle<()>> {
+        let ports = self.0.into_iter().zip([Kind::Tls, Kind::Plain]);
+        ports.filter_map(|(port, kind)| Some(tokio::spawn(listen(port?, kind, front.endpoint.clone())))).collect()
+    }
+}
+
+/// The public names of the service: those of all gateways' certificates in force, then those of the configuration.
+pub(crate) fn public_names(core: &Core) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    let state = core.node.shared().read();
+    for name in state.public_names().chain(&core.config.enrollment.names) {
+        if names.len() < MAX_NAMES && alt_name(name).is_some() && !names.contains(name) {
+            names.push(name.clone());
+        }
+    }
+    names
+}
+
+fn alt_name(name: &str) -> Option<AltName> {
+    match name.parse() {
+        Ok(address) => Some(AltName::Ip(address)),
+        Err(_) => check_dns_name(name).is_ok().then(|| AltName::Dns(name.to_ascii_lowercase())),
+    }
+}
+
+/// Sees that the endpoint shows a certificate with the names of the service, and another one in time.
+pub(crate) async fn keep_certificate(core: Arc<Core>, front: Arc<Front>) {
+    let mut shown = None;
+    loop {
+        let pause = match refresh(&core, &front, &mut shown).await {
+            Ok(true) => LOOK,
+            Ok(false) => LOOK_AGAIN,
+            Err(error) => {
+                tracing::warn!(%error, "no certificate for the enrollment endpoint; trying again");
+                LOOK
+            }
+        };
+        tokio::time::sleep(pause).await;
+    }
+}
+
+/// The certificate that is shown.
+struct Shown {
+    names: Vec<String>,
+    /// Number of the authority that issued it.
+    issuer: u64,
+    /// When another one is due, the log's time.
+    due_ms: u64,
+}
+
+/// Whether there is an authority to make one.
+async fn refresh(core: &Arc<Core>, front: &Front, shown: &mut Option<Shown>) -> Result<bool, Error> {
+    if !core.is_ready() {
+        return Ok(false);
+    }
+    let now_ms = core.now_ms();
+    let mut names = public_names(core);
+    if names.is_empty() {
+        // Nobody asked by a name yet; the page and the lists are there all the same.
+        names.extend(core.address.rsplit_once(':').map(|(host, _)| host.trim_matches(['[', ']']).to_owned()));
+    }
+    let issuing = core.issuing(KEY)?;
+    if shown.as_ref().is_some_and(|s| s.names == names && s.issuer == issuing.number && now_ms < s.due_ms) {
+        return Ok(true);
+    }
+    let (worker, of, by) = (core.clone(), names.clone(), issuing.clone());
+    let made = tokio::task::spawn_blocking(move || make(&worker, &by, &of, seconds(now_ms)));
+    let (certificate, key) = made.await.map_err(|e| Error::Internal(e.to_string()))??;
+    // With what is between it and the root, which machines have.
+    let mut chain = issuing.chain();
+    chain.pop();
+    chain.insert(0, certificate.der().to_vec());
+    front.endpoint.set_certificate(&chain, key.pkcs8_der()).map_err(|e| Error::Internal(e.to_string()))?;
+    tracing::info!(names = names.join(" "), serial = %certificate.serial, "the enrollment endpoint has a certificate");
+    let life = u64::try_from(VALIDITY.as_millis()).unwrap_or(u64::MAX);
+    *shown = Some(Shown { names, issuer: issuing.number, due_ms: now_ms.saturating_add(life / 3 * 2) });
+    Ok(true)
+}
+
+/// A key and a certificate for the endpoint of this process. It opens nothing, so the log need not know it.
+fn make(core: &Core, issuing: &Issuing, names: &[String], now: UnixTime) -> Result<(Certificate, KeyPair), Error> {
+    let rng = core.sealer.rng();
+    let refused = |e: &dyn std::fmt::Display| Error::Internal(e.to_string());
+    let alt_names = names.iter().filter_map(|name| alt_name(name)).collect();
+    let common_name = names.iter().find(|n| n.len() <= 64).map_or("enrollment", String::as_str);
+    let subject = Subject::new(common_name, alt_names).map_err(|e| refused(&e))?;
+    let make = || {
+        let key = KeyPair::generate(KEY, rng)?;
+        let serial = Serial::generate(rng)?;
+        let (by, public) = (&issuing.authority, key.public_key());
+        Ok((by.sign(&by.prepare(Profile::Endpoint, &subject, &public, now, VALIDITY, serial)?, rng)?, key))
+    };
+    make().map_err(|e: sallyport_ca::Error| refused(&e))
+}

@@ -1,0 +1,246 @@
+//! A connection carried in messages: bytes of a stream go out as pieces, pieces that come in go into the stream.
+//!
+//! The gRPC connection below is shared with others, and its flow control, too: a peer that reads nothing must not fill it. So each
+//! side says how much it has got rid of, and the other one never has more than [`WINDOW`] under way.
+
+use std::io;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::sync::{mpsc, watch};
+use tonic::Status;
+use tonic::codegen::tokio_stream::{Stream, StreamExt as _};
+
+use crate::v1::{CarryEnrollmentRequest, CarryEnrollmentResponse};
+
+/// What a side may have sent beyond what the other has taken, bytes.
+pub const WINDOW: u64 = 64 * 1024;
+/// Most bytes in one message.
+pub const PIECE: usize = 16 * 1024;
+
+/// A message with a piece of the connection.
+pub trait Piece: Send + 'static {
+    /// With these bytes, and how many of the other side were taken.
+    fn new(data: Vec<u8>, taken: u64) -> Self;
+    /// What it holds.
+    fn into_parts(self) -> (Vec<u8>, u64);
+}
+
+impl Piece for CarryEnrollmentRequest {
+    fn new(data: Vec<u8>, taken: u64) -> Self {
+        Self { begin: None, data, taken }
+    }
+    fn into_parts(self) -> (Vec<u8>, u64) {
+        (self.data, self.taken)
+    }
+}
+
+impl Piece for CarryEnrollmentResponse {
+    fn new(data: Vec<u8>, taken: u64) -> Self {
+        Self { data, taken }
+    }
+    fn into_parts(self) -> (Vec<u8>, u64) {
+        (self.data, self.taken)
+    }
+}
+
+/// As a client sends pieces.
+impl<P: Piece> Outgoing for mpsc::Sender<P> {
+    async fn send_piece(&self, data: Vec<u8>, taken: u64) -> bool {
+        self.send(P::new(data, taken)).await.is_ok()
+    }
+}
+
+/// As a server does.
+impl<P: Piece> Outgoing for mpsc::Sender<Result<P, Status>> {
+    async fn send_piece(&self, data: Vec<u8>, taken: u64) -> bool {
+        self.send(Ok(P::new(data, taken))).await.is_ok()
+    }
+}
+
+/// Where pieces go.
+pub trait Outgoing {
+    /// Sends one; whether somebody takes it.
+    fn send_piece(&self, data: Vec<u8>, taken: u64) -> impl Future<Output = bool> + Send;
+}
+
+/// Carries `stream` until both directions have ended, or the other side sends more than it may. Whoever calls this bounds the time;
+/// `linger` bounds how long something may go out once nothing comes in any more.
+pub async fn pump<P, I, O>(
+    stream: impl AsyncRead + AsyncWrite,
+    mut incoming: I,
+    outgoing: O,
+    linger: Duration,
+) -> io::Result<()>
+where
+    P: Piece,
+    I: Stream<Item = Result<P, Status>> + Unpin,
+    O: Outgoing,
+{
+    let (mut reader, mut writer) = tokio::io::split(stream);
+    // Bounded by the window.
+    let (queue, mut queued) = mpsc::unbounded_channel::<Vec<u8>>();
+    let (took, mut taken) = watch::channel(0_u64);
+    let (grant, mut granted) = watch::channel(WINDOW);
+
+    let receiving = async {
+        let mut received = 0_u64;
+        while let Some(piece) = incoming.next().await {
+            let (data, peer_took) = piece.map_err(io::Error::other)?.into_parts();
+            grant.send_if_modified(|granted| {
+                let now = peer_took.saturating_add(WINDOW).max(*granted);
+                std::mem::replace(granted, now) != now
+            });
+            received = received.saturating_add(data.len() as u64);
+            if received > took.borrow().saturating_add(WINDOW) {
+                return Err(io::Error::other("the other side sent more than it may"));
+            }
+            if !data.is_empty() && queue.send(data).is_err() {
+                break; // nobody writes any more
+            }
+        }
+        drop(queue);
+        Ok(())
+    };
+    let writing = async {
+        while let Some(data) = queued.recv().await {
+            writer.write_all(&data).await?;
+            writer.flush().await?;
+            took.send_modify(|took| *took = took.saturating_add(data.len() as u64));
+        }
+        writer.shutdown().await
+    };
+    let sending = async move {
+        let (mut sent, mut told) = (0_u64, 0_u64);
+        let mut buffer = vec![0; PIECE];
+        loop {
+            let left = usize::try_from(granted.borrow_and_update().saturating_sub(sent)).unwrap_or(PIECE).min(PIECE);
+            let room = buffer.get_mut(..left).unwrap_or_default();
+            let data = tokio::select! {
+                read = reader.read(room), if left > 0 => match read? {
+                    0 => return Ok::<(), io::Error>(()),
+                    n => buffer.get(..n).unwrap_or_default().to_vec(),
+                },
+                changed = granted.changed(), if left == 0 => match changed {
+                    Ok(()) => continue,
+                    Err(_) => return Ok(()),
+                },
+                Ok(()) = taken.changed() => {
+                    if taken.borrow().saturating_sub(told) < WINDOW / 2 {
+                        continue;
+                    }
+                    Vec::new()
+                }
+            };
+            sent = sent.saturating_add(data.len() as u64);
+            told = *taken.borrow_and_update();
+            if !outgoing.send_piece(data, told).await {
+                return Ok(());
+            }
+        }
+    };
+    let receiving = async { tokio::try_join!(receiving, writing).map(drop) };
+    let (mut sending, mut receiving) = (std::pin::pin!(sending), std::pin::pin!(receiving));
+    tokio::select! {
+        sent = &mut sending => {
+            sent?;
+            receiving.await
+        }
+        received = &mut receiving => {
+            received?;
+            tokio::time::timeout(linger, sending).await.unwrap_or(Ok(()))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::DuplexStream;
+    use tonic::codegen::tokio_stream::wrappers::ReceiverStream;
+
+    type Up = CarryEnrollmentRequest;
+    type Down = CarryEnrollmentResponse;
+
+    const LINGER: Duration = Duration::from_secs(60);
+
+    /// A stream from here to there, carried.
+    fn carried() -> (DuplexStream, DuplexStream, [tokio::task::JoinHandle<io::Result<()>>; 2]) {
+        let (here, near) = tokio::io::duplex(1_000);
+        let (far, there) = tokio::io::duplex(1_000);
+        let (up, from_near) = mpsc::channel::<Result<Up, Status>>(1);
+        let (down, from_far) = mpsc::channel::<Result<Down, Status>>(1);
+        let one = tokio::spawn(pump(near, ReceiverStream::new(from_far), up, LINGER));
+        let other = tokio::spawn(pump(far, ReceiverStream::new(from_near), down, LINGER));
+        (here, there, [one, other])
+    }
+
+    #[tokio::test]
+    async fn megabytes_pass_both_ways_at_a_time_and_the_end_arrives() {
+        let (here, there, pumps) = carried();
+        let content = |seed: u8| (0..3_000_000_u32).map(|n| (n % 251) as u8 ^ seed).collect::<Vec<u8>>();
+        let side = |stream: DuplexStream, own: Vec<u8>| async move {
+            let (mut reader, mut writer) = tokio::io::split(stream);
+            let mut got = vec![0; own.len()];
+            let (written, read) = tokio::join!(writer.write_all(&own), reader.read_exact(&mut got));
+            written.unwrap();
+            read.unwrap();
+            (reader.unsplit(writer), got)
+        };
+        let (here, there) = tokio::join!(side(here, content(1)), side(there, content(2)));
+        assert!(here.1 == content(2) && there.1 == content(1));
+        // One side ends, and the other has still something to say.
+        let (mut here, mut there) = (here.0, there.0);
+        here.shutdown().await.unwrap();
+        assert_eq!(there.read(&mut [0; 10]).await.unwrap(), 0);
+        there.write_all(b"goodbye").await.unwrap();
+        drop(there);
+        let mut last = Vec::new();
+        here.read_to_end(&mut last).await.unwrap();
+        assert_eq!(last, b"goodbye");
+        drop(here);
+        for pump in pumps {
+            pump.await.unwrap().unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_side_that_reads_nothing_holds_a_window_and_no_more() {
+        let (near, mut here) = tokio::io::duplex(100);
+        let (up, mut from_near) = mpsc::channel::<Up>(1_000);
+        let (down, from_far) = mpsc::channel::<Result<Down, Status>>(1);
+        let pump = tokio::spawn(pump(near, ReceiverStream::new(from_far), up, LINGER));
+        let writer = tokio::spawn(async move {
+            let wrote = here.write_all(&vec![7; 1_000_000]).await;
+            (here, wrote)
+        });
+        let mut sent = 0;
+        while sent < WINDOW {
+            sent += from_near.recv().await.unwrap().data.len() as u64;
+        }
+        assert_eq!(sent, WINDOW);
+        // Nothing more comes before something was taken.
+        down.send(Ok(Down { data: vec![1], taken: 0 })).await.unwrap();
+        down.send(Ok(Down { data: Vec::new(), taken: 1_000 })).await.unwrap();
+        let mut more = 0;
+        while more < 1_000 {
+            more += from_near.recv().await.unwrap().data.len();
+        }
+        assert_eq!(more, 1_000);
+        drop((down, from_near));
+        pump.await.unwrap().unwrap();
+        writer.abort();
+    }
+
+    #[tokio::test]
+    async fn whoever_sends_more_than_he_may_is_cut_off() {
+        let (near, _here) = tokio::io::duplex(100);
+        let (up, _from_near) = mpsc::channel::<Up>(1_000);
+        let (down, from_far) = mpsc::channel::<Result<Down, Status>>(100);
+        for _ in 0..=WINDOW / PIECE as u64 {
+            down.send(Ok(Down { data: vec![0; PIECE], taken: u64::MAX })).await.unwrap();
+        }
+        let error = pump(near, ReceiverStream::new(from_far), up, LINGER).await.unwrap_err();
+        assert!(error.to_string().contains("more than it may"), "{error}");
+    }
+}
