@@ -10,10 +10,11 @@ import sys
 import time
 
 import checks
+import enrollment
 import l2tp
 import libreswan
 import strongswan
-from programs import RUN, end_all, sh, syslog, write
+from programs import RUN, end_all, sh, syslog, wait_for, write
 from report import WATCH, Failed, emit, event
 
 # Loaded beforehand, so that loading them does not count as time to connect.
@@ -51,6 +52,8 @@ def attempt(cfg, number):
     WATCH.begin({**daemon.PHASES, **l2tp.PHASES})
     event(f"connecting-{number}")
     try:
+        if cfg.get("token"):
+            enrollment.enroll(cfg)
         daemon.connect(cfg)
         l2tp.connect(cfg)
         result["algorithms"] = daemon.algorithms()
@@ -58,6 +61,13 @@ def attempt(cfg, number):
         sh("ip", "route", "add", cfg["inside"], "dev", l2tp.device())
         event(f"connected-{number}", address=result["assigned"]["address"])
         check_tunnel(cfg, result)
+        if cfg.get("token"):
+            enrollment.renew(cfg)
+            checks.ping(cfg["target"], 3)
+            event("renewed")
+        if cfg["leave"] == "revoked":
+            wait_for(lambda: not l2tp.device(), "the end of the PPP link", 60)
+            event("cut-off")
         result["esp_sas"] = daemon.esp_sas()
         result["ok"] = True
     except Failed as e:
@@ -65,7 +75,7 @@ def attempt(cfg, number):
     except Exception as e:              # a fault of ours: say so instead of hanging
         result["error"] = f"in the guest's driver: {type(e).__name__}: {e}"
     result["reached"] = dict(WATCH.reached)
-    if cfg["leave"] == "clean" or not result["ok"]:
+    if cfg["leave"] != "vanish" or not result["ok"]:
         leave(daemon, result)
     return result
 

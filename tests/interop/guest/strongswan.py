@@ -3,6 +3,7 @@ import os
 import re
 
 from programs import daemon, read, sh, wait_for, write
+from enrollment import CONNECTION
 from report import WATCH
 
 PHASES = {"ike_sa": [r"IKE_SA \S+ established between"], "ipsec_sa": [r"CHILD_SA \S+ established with SPIs"]}
@@ -26,6 +27,9 @@ charon {{
 }}
 swanctl {{ load = random nonce openssl pem pkcs1 pkcs8 pubkey x509 }}
 """, 0o644)
+    if cfg.get("token"):                # `sallyport enroll` has written all the rest
+        start(cfg, CONNECTION)
+        return
     for kind, name in (("x509", "cert"), ("private", "key"), ("x509ca", "ca"), ("x509ca", "chain")):
         if cfg.get(name):
             write(f"/etc/swanctl/{kind}/{name}.pem", read(cfg[name]))
@@ -60,13 +64,18 @@ connections {{ l2tp {{
 {child}    }} }}
 }} }}
 {secret}""")
+    start(cfg, "l2tp")
+
+
+def start(cfg, child):
+    """Starts charon with what is configured, and connects."""
     for left in ("/run/charon.vici", "/run/charon.pid"):
         if os.path.exists(left):
             os.unlink(left)
     daemon("charon", "/usr/lib/ipsec/charon", "--use-syslog")
     wait_for(lambda: os.path.exists("/run/charon.vici"), "charon's control socket")
     sh("swanctl", "--load-all", "--noprompt")
-    daemon("swanctl", "swanctl", "--initiate", "--child", "l2tp")
+    daemon("swanctl", "swanctl", "--initiate", "--child", child)
     WATCH.wait("ipsec_sa", cfg["timeout"])
 
 
@@ -84,4 +93,5 @@ def esp_sas():
 
 
 def disconnect():
+    sh("swanctl", "--terminate", "--ike", CONNECTION, check=False)
     sh("swanctl", "--terminate", "--ike", "l2tp", check=False)

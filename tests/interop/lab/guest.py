@@ -35,6 +35,8 @@ class Guest:
         shutil.rmtree(self.dir, ignore_errors=True)
         for name, path in self.config.get("files", {}).items():
             write(f"{self.dir}/{name}", read(path), 0o600)
+        if self.config.get("binary"):
+            shutil.copy(self.config["binary"], f"{self.dir}/sallyport")
         write(f"{self.dir}/config.json", json.dumps(self.config))
         modules = f"{install.UML_MODULES}/{sorted(os.listdir(install.UML_MODULES))[-1]}"
         layers = ":".join(install.layer(name) for name in [*self.layers, "base"])

@@ -10,13 +10,13 @@ FOLDER = os.path.join(os.path.dirname(os.path.dirname(os.path.realpath(__file__)
 
 CHOICES = {
     "daemon": ("strongswan", "libreswan"),
-    "machine": ("rsa", "ecdsa", "psk", "wrong-psk", "expired", "stranger"),
+    "machine": ("rsa", "ecdsa", "token", "psk", "wrong-psk", "expired", "stranger"),
     "net": ("direct", "nat1", "nat2"),
     "ppp": ("mschapv2", "chap", "pap"),
     "user": ("known", "unknown"),
     "password": ("right", "wrong"),
     "l2tp_port": ("1701", "any"),
-    "leave": ("clean", "vanish"),
+    "leave": ("clean", "vanish", "revoked"),
     "during": ("", "transfers", "comes", "leaves"),
 }
 CONTROLLERS = ("", "restart", "away")

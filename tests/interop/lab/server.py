@@ -136,7 +136,15 @@ class Server:
         if kind == "stranger":
             files = self.issue(machine, "rsa-2048")     # knows us, but shows what another authority issued
             return {**files, **pki.strange_machine(f"{self.dir}/stranger", machine)}
+        if kind == "token":
+            made = self.operator("token", "create", "--machine", f"{machine}.interop.test", "--output", "json")
+            return {"token": write(f"{self.dir}/{machine}.token", json.loads(made)["token"], 0o600)}
         return self.issue(machine, {"rsa": "rsa-2048", "ecdsa": "ecdsa-p256"}[kind])
+
+    def revoke(self, machine):
+        """Takes back every certificate of a machine."""
+        for certificate in json.loads(self.operator("cert", "list", f"{machine}.interop.test", "--live", "--output", "json")):
+            self.operator("cert", "revoke", certificate["serial"], "--reason", "stolen")
 
     def add_user(self, name):
         self.operator("user", "add", name, "--password-stdin", input=PASSWORD + "\n")

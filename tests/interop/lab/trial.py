@@ -18,7 +18,8 @@ RIGHT = {"user": "known", "password": "right"}
 RIGHT_MACHINE = {"wrong-psk": "psk", "expired": "rsa", "stranger": "rsa"}
 HELD_MIB = 24               # that a client transfers each way while something befalls the controllers
 # What the record of its end says of a session, by how the client left.
-END_REASON = {"clean": "client", "vanish": "peer-silent"}
+END_REASON = {"clean": "client", "vanish": "peer-silent", "revoked": "revoked"}
+CUT_OFF = 5                 # seconds after which a machine whose certificate was revoked must be out
 
 
 class Trial:
@@ -115,6 +116,7 @@ class Trial:
             attempts.append(own)
         config = {"name": name, "server": self.server.outside, "server_name": self.server.host_name,
                   "target": network.LAN_HOST, "inside": network.LAN + "0/24", "files": files, "attempts": attempts,
+                  "binary": self.server.binary if client.machine == "token" else None,
                   "nic": {"address": f"{address}/24", "gateway": f"{subnet}254"}}
         return config, [client.daemon]
 
@@ -134,6 +136,8 @@ class Trial:
             self.check_session(user, seen, connected["address"])
         if connected and client.during in ("transfers", "leaves"):
             {"transfers": lambda: self.outage.befall(guest, user), "leaves": lambda: self.outage.leaves(guest)}[client.during]()
+        if connected and client.leave == "revoked":
+            self.revoke(guest, user, patience)
         result = guest.wait("result", patience)
         self.results.extend(result["attempts"])
         for number, outcome in enumerate(result["attempts"], 1):
@@ -147,6 +151,16 @@ class Trial:
         guest.stop()
         self.check_gone(user)
         self.check_ended(client, user, seen)
+
+    def revoke(self, guest, user, patience):
+        """Waits until the machine has renewed its certificate, takes both back, and looks how soon it is out."""
+        if not guest.wait("renewed", patience):
+            return
+        begun = time.monotonic()
+        self.server.revoke(user)
+        self.until(CUT_OFF, f"the session of {user} gone", lambda: not self.server.sessions(user))
+        if guest.wait("cut-off", CUT_OFF):
+            self.notes.append(f"out {time.monotonic() - begun:.1f} s after it was revoked")
 
     # --------------------------------------------------- what the operator sees
 
