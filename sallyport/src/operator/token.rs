@@ -13,11 +13,14 @@ use crate::duration::parse_duration;
 use crate::error::{Error, Result};
 use crate::output::{Column, Record, rfc3339};
 
+/// What to run on the machine. Without the token: on a command line everybody sees it.
+const ENROLL: &str = "sallyport enroll --token-file -";
+
 /// What to do with tokens of machines.
 #[derive(Debug, Subcommand)]
 #[command(after_help = "\
 A token is bound to the name that the certificate gets; nothing of the machine's own request is taken for it.
-On the machine: sallyport enroll --token TOKEN. Tools that speak EST or SCEP give it as password or challenge.")]
+On the machine: sallyport enroll --token-file - asks for it. Tools that speak EST or SCEP give it as password or challenge.")]
 pub(crate) enum Command {
     /// Make a token with which a machine gets its first certificate.
     #[command(after_help = "\
@@ -133,7 +136,7 @@ impl Record for Row {
 #[derive(Serialize)]
 struct Created {
     token: String,
-    command: String,
+    command: &'static str,
     #[serde(flatten)]
     info: Row,
 }
@@ -162,11 +165,10 @@ pub(crate) async fn run(command: Command, global: &Global) -> Result {
             let token = std::str::from_utf8(&secret.value).unwrap_or_default().to_owned();
             let info = Row::from(response.info.unwrap_or_default());
             let text = format!(
-                "{token}\n\nGood until {} for {} certificate(s) of {}. On that machine, as root:\n\n  sallyport enroll --token {token}",
+                "{token}\n\nGood until {} for {} certificate(s) of {}. On that machine, as root (it asks for the token):\n\n  {ENROLL}",
                 info.expires, info.uses, info.name
             );
-            let command = format!("sallyport enroll --token {token}");
-            context.printer.one(&Created { token, command, info }, &text)
+            context.printer.one(&Created { token, command: ENROLL, info }, &text)
         }
         Command::List { live } => {
             let tokens = pages(async |page_token| {
