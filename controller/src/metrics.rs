@@ -317,6 +317,7 @@ impl Metrics {
             RefusalKind::Revoked => "refused_revoked",
             RefusalKind::Decided => "refused_decided",
             RefusalKind::Profile => "refused_profile",
+            RefusalKind::TooOften => "refused_too_often",
         };
         self.enrollments.with_label_values(&[label]).inc();
     }

@@ -243,6 +243,7 @@ fn machines(controller: &Controller) {
     assert_eq!(controller.run(&["machine", "add", "a.example.com"]).0, 2, "nothing would let it in");
     controller.ok(&["machine", "remove", "POS2.example.com"]);
     controller.refused(&["machine", "remove", "pos2.example.com"]);
+    assert_eq!(controller.json(&["machine", "list", "pos2"]), json!([]));
     // Who is given a certificate by hand is known, too.
     controller.ok(&["cert", "issue", "--machine", "desk.example.com", "--key", "ecdsa-p256"]);
     let desk = controller.json(&["machine", "list", "desk"]);

@@ -75,6 +75,15 @@ pub(crate) fn issued(certificate: &[u8], issuer: &[u8]) -> bool {
         && certificate.verify_signature(Some(issuer.public_key())).is_ok()
 }
 
+/// Whether a certificate makes an authority of its subject that may stand above issuing ones. A leaf of the root, or an issuing
+/// authority, vouches for no root.
+fn stands_above(certificate: &[u8]) -> bool {
+    let Ok((_, parsed)) = X509Certificate::from_der(certificate) else { return false };
+    let constraints = parsed.basic_constraints().ok().flatten().map(|b| b.value);
+    let usage = parsed.key_usage().ok().flatten().map(|u| u.value);
+    constraints.is_some_and(|c| c.ca && c.path_len_constraint != Some(0)) && usage.is_none_or(|u| u.key_cert_sign())
+}
+
 /// Dates, usages and constraints of the path, as a gateway will look at them.
 fn verify(issued: &Issued, roots: &[Vec<u8>], now: UnixTime) -> Result {
     let refused = |e: VerifyError| {
@@ -117,13 +126,18 @@ pub(crate) fn learn(roots: &[Vec<u8>], authorities: &[Vec<u8>], now: UnixTime) -
     let self_issued = |c: &Certificate| issued(c.der(), c.der());
     for new in authorities {
         let Ok(certificate) = Certificate::from_der(new) else { continue };
-        if known.contains(new) || !crate::tls::in_force(&certificate, now) || !self_issued(&certificate) {
+        if known.contains(new)
+            || !crate::tls::in_force(&certificate, now)
+            || !self_issued(&certificate)
+            || !stands_above(new)
+        {
             continue;
         }
         let vouches = |cross: &Vec<u8>| {
             Certificate::from_der(cross).is_ok_and(|c| {
                 c.subject_der() == certificate.subject_der()
                     && c.spki_der() == certificate.spki_der()
+                    && stands_above(cross)
                     && crate::tls::in_force(&c, now)
                     && roots.iter().any(|root| issued(cross, root))
             })

@@ -193,7 +193,7 @@ impl Group {
         let tls = ClientTlsConfig::new()
             .ca_certificate(Certificate::from_pem(pem::encode("CERTIFICATE", &issued.chain[0])))
             .identity(Identity::from_pem(
-                pem::encode("CERTIFICATE", &issued.certificate).as_bytes(),
+                issued.chain_pem().as_bytes(),
                 pem::encode("PRIVATE KEY", &issued.private_key.unwrap().into_inner()).as_bytes(),
             ))
             .domain_name(sallyport_proto::CONTROLLER_NAME);

@@ -50,7 +50,8 @@ pub(super) fn again(core: &Core, case: &Case) -> Result<Option<Enrolled>, Error>
 pub(super) async fn issue(core: &Arc<Core>, case: &Case, grant: &Grant) -> Result<Done, Error> {
     let command = match intent(core, case, grant) {
         Ok(command) => command,
-        Err(e) => return Ok(Done::Issued(Enrolled::Invalid(e.to_string()))),
+        Err(Error::Refused(text)) => return Ok(Done::Issued(Enrolled::Invalid(text))),
+        Err(e) => return Err(e),
     };
     match core.propose_idempotent(Action::IntendCertificate(command)).await?.outcome {
         Some(Outcome::Intended(_)) => {}

@@ -97,6 +97,7 @@ fn denied(refusal: &Refusal) -> Answer {
         RefusalKind::Ended => ("what was shown has ended; ask your operator for a token", true),
         RefusalKind::UsedUp => ("what was shown was used up; ask your operator for a token", true),
         RefusalKind::Revoked => ("the certificate is revoked", false),
+        RefusalKind::TooOften => ("this machine has renewed too often; it can again a day later", false),
         RefusalKind::Decided => ("an operator decided against this request", false),
         RefusalKind::Profile => ("the operators do not allow this kind of key, name or way", false),
     };

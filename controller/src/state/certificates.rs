@@ -41,7 +41,7 @@ impl State {
         {
             let rules = self.profile(Profile::Machine);
             let life_ms = record.not_after_ms.saturating_sub(self.now_ms());
-            let due_ms = self.now_ms().saturating_add(life_ms / 100 * u64::from(rules.renew_percent));
+            let due_ms = self.now_ms().saturating_add(life_ms / 100 * u64::from(rules.overdue_percent));
             self.note_enrolled(record, (v1::EnrollMethod::Operator, due_ms, ""));
         }
         match (&recorded.outcome, &command.record) {
@@ -101,7 +101,28 @@ impl State {
             self.notices += 1;
         }
         let ids = self.index.sessions_of_machine.get(&command.serial).cloned().unwrap_or_default();
-        Reply::ended(self.doom(ids, v1::EndReason::Revoked, "the machine's certificate was revoked"))
+        let ended = self.doom(ids, v1::EndReason::Revoked, "the machine's certificate was revoked");
+        // Whoever has taken a machine has both of its certificates.
+        let Some(other) = self.other_of_machine(&command.serial) else { return Reply::ended(ended) };
+        let reason = command.reason.clone();
+        match self.revoke_certificate(&RevokeCertificate { serial: other, reason }).outcome {
+            Some(Outcome::Done(done)) => Reply::ended(ended + done.ended_sessions),
+            _ => Reply::ended(ended),
+        }
+    }
+
+    /// The other live certificate of a machine, that before its newest or the newest itself. Since level 6.
+    fn other_of_machine(&self, serial: &String) -> Option<String> {
+        if self.level() < ENROLL_LEVEL {
+            return None;
+        }
+        let machine = self.machine(&self.certificates.get(serial)?.name)?;
+        let other = match serial {
+            s if *s == machine.serial => &machine.previous,
+            s if *s == machine.previous => &machine.serial,
+            _ => return None,
+        };
+        self.certificates.get(other).filter(|c| c.revoked_ms == 0).map(|c| c.serial.clone())
     }
 
     /// From 1: as the number of a revocation, 0 says "not revoked".

@@ -41,6 +41,18 @@ impl State {
         for id in tokens {
             self.tokens.remove(&id);
         }
+        // What was used up or taken back since the backup would be good again.
+        while self.enroll_tokens.pop_first().is_some() {}
+        while self.requests.pop_first().is_some() {}
+        while self.intents.pop_first().is_some() {}
+        let listed: Vec<String> =
+            self.machines.iter().filter(|(_, m)| m.network.is_some()).map(|(k, _)| k.clone()).collect();
+        for key in listed {
+            if let Some(machine) = self.machines.change(&key) {
+                machine.network = None;
+            }
+        }
+        self.index = self.build_index();
         let controllers: Vec<String> = self
             .certificates
             .iter()

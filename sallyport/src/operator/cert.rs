@@ -45,7 +45,7 @@ Examples:
         #[arg(long)]
         live: bool,
     },
-    /// Revoke a certificate; sessions of that machine end at once.
+    /// Revoke a certificate, and the machine's other one with it; its sessions end at once.
     Revoke {
         /// Its serial number, as `cert list` shows it.
         serial: String,

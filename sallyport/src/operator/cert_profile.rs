@@ -66,9 +66,9 @@ pub(crate) struct Changes {
     /// Kinds of key that are certified.
     #[arg(long, value_enum, value_delimiter = ',', value_name = "KIND,...")]
     keys: Option<Vec<Key>>,
-    /// The part of its life after which a certificate is to be renewed, percent.
+    /// The part of its life after which a machine that has not renewed is overdue, percent; machines renew from 67 to 83.
     #[arg(long, value_name = "PERCENT")]
-    renew_after: Option<u32>,
+    overdue_after: Option<u32>,
     /// How long after its end a certificate can still be renewed.
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     late_renewal: Option<Duration>,
@@ -99,7 +99,7 @@ struct Row {
     validity_s: u64,
     max_validity_s: u64,
     keys: Vec<&'static str>,
-    renew_after_percent: u32,
+    overdue_after_percent: u32,
     late_renewal_s: u64,
     methods: Vec<&'static str>,
     names: Vec<String>,
@@ -116,7 +116,7 @@ impl From<v1::Profile> for Row {
             version: profile.version,
             validity_s: profile.validity_s,
             max_validity_s: profile.max_validity_s,
-            renew_after_percent: profile.renew_percent,
+            overdue_after_percent: profile.overdue_percent,
             late_renewal_s: profile.late_renewal_s,
             names: profile.name_suffixes,
             server_keys: profile.server_keys,
@@ -129,7 +129,7 @@ impl Record for Row {
     const COLUMNS: &'static [Column] = &[
         Column::left("PROFILE"),
         Column::left("VALIDITY"),
-        Column::left("RENEW AFTER"),
+        Column::left("OVERDUE AFTER"),
         Column::left("WAYS"),
         Column::left("NAMES"),
         Column::left("KEYS"),
@@ -139,7 +139,7 @@ impl Record for Row {
         vec![
             self.name.clone(),
             show_seconds(self.validity_s),
-            format!("{} %", self.renew_after_percent),
+            format!("{} %", self.overdue_after_percent),
             self.methods.join(","),
             if self.names.is_empty() { "any".into() } else { self.names.join(",") },
             self.keys.join(","),
@@ -155,7 +155,7 @@ impl Row {
             ("validity", format!("{} (at most {})", show_seconds(self.validity_s), show_seconds(self.max_validity_s))),
             ("keys", joined(&self.keys)),
             ("good for", self.extended_key_usages.join(", ")),
-            ("renewed after", format!("{} % of its life", self.renew_after_percent)),
+            ("overdue after", format!("{} % of its life", self.overdue_after_percent)),
             ("late renewal", format!("for {} after its end", show_seconds(self.late_renewal_s))),
             ("ways to it", joined(&self.methods)),
             ("names", if self.names.is_empty() { "any".into() } else { self.names.join(", ") }),
@@ -202,8 +202,8 @@ impl Changes {
         if let Some(keys) = self.keys {
             profile.keys = keys.into_iter().map(|key| v1::KeyAlgorithm::from(key).into()).collect();
         }
-        if let Some(percent) = self.renew_after {
-            profile.renew_percent = percent;
+        if let Some(percent) = self.overdue_after {
+            profile.overdue_percent = percent;
         }
         if let Some(late) = self.late_renewal {
             profile.late_renewal_s = late.as_secs();

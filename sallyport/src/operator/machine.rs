@@ -18,18 +18,19 @@ const BATCH: usize = 500;
 /// What to do with machines.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// List the machines, their certificates, and when each is expected to renew.
+    /// List the machines, their certificates, and when each is overdue with its renewal.
     #[command(alias = "ls")]
     List {
         /// Only names and holders that contain this.
         filter: Option<String>,
-        /// Only those whose certificate should have been renewed by now.
+        /// Only those that are overdue with their renewal.
         #[arg(long)]
         overdue: bool,
     },
     /// Add a machine that may enroll without a token, or change what the list says of it.
     #[command(after_help = "\
-What lets it in is its key (`sallyport enroll` prints the fingerprint) or, once, the network that it comes from.
+What lets it in is its key, or once the network that it comes from; with both given, both are needed. It asks by EST or SCEP
+without a password (`sallyport enroll` wants a token). All that the list says of the machine is replaced.
 
 Example:
   sallyport machine add pos1.example.com --network 198.51.100.0/28 --holder 'shop 1'")]
@@ -47,7 +48,7 @@ Example:
         #[arg(value_hint = ValueHint::FilePath)]
         file: PathBuf,
     },
-    /// Forget a machine. It can no longer renew; its certificates stay as they are (`cert revoke` takes those back).
+    /// Remove a machine: none of its certificates renews any more (`cert revoke` ends them, and its tunnel).
     #[command(alias = "rm")]
     Remove {
         /// Its name.
@@ -125,7 +126,7 @@ impl Record for Row {
         Column::left("MACHINE"),
         Column::left("STATE"),
         Column::left("NOT AFTER"),
-        Column::left("DUE"),
+        Column::left("OVERDUE FROM"),
         Column::left("BY"),
         Column::left("HOLDER"),
         Column::left("SERIAL"),
@@ -187,7 +188,7 @@ pub(crate) async fn run(command: Command, global: &Global) -> Result {
                 ..v1::Machine::default()
             };
             client.put_machines(v1::PutMachinesRequest { machines: vec![machine] }).await.map_err(refused)?;
-            let text = format!("{} may enroll: sallyport enroll --server HOST, on that machine", add.name);
+            let text = format!("{} may enroll", add.name);
             context.printer.one(&serde_json::json!({ "name": add.name }), &text)
         }
         Command::Import { .. } => {
@@ -200,7 +201,7 @@ pub(crate) async fn run(command: Command, global: &Global) -> Result {
         }
         Command::Remove { name } => {
             client.remove_machine(v1::RemoveMachineRequest { name: name.clone() }).await.map_err(refused)?;
-            context.printer.one(&serde_json::json!({ "name": name }), &format!("forgot {name}"))
+            context.printer.one(&serde_json::json!({ "name": name }), &format!("removed {name}: it renews no more"))
         }
     }
 }

@@ -28,7 +28,7 @@ The token is shown once. It names this authority by the fingerprint of its root,
 
 Examples:
   sallyport token create --machine laptop7.example.com
-  sallyport token create --machine kiosk.example.com --expires 7d --uses 3 --holder 'front desk'")]
+  sallyport token create --machine kiosk.example.com --expires 7d --uses 3 --holder 'front desk'   may be set up anew twice")]
     Create(Create),
     /// List the tokens, used and ended ones for a month.
     #[command(alias = "ls")]
@@ -60,7 +60,7 @@ pub(crate) struct Create {
     /// How long it is good: 15m, 2h, 7d, at most 90d.
     #[arg(long, default_value = "1d", value_name = "TIME", value_parser = parse_duration)]
     expires: Duration,
-    /// For how many certificates it is good.
+    /// For how many certificates of that one machine it is good: it has its newest two, and those before are revoked.
     #[arg(long, default_value_t = 1, value_name = "N")]
     uses: u32,
     /// Whose machine it is, for the records.

@@ -54,7 +54,7 @@ async fn identities(running: &Running, dir: &Path, names: impl Iterator<Item = S
         let (profile, key) = (Profile::GatewayLink, KeyAlgorithm::EcdsaP256);
         let request = IssueRequest { profile, name: name.clone(), sans: Vec::new(), key, days: 0 };
         let issued = running.issue(request).await.unwrap();
-        std::fs::write(folder.join("grpc.pem"), pem::encode("CERTIFICATE", &issued.certificate).as_bytes()).unwrap();
+        std::fs::write(folder.join("grpc.pem"), issued.chain_pem()).unwrap();
         std::fs::write(folder.join("grpc.key"), pem::encode("PRIVATE KEY", &issued.private_key).as_bytes()).unwrap();
         made.push((name, folder));
     }

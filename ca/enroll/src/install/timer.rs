@@ -38,12 +38,12 @@ ProtectHome=yes
         "\
 # {MARK}.
 [Unit]
-Description=Look every day whether this machine's VPN certificate is due
+Description=Look every hour whether this machine's VPN certificate is due
 Documentation=man:sallyport-enroll-renew(1)
 
 [Timer]
-OnCalendar=daily
-RandomizedDelaySec=24h
+OnCalendar=hourly
+RandomizedDelaySec=1h
 Persistent=true
 
 [Install]

@@ -89,7 +89,7 @@ fn profile_info(profile: Profile, row: ProfileRow) -> v1::Profile {
         version: row.version,
         validity_s: row.validity_s,
         keys: row.keys,
-        renew_percent: row.renew_percent,
+        overdue_percent: row.overdue_percent,
         late_renewal_s: row.late_renewal_s,
         methods: row.methods,
         name_suffixes: row.name_suffixes,
@@ -216,6 +216,7 @@ impl OperatorService {
         let rows = state
             .machines
             .range((Bound::Excluded(request.page_token), Bound::Unbounded))
+            .filter(|(_, row)| !row.removed)
             .filter(|(key, row)| key.contains(&wanted) || row.holder.to_lowercase().contains(&wanted))
             .filter(|(_, row)| !request.overdue_only || (row.due_ms != 0 && row.due_ms < now_ms));
         let (rows, next_page_token) = page(rows, request.page_size, |(key, _)| (*key).clone());
@@ -292,7 +293,7 @@ impl OperatorService {
             version: wanted.version,
             validity_s: wanted.validity_s,
             keys: wanted.keys,
-            renew_percent: wanted.renew_percent,
+            overdue_percent: wanted.overdue_percent,
             late_renewal_s: wanted.late_renewal_s,
             methods: wanted.methods,
             name_suffixes: wanted.name_suffixes,

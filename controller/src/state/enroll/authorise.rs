@@ -5,7 +5,9 @@ use std::net::Ipv4Addr;
 use sallyport_ca::Profile;
 use sallyport_proto::v1;
 
-use super::{ProfileRow, Proof, ProofKind, RequestRow, profile_named};
+use super::machines::DAY_MS;
+use super::{MAX_RENEWALS, ProfileRow, Proof, ProofKind, RequestRow, profile_named};
+use crate::state::net::Net;
 use crate::state::{CertificateRow, State};
 
 /// Whoever wants a certificate: what is proven about him. Nothing of it is a word of his request.
@@ -55,6 +57,8 @@ pub enum RefusalKind {
     Decided,
     /// The profile does not allow this way, name or key.
     Profile,
+    /// Too many renewals within a day.
+    TooOften,
 }
 
 /// A refusal: for the audit in full, for the applicant in part.
@@ -79,6 +83,11 @@ pub enum Verdict {
     MayQueue,
     /// None.
     Refused(Refusal),
+}
+
+fn is_in(network: Net, source: &str) -> bool {
+    let address = source.parse::<Ipv4Addr>().map(u32::from);
+    address.is_ok_and(|address| (network.bounds().0..=network.bounds().1).contains(&address))
 }
 
 fn refused(kind: RefusalKind, cause: impl Into<String>, remedy: impl Into<String>) -> Verdict {
@@ -200,6 +209,14 @@ impl State {
             return refused(RefusalKind::Ended, cause, NEW_TOKEN);
         }
         let (sans, holder) = match self.machine(&row.name) {
+            Some(machine) if machine.removed => {
+                let cause = format!("the machine {} was removed", row.name);
+                return refused(RefusalKind::Revoked, cause, NEW_TOKEN);
+            }
+            Some(machine) if machine.renewals >= MAX_RENEWALS && at_ms.saturating_sub(machine.day_ms) < DAY_MS => {
+                let cause = format!("{} has renewed {} times within a day", row.name, machine.renewals);
+                return refused(RefusalKind::TooOften, cause, "look at that machine; it can renew again a day later");
+            }
             // One that was replaced twice is nobody's way back in.
             Some(machine) if machine.serial == row.serial || machine.previous == row.serial => {
                 (&machine.sans, machine.holder.as_str())
@@ -219,9 +236,10 @@ impl State {
         let by_key = self.index.enroll.machine_of_key.get(&applicant.key_sha256);
         if let Some(key) = by_key.or_else(|| self.listed_at(&applicant.source))
             && let Some(row) = self.machines.get(key)
+            && row.network.is_none_or(|network| is_in(network, &applicant.source))
         {
             // Whoever took a machine away has its key, too, and maybe its place.
-            if self.certificates.get(&row.serial).is_some_and(|c| c.revoked_ms != 0) {
+            if self.is_revoked(&row.serial) {
                 let cause =
                     format!("the certificate of {} is revoked, and with it what the list says of its key", row.name);
                 return refused(RefusalKind::Revoked, cause, NEW_TOKEN);
@@ -260,12 +278,15 @@ impl State {
         }
     }
 
+    fn is_revoked(&self, serial: &String) -> bool {
+        self.certificates.get(serial).is_some_and(|c| c.revoked_ms != 0)
+    }
+
     /// The one machine of the list that comes from there. Where there are two, neither is known.
     fn listed_at(&self, source: &str) -> Option<&String> {
-        let address = u32::from(source.parse::<Ipv4Addr>().ok()?);
         let inside = |key: &&String| {
             let network = self.machines.get(key).and_then(|m| m.network);
-            network.is_some_and(|n| (n.bounds().0..=n.bounds().1).contains(&address))
+            network.is_some_and(|network| is_in(network, source))
         };
         let mut found = self.index.enroll.machines_by_network.iter().filter(inside);
         found.next().filter(|_| found.next().is_none())

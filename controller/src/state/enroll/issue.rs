@@ -62,13 +62,20 @@ impl State {
         {
             return Reply::conflict(ConflictKind::AlreadyExists, "this serial number was used before; make another");
         }
+        // One at a time of a name: else a hundred keys are certified on one proof before the first counts.
+        if self.index.enroll.intent_of_name.contains_key(&record.name) {
+            return Reply::conflict(
+                ConflictKind::Exhausted,
+                "another certificate of this name is being issued; try again",
+            );
+        }
         if self.intents.len() >= MAX_INTENTS {
             return Reply::conflict(ConflictKind::Exhausted, "too many certificates wait to be signed; try again");
         }
         self.use_up(grant.proof.kind.as_ref(), 1);
         let number = self.next_enrollment();
         let life_ms = record.not_after_ms.saturating_sub(at_ms);
-        let due_ms = at_ms.saturating_add(life_ms / 100 * u64::from(grant.rules.renew_percent));
+        let due_ms = at_ms.saturating_add(life_ms / 100 * u64::from(grant.rules.overdue_percent));
         let row = IntentRow {
             transaction: command.transaction.clone(),
             tbs: command.tbs.clone(),
@@ -81,6 +88,7 @@ impl State {
         };
         self.index.enroll.intent_of.insert(row.transaction.clone(), number);
         self.index.enroll.intent_of_serial.insert(record.serial.clone(), number);
+        self.index.enroll.intent_of_name.insert(record.name.clone(), number);
         self.intents.insert(number, row);
         Outcome::Intended(Intended {}).into()
     }
@@ -98,11 +106,16 @@ impl State {
         let mut record = intent.record.clone().unwrap_or_default();
         record.fingerprint = digest::digest(&digest::SHA256, certificate.der()).as_ref().to_vec();
         record.issuer = intent.issuer;
+        // What allowed it may be gone since: a token that was taken back, a certificate that was revoked, an authority that retired.
+        let proof = intent.proof.as_ref().and_then(|p| p.kind.as_ref());
+        if !self.still_proves(proof) || self.superseded(&record, intent.issuer).is_some() {
+            return self.abandon_certificate(&AbandonCertificate { serial: command.serial.clone() });
+        }
         let reply = self.record_certificate(Some(&record));
         if matches!(reply.outcome, Some(Outcome::Conflict(_))) {
             return reply;
         }
-        self.drop_intent(number, &intent, &record.serial);
+        self.drop_intent(number, &intent);
         let method = match intent.proof.as_ref().and_then(|p| p.kind.as_ref()) {
             Some(ProofKind::Token(_)) => v1::EnrollMethod::Token,
             Some(ProofKind::Certificate(_)) => v1::EnrollMethod::Renewal,
@@ -119,7 +132,10 @@ impl State {
             issuer: intent.issuer,
             serial: record.serial.clone(),
         };
-        self.index.enroll.issued_of.insert(row.transaction.clone(), number);
+        // Of one question there is one answer, in the rows as in the index: the one before was revoked.
+        if let Some(before) = self.index.enroll.issued_of.insert(row.transaction.clone(), number) {
+            self.issued.remove(&before);
+        }
         self.issued.insert(number, row);
         self.forget_issued(now_ms);
         Reply::done()
@@ -128,7 +144,7 @@ impl State {
     /// Gives back what was used up for it.
     pub(in crate::state) fn abandon_certificate(&mut self, command: &AbandonCertificate) -> Reply {
         let Some((number, intent)) = self.intent_of(&command.serial) else { return Reply::done() };
-        self.drop_intent(number, &intent, &command.serial);
+        self.drop_intent(number, &intent);
         self.use_up(intent.proof.as_ref().and_then(|p| p.kind.as_ref()), -1);
         Reply::done()
     }
@@ -138,9 +154,12 @@ impl State {
         Some((number, self.intents.get(&number)?.clone()))
     }
 
-    fn drop_intent(&mut self, number: u64, intent: &IntentRow, serial: &str) {
+    fn drop_intent(&mut self, number: u64, intent: &IntentRow) {
         self.index.enroll.intent_of.remove(&intent.transaction);
-        self.index.enroll.intent_of_serial.remove(serial);
+        if let Some(record) = &intent.record {
+            self.index.enroll.intent_of_serial.remove(&record.serial);
+            self.index.enroll.intent_of_name.remove(&record.name);
+        }
         self.intents.remove(&number);
     }
 

@@ -6,10 +6,14 @@ use sallyport_proto::v1;
 use super::{
     ENROLLABLE, MAX_MACHINE_NETWORKS, MAX_MACHINES, MachineRow, ProfileRow, PutMachines, RemoveMachine, profile_named,
 };
-use crate::state::{CertificateRow, ConflictKind, Reply, State};
+use crate::state::{CertificateRow, ConflictKind, Reply, RevokeCertificate, State};
 
 /// Most alternative names of a machine.
 const MAX_SANS: usize = 64;
+/// In which renewals are counted.
+pub(super) const DAY_MS: u64 = 86_400 * 1_000;
+/// Why a certificate is revoked that was replaced twice.
+const REPLACED: &str = "superseded: the machine has two newer ones";
 /// Longest name of a holder, bytes.
 const MAX_HOLDER: usize = 256;
 
@@ -48,7 +52,7 @@ pub(super) fn check_names(profile: &ProfileRow, name: &str, sans: &[String]) -> 
 }
 
 impl State {
-    /// A machine by its name.
+    /// A machine by its name, also one that was removed.
     pub fn machine(&self, name: &str) -> Option<&MachineRow> {
         self.machines.get(&machine_key(name))
     }
@@ -107,6 +111,7 @@ impl State {
                 holder: row.holder.clone(),
                 key_sha256: row.key_sha256.clone(),
                 network: row.network,
+                removed: false,
                 ..known
             };
             self.put_machine(key, row);
@@ -118,8 +123,12 @@ impl State {
         let Some(row) = self.machines.get(&command.key).cloned() else {
             return Reply::conflict(ConflictKind::NotFound, format!("there is no machine {:?}", command.key));
         };
-        self.index.drop_machine(&command.key, &row);
-        self.machines.remove(&command.key);
+        if row.removed {
+            return Reply::conflict(ConflictKind::NotFound, format!("there is no machine {:?}", command.key));
+        }
+        // It stays known as removed: its certificates are live until they end or are revoked, and must not renew.
+        let row = MachineRow { key_sha256: Vec::new(), network: None, due_ms: 0, removed: true, ..row };
+        self.put_machine(command.key.clone(), row);
         Reply::done()
     }
 
@@ -145,18 +154,29 @@ impl State {
             known_ms: now_ms,
             ..MachineRow::default()
         });
+        let mut replaced = String::new();
         if row.serial != record.serial {
-            row.previous = std::mem::replace(&mut row.serial, record.serial.clone());
+            let newest = std::mem::replace(&mut row.serial, record.serial.clone());
+            // One that is revoked is no way back in, and keeps nobody out who came by a new token.
+            let live = self.certificates.get(&newest).is_some_and(|c| c.revoked_ms == 0);
+            replaced = std::mem::replace(&mut row.previous, if live { newest } else { String::new() });
         }
+        if method == v1::EnrollMethod::Renewal {
+            let same_day = now_ms.saturating_sub(row.day_ms) < DAY_MS;
+            (row.day_ms, row.renewals) = if same_day { (row.day_ms, row.renewals + 1) } else { (now_ms, 1) };
+        }
+        row.removed = false;
         row.sans.clone_from(&record.sans);
         (row.due_ms, row.enrolled_ms, row.method) = (due_ms, now_ms, method.into());
         if !holder.is_empty() {
             row.holder = holder.to_owned();
         }
-        // An address proves little: it opens once.
-        if method == v1::EnrollMethod::List && row.key_sha256.is_empty() {
-            row.network = None;
-        }
+        // An address proves little: it opens once, and nothing to a machine that is in.
+        row.network = row.network.filter(|_| !row.key_sha256.is_empty());
         self.put_machine(key, row);
+        // Two are enough: the newest, and the one before, as the machine may not use the newest yet. Those that an operator made are his.
+        if method != v1::EnrollMethod::Operator && self.certificates.contains(&replaced) {
+            self.revoke_certificate(&RevokeCertificate { serial: replaced, reason: REPLACED.into() });
+        }
     }
 }

@@ -35,6 +35,8 @@ pub const MAX_REQUESTS: usize = 10_000;
 pub const MAX_REQUESTS_OF_SOURCE: usize = 20;
 /// How long a request is kept, in the log's time: a week.
 pub const REQUEST_MS: u64 = 7 * 86_400 * 1_000;
+/// Most renewals of a machine within a day: more is somebody who gathers certificates.
+pub const MAX_RENEWALS: u32 = 20;
 /// Most certificates between intent and record.
 pub const MAX_INTENTS: usize = 10_000;
 /// How long an issued certificate is kept for whoever asks again, in the log's time.
@@ -49,6 +51,8 @@ pub(super) struct EnrollIndex {
     intent_of: BTreeMap<Vec<u8>, u64>,
     /// Intents by serial number.
     intent_of_serial: BTreeMap<String, u64>,
+    /// Intents by name.
+    intent_of_name: BTreeMap<String, u64>,
     /// Certificates issued lately, by transaction.
     issued_of: BTreeMap<Vec<u8>, u64>,
     /// Machines by the key that may enroll without a token.
@@ -66,7 +70,8 @@ impl Index {
         if !row.key_sha256.is_empty() {
             self.enroll.machine_of_key.insert(row.key_sha256.clone(), key.to_owned());
         }
-        if row.network.is_some() {
+        // A key says more than a place: with one, the place alone opens nothing.
+        if row.network.is_some() && row.key_sha256.is_empty() {
             self.enroll.machines_by_network.insert(key.to_owned());
         }
         if row.due_ms != 0 {
@@ -92,8 +97,9 @@ impl State {
         }
         for (number, row) in self.intents.iter() {
             index.enroll.intent_of.insert(row.transaction.clone(), *number);
-            let serial = row.record.as_ref().map(|r| r.serial.clone()).unwrap_or_default();
-            index.enroll.intent_of_serial.insert(serial, *number);
+            let record = row.record.clone().unwrap_or_default();
+            index.enroll.intent_of_serial.insert(record.serial, *number);
+            index.enroll.intent_of_name.insert(record.name, *number);
         }
         for (number, row) in self.issued.iter() {
             index.enroll.issued_of.insert(row.transaction.clone(), *number);

@@ -41,7 +41,7 @@ impl ProfileRow {
             version: 1,
             validity_s: profile.default_validity().as_secs(),
             keys: keys.map(i32::from).to_vec(),
-            renew_percent: 66,
+            overdue_percent: 92,
             late_renewal_s: 30 * DAY_S,
             methods: methods.into_iter().map(i32::from).collect(),
             name_suffixes: Vec::new(),
@@ -69,8 +69,8 @@ impl ProfileRow {
         if !(MIN_VALIDITY_S..=max_s).contains(&self.validity_s) {
             return Err(format!("a certificate lives for an hour to {} days", max_s / DAY_S));
         }
-        if !(10..=95).contains(&self.renew_percent) {
-            return Err("a certificate is renewed after 10 to 95 percent of its life".into());
+        if !(84..=99).contains(&self.overdue_percent) {
+            return Err("machines renew up to five sixths of the life: they are overdue after 84 to 99 percent".into());
         }
         if self.late_renewal_s > MAX_LATE_S {
             return Err("a certificate can be renewed for at most a year after its end".into());

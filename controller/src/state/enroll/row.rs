@@ -18,9 +18,10 @@ pub struct ProfileRow {
     /// Kinds of key that are certified.
     #[prost(enumeration = "v1::KeyAlgorithm", repeated, tag = "3")]
     pub keys: Vec<i32>,
-    /// The part of its life after which a certificate is to be renewed, percent.
+    /// The part of its life after which a machine that has not renewed is overdue, percent. Machines renew from two thirds to five
+    /// sixths.
     #[prost(uint32, tag = "4")]
-    pub renew_percent: u32,
+    pub overdue_percent: u32,
     /// How long after its end a certificate can still be renewed, seconds.
     #[prost(uint64, tag = "5")]
     pub late_renewal_s: u64,
@@ -100,7 +101,7 @@ pub struct MachineRow {
     /// The one before: good until it ends, as the machine may not use the newest yet.
     #[prost(string, tag = "9")]
     pub previous: String,
-    /// When the newest is expected to be renewed, log's time; 0 for never.
+    /// When it is overdue with the renewal of the newest, log's time; 0 for never.
     #[prost(uint64, tag = "10")]
     pub due_ms: u64,
     /// When the newest was issued, log's time.
@@ -109,6 +110,15 @@ pub struct MachineRow {
     /// How the newest was had.
     #[prost(enumeration = "v1::EnrollMethod", tag = "12")]
     pub method: i32,
+    /// It was removed: none of its certificates renews any more.
+    #[prost(bool, tag = "13")]
+    pub removed: bool,
+    /// Begin of the day in which renewals are counted, log's time.
+    #[prost(uint64, tag = "14")]
+    pub day_ms: u64,
+    /// How many there were in it.
+    #[prost(uint32, tag = "15")]
+    pub renewals: u32,
 }
 
 /// Somebody who asked for a certificate without proof of who it is.
@@ -176,7 +186,7 @@ pub struct IntentRow {
     /// Whose machine it is.
     #[prost(string, tag = "7")]
     pub holder: String,
-    /// When the new certificate is expected to be renewed, log's time.
+    /// When the machine is overdue with the renewal of the new one, log's time.
     #[prost(uint64, tag = "8")]
     pub due_ms: u64,
 }

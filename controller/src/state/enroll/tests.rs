@@ -4,7 +4,7 @@ use sallyport_proto::v1;
 
 use super::*;
 use crate::state::tests::Bench;
-use crate::state::{Action, CertificateRow, ConflictKind, Done, Outcome, RevokeCertificate};
+use crate::state::{Action, CertificateRow, Command, ConflictKind, Done, Outcome, RevokeCertificate};
 
 const NAME: &str = "laptop7.example.com";
 
@@ -126,6 +126,10 @@ impl Office {
     fn revoke(&mut self, serial: &str) {
         let command = RevokeCertificate { serial: serial.into(), reason: "stolen".into() };
         self.bench.done(Action::RevokeCertificate(command));
+    }
+
+    fn is_revoked(&self, serial: &str) -> bool {
+        self.bench.state.certificates.get(&serial.to_owned()).expect("there").revoked_ms != 0
     }
 
     fn machine(&self) -> &MachineRow {
@@ -265,10 +269,14 @@ fn a_certificate_is_renewed_by_the_newest_two_and_never_by_a_revoked_one() {
     let third = o.enroll(certificate(&second), 3);
     assert_eq!((o.machine().serial.as_str(), o.machine().previous.as_str()), (third.as_str(), second.as_str()));
     assert_eq!(o.machine().method(), v1::EnrollMethod::Renewal);
-    assert_eq!(o.refusal(certificate(&first), 4), RefusalKind::UsedUp, "replaced twice");
+    assert_eq!(o.refusal(certificate(&first), 4), RefusalKind::Revoked, "replaced twice");
     assert!(matches!(o.ask(certificate(&second), 4), Verdict::Granted(_)), "the answer with the third may be lost");
+    assert!(o.is_revoked(&first) && !o.is_revoked(&second), "two are live, no more");
+    // The operator sees the newest only; the thief has both.
     o.revoke(&third);
+    assert!(o.is_revoked(&second));
     assert_eq!(o.refusal(certificate(&third), 4), RefusalKind::Revoked);
+    assert_eq!(o.refusal(certificate(&second), 4), RefusalKind::Revoked);
     assert_eq!(o.refusal(certificate("00ff"), 4), RefusalKind::Unproven, "never issued");
 }
 
@@ -330,6 +338,10 @@ fn the_list_lets_in_by_key_and_once_by_network() {
     let serial = o.enroll(None, 9);
     assert_eq!((o.machine().method(), o.machine().serial.as_str()), (v1::EnrollMethod::List, serial.as_str()));
     assert!(matches!(o.ask(None, 9), Verdict::Granted(_)), "its key is its proof");
+    let both = MachineRow { network: by_network.network, key_sha256: vec![7; 32], ..machine("both.example.com") };
+    o.bench.done(Action::PutMachines(PutMachines { machines: vec![both] }));
+    assert_eq!(o.ask(None, 7), Verdict::MayQueue, "the key alone, from elsewhere");
+    assert!(matches!(o.ask_from(None, 7, "198.51.100.3"), Verdict::Granted(_)));
 
     let Verdict::Granted(grant) = o.ask_from(None, 5, "198.51.100.8") else { panic!("listed") };
     assert_eq!(grant.name, "pos1.example.com");
@@ -370,7 +382,7 @@ fn profiles_bound_names_keys_ways_and_lives() {
         ProfileRow { validity_s: 399 * 86_400, ..initial.clone() },
         ProfileRow { validity_s: 60, ..initial.clone() },
         ProfileRow { keys: Vec::new(), ..initial.clone() },
-        ProfileRow { renew_percent: 100, ..initial.clone() },
+        ProfileRow { overdue_percent: 100, ..initial.clone() },
         ProfileRow { methods: vec![v1::EnrollMethod::Operator.into()], ..initial.clone() },
         ProfileRow { name_suffixes: vec!["*".into()], ..initial.clone() },
     ];
@@ -403,7 +415,7 @@ fn who_is_due_is_known_before_anything_lapses() {
     let serial = o.enroll(token(1), 1);
     let end = o.bench.state.certificates.get(&serial).expect("there").not_after_ms;
     let due = o.machine().due_ms;
-    assert!(due > end / 100 * 60 && due < end / 100 * 70, "{due} of {end}");
+    assert!(due > end / 100 * 90 && due < end / 100 * 93, "{due} of {end}");
     assert_eq!(o.bench.state.overdue(due).count(), 0);
     assert_eq!(o.bench.state.overdue(due + 1).map(|m| m.name.as_str()).collect::<Vec<_>>(), [NAME]);
     o.bench.done(Action::RemoveMachine(RemoveMachine { key: NAME.into() }));
@@ -431,4 +443,95 @@ fn what_is_loaded_from_rows_decides_as_before() {
     o.complete(&intent);
     assert_eq!(o.machine().serial, serial_of(&intent));
     assert_eq!(o.bench.state.overdue(u64::MAX).count(), 1);
+}
+
+#[test]
+fn whoever_comes_back_by_a_new_token_renews_although_the_certificate_before_is_revoked() {
+    let mut o = Office::new();
+    o.token(1, NAME, 2, 10_000);
+    let stolen = o.enroll(token(1), 1);
+    o.revoke(&stolen);
+    let fresh = o.enroll(token(1), 2);
+    o.enroll(certificate(&fresh), 3);
+    assert_eq!(o.machine().previous, fresh);
+}
+
+#[test]
+fn a_removed_machine_renews_no_more_until_somebody_lets_it_in_again() {
+    let mut o = Office::new();
+    o.token(1, NAME, 2, 10_000);
+    let serial = o.enroll(token(1), 1);
+    o.bench.done(Action::RemoveMachine(RemoveMachine { key: NAME.into() }));
+    assert_eq!(o.refusal(certificate(&serial), 2), RefusalKind::Revoked);
+    assert_eq!(o.conflict(Action::RemoveMachine(RemoveMachine { key: NAME.into() })), ConflictKind::NotFound);
+    let again = o.enroll(token(1), 3);
+    assert!(matches!(o.ask(certificate(&again), 4), Verdict::Granted(_)));
+}
+
+#[test]
+fn a_thief_gathers_no_certificates_with_one() {
+    let mut o = Office::new();
+    o.token(1, NAME, 1, 10_000);
+    let mut serial = o.enroll(token(1), 1);
+    // At a time: one.
+    let (a, b) = (o.grant(certificate(&serial), 2), o.grant(certificate(&serial), 3));
+    let (a, b) = (o.intent(&a, 2), o.intent(&b, 3));
+    o.intends(&a);
+    assert_eq!(o.conflict(Action::IntendCertificate(b)), ConflictKind::Exhausted);
+    o.complete(&a);
+    serial = serial_of(&a);
+    // In a row: some, of which two are live.
+    for key in 4..4 + u8::try_from(MAX_RENEWALS).expect("few") - 1 {
+        serial = o.enroll(certificate(&serial), key);
+    }
+    assert_eq!(o.refusal(certificate(&serial), 100), RefusalKind::TooOften);
+    assert_eq!(o.bench.state.certificates.iter().filter(|(_, c)| c.name == NAME && c.revoked_ms == 0).count(), 2);
+}
+
+#[test]
+fn what_was_taken_back_meanwhile_is_not_recorded() {
+    let mut o = Office::new();
+    o.token(1, NAME, 1, 10_000);
+    let grant = o.grant(token(1), 1);
+    let intent = o.intent(&grant, 1);
+    o.intends(&intent);
+    o.bench.done(Action::RevokeEnrollToken(RevokeEnrollToken { id: vec![1; 8] }));
+    o.complete(&intent);
+    assert!(o.bench.state.intents.is_empty());
+    assert!(!o.bench.state.certificates.contains(&serial_of(&intent)));
+}
+
+/// The same question, whose first answer was revoked: a node that starts anew must decide as the others.
+#[test]
+fn the_answers_that_are_kept_are_the_same_after_a_start() {
+    let mut o = Office::new();
+    let machine = MachineRow { name: NAME.into(), profile: "machine".into(), ..MachineRow::default() };
+    o.token(1, NAME, 3, u64::MAX / 2);
+    let first = o.enroll(token(1), 1);
+    o.revoke(&first);
+    let second = o.enroll(token(1), 1);
+    assert_eq!(o.bench.state.issued(&[1; 16]).expect("kept").serial, second);
+    let mut loaded = State::from_rows(o.bench.state.rows()).expect("loads");
+    // A day later the oldest answers go.
+    let later = Command {
+        request_id: Vec::new(),
+        at_ms: o.bench.state.now_ms() + ISSUED_MS + 1,
+        action: Some(Action::PutMachines(PutMachines { machines: vec![machine] })),
+    };
+    loaded.apply(&later);
+    o.bench.state.apply(&later);
+    let grant = o.grant(token(1), 2);
+    let intent = o.intent(&grant, 2);
+    let complete = {
+        let signature = o.authority.sign_recorded(&intent.tbs, Profile::Machine, &SystemRandom::new()).expect("signs");
+        CompleteCertificate { serial: serial_of(&intent), signature }
+    };
+    for state in [&mut loaded, &mut o.bench.state] {
+        for action in [Action::IntendCertificate(intent.clone()), Action::CompleteCertificate(complete.clone())] {
+            state.apply(&Command { request_id: Vec::new(), at_ms: later.at_ms, action: Some(action) });
+        }
+    }
+    let kept = |state: &State| [[1; 16], [2; 16]].map(|t| state.issued(&t).map(|row| row.serial.clone()));
+    assert_eq!(kept(&loaded), kept(&o.bench.state));
+    assert_eq!(loaded.rows(), o.bench.state.rows());
 }
