@@ -190,10 +190,14 @@ impl Group {
             ..Default::default()
         };
         let issued = self.operator[0].clone().issue_certificate(request).await.unwrap().into_inner();
+        // It shows what stands between it and the root.
+        let (root, above) = issued.chain.split_last().unwrap();
+        let encode = |der: &Vec<u8>| pem::encode("CERTIFICATE", der).to_string();
+        let shown: String = std::iter::once(&issued.certificate).chain(above).map(encode).collect();
         let tls = ClientTlsConfig::new()
-            .ca_certificate(Certificate::from_pem(pem::encode("CERTIFICATE", &issued.chain[0])))
+            .ca_certificate(Certificate::from_pem(encode(root)))
             .identity(Identity::from_pem(
-                issued.chain_pem().as_bytes(),
+                shown.as_bytes(),
                 pem::encode("PRIVATE KEY", &issued.private_key.unwrap().into_inner()).as_bytes(),
             ))
             .domain_name(sallyport_proto::CONTROLLER_NAME);

@@ -267,7 +267,7 @@ fn the_timer_runs_this_program_on_this_folder() {
         "{service}"
     );
     let timer = text(temp.path(), "etc/systemd/system/sallyport-renew.timer");
-    assert!(timer.contains("OnCalendar=daily\nRandomizedDelaySec=24h\nPersistent=true\n"), "{timer}");
+    assert!(timer.contains("OnCalendar=hourly\nRandomizedDelaySec=1h\nPersistent=true\n"), "{timer}");
     assert_eq!(host.ran, Vec::<String>::new(), "nothing is started in a folder");
     uninstall_timer(&mut host).unwrap();
     assert!(!host.exists("/etc/systemd/system/sallyport-renew.timer"));
