@@ -29,7 +29,7 @@ pub(crate) enum Command {
     },
     /// Add a machine that may enroll without a token, or change what the list says of it.
     #[command(after_help = "\
-What lets it in is its key, or once the network that it comes from; with both given, both are needed. It asks by EST or SCEP
+What lets it in is its key, or once the network that it comes from; with both given, both are needed. It asks by EST
 without a password (`sallyport enroll` wants a token). All that the list says of the machine is replaced.
 
 Example:

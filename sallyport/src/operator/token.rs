@@ -20,7 +20,7 @@ const ENROLL: &str = "sallyport enroll --token-file -";
 #[derive(Debug, Subcommand)]
 #[command(after_help = "\
 A token is bound to the name that the certificate gets; nothing of the machine's own request is taken for it.
-On the machine: sallyport enroll --token-file - asks for it. Tools that speak EST or SCEP give it as password or challenge.")]
+On the machine: sallyport enroll --token-file - asks for it. Tools that speak EST give it as the password.")]
 pub(crate) enum Command {
     /// Make a token with which a machine gets its first certificate.
     #[command(after_help = "\
