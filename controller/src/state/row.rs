@@ -1,5 +1,6 @@
 //! Rows of the state: what is stored about each thing. Numbers are part of the store: never reuse one.
 
+use sallyport_ca::crl::Reason;
 use sallyport_proto::v1;
 
 use super::command::Credentials;
@@ -281,6 +282,24 @@ pub struct CertificateRow {
     /// Number of the issuing authority that signed it; 0 for the root. Since level 6.
     #[prost(uint64, tag = "15")]
     pub issuer: u64,
+    /// Why revoked, as a number of RFC 5280 §5.3.1; 6 is on hold, which can be released. Since level 7.
+    #[prost(uint32, tag = "16")]
+    pub revocation_code: u32,
+    /// Place of its last release from hold in the order of revocations; 0 for none since it was revoked last. Since level 7.
+    #[prost(uint64, tag = "17")]
+    pub release_number: u64,
+}
+
+impl CertificateRow {
+    /// Why it is revoked.
+    pub fn reason(&self) -> Reason {
+        u8::try_from(self.revocation_code).ok().and_then(Reason::from_code).unwrap_or_default()
+    }
+
+    /// Whether it is revoked for the time being.
+    pub fn is_on_hold(&self) -> bool {
+        self.revoked_ms != 0 && self.reason() == Reason::CertificateHold
+    }
 }
 
 /// A controller of the cluster.
