@@ -19,8 +19,8 @@ use crate::der::{self, BIT_STRING, SEQUENCE};
 use crate::name::{check_attribute, distinguished_name, san};
 use crate::seal::{Purpose, SealKey, Sealed};
 use crate::{
-    AltName, Certificate, Error, Fingerprint, KeyAlgorithm, KeyPair, Profile, PublicKey, Serial, Subject, UnixTime,
-    lint,
+    AltName, Certificate, Error, Fingerprint, KeyAlgorithm, KeyPair, Profile, PublicKey, Recorded, Serial, Subject,
+    UnixTime, lint,
 };
 
 pub use self::issuing::{DEFAULT_ISSUING_VALIDITY, IssuingConfig};
@@ -274,11 +274,23 @@ impl Authority {
         Ok(Prepared { tbs: tbs_of(draft.der())?, profile, period: (not_before, not_after), cut_short })
     }
 
-    /// The signature over a TBSCertificate that was recorded, after it was held against what no profile may contain: it must be
-    /// this authority's, for one of the profile's lives and usages, and no authority itself.
-    pub fn sign_recorded(&self, tbs: &[u8], profile: Profile, rng: &dyn SecureRandom) -> Result<Vec<u8>, Error> {
-        lint::recheck(&with_signature(tbs, CERTIFICATE_HEAD, &[0])?, profile, &self.facts)?;
+    /// The signature over a TBSCertificate that was made earlier, after it was held against its record and against what no profile
+    /// may contain: it must be this authority's, for those names, that key and that time, and no authority itself.
+    pub fn sign_recorded(&self, tbs: &[u8], recorded: &Recorded<'_>, rng: &dyn SecureRandom) -> Result<Vec<u8>, Error> {
+        let draft = with_signature(tbs, CERTIFICATE_HEAD, &[0]).map_err(|_| lint::Lint::Structure)?;
+        lint::recheck(&draft, recorded, &self.facts)?;
         self.key.sign(tbs, rng)
+    }
+
+    /// The certificate of what was recorded and its signature, after both were checked again: whoever signed may have had another
+    /// key, or made a mistake that gives the key away.
+    pub fn check_recorded(&self, tbs: &[u8], signature: &[u8], recorded: &Recorded<'_>) -> Result<Certificate, Error> {
+        let certificate = Certificate::assemble(tbs, signature)?;
+        lint::recheck(certificate.der(), recorded, &self.facts)?;
+        if !certificate.is_issued_by(&self.certificate) {
+            return Err(Error::Authority("its key has not made this signature"));
+        }
+        Ok(certificate)
     }
 
     /// Signs what [`Authority::prepare`] built.

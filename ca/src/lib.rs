@@ -60,7 +60,7 @@ pub use authority::{
 pub use certificate::{Certificate, Fingerprint, Serial};
 pub use error::Error;
 pub use key::{KeyAlgorithm, KeyPair, PublicKey};
-pub use lint::Lint;
+pub use lint::{Lint, Recorded};
 pub use name::{AltName, Subject, check_dns_name, text_of_name};
 pub use profile::Profile;
 pub use request::claimed_name;

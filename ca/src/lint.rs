@@ -6,7 +6,11 @@ use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::FromDer as _;
 use x509_parser::x509::X509Version;
 
-use crate::{AltName, Profile, PublicKey, Subject, UnixTime};
+use crate::{AltName, Fingerprint, KeyAlgorithm, Profile, PublicKey, Serial, Subject, UnixTime};
+
+/// DER contents of id-at-commonName and id-at-organizationName, 2.5.4.3 and 2.5.4.10.
+const COMMON_NAME: &[u8] = &[0x55, 4, 3];
+const ORGANIZATION: &[u8] = &[0x55, 4, 10];
 
 /// A rule that a draft breaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -21,8 +25,8 @@ pub enum Lint {
     /// The issuer is not the authority, byte by byte.
     #[error("the issuer's name differs from the authority's")]
     Issuer,
-    /// The subject is empty.
-    #[error("the subject is empty")]
+    /// The subject is empty, or another one than was asked for.
+    #[error("the subject is empty or differs from what was asked for")]
     Subject,
     /// It lives longer than its profile allows, or at a time when its authority does not.
     #[error("the validity period is outside what the profile and the authority allow")]
@@ -52,6 +56,26 @@ pub enum Lint {
     /// It has an extension that no profile has.
     #[error("it has an extension that no profile has")]
     UnknownExtension,
+    /// It is not what its record says.
+    #[error("its {0} differs from what was recorded")]
+    Record(&'static str),
+}
+
+/// What was recorded of a certificate before it is signed.
+#[derive(Clone, Copy, Debug)]
+pub struct Recorded<'a> {
+    /// From which profile.
+    pub profile: Profile,
+    /// Its serial number.
+    pub serial: &'a Serial,
+    /// Its names.
+    pub subject: &'a Subject,
+    /// First and last second of its validity.
+    pub period: (UnixTime, UnixTime),
+    /// The kind of its key.
+    pub key: KeyAlgorithm,
+    /// SHA-256 of its key (SubjectPublicKeyInfo), where that is known.
+    pub key_sha256: Option<&'a [u8; 32]>,
 }
 
 /// What a draft is held against: facts of the authority's own certificate.
@@ -147,7 +171,7 @@ pub(crate) fn check_issuing(draft: &[u8], common_name: &str, key: &PublicKey, is
     rule(known, Lint::UnknownExtension)
 }
 
-/// Checks a draft (a certificate with a void signature) against its profile.
+/// Checks a draft (a certificate with a void signature) against its profile and what was asked for.
 pub(crate) fn check(
     draft: &[u8],
     profile: Profile,
@@ -155,24 +179,28 @@ pub(crate) fn check(
     key: &PublicKey,
     issuer: &Issuer,
 ) -> Result<(), Lint> {
-    check_against(draft, profile, Some((subject, key)), issuer)
-}
-
-/// The same for a draft that was made elsewhere or earlier: what its profile can never contain, whoever it is for.
-pub(crate) fn recheck(draft: &[u8], profile: Profile, issuer: &Issuer) -> Result<(), Lint> {
-    check_against(draft, profile, None, issuer)
-}
-
-fn check_against(
-    draft: &[u8],
-    profile: Profile,
-    asked: Option<(&Subject, &PublicKey)>,
-    issuer: &Issuer,
-) -> Result<(), Lint> {
     let Ok(([], cert)) = X509Certificate::from_der(draft) else { return Err(Lint::Structure) };
+    rule(cert.public_key().raw == key.spki_der(), Lint::PublicKey)?;
+    check_against(&cert, profile, subject, issuer)
+}
+
+/// The same for a draft that was made elsewhere or earlier, against what was recorded of it.
+pub(crate) fn recheck(draft: &[u8], recorded: &Recorded<'_>, issuer: &Issuer) -> Result<(), Lint> {
+    let Ok(([], cert)) = X509Certificate::from_der(draft) else { return Err(Lint::Structure) };
+    rule(Serial::from_be_bytes(cert.raw_serial()) == *recorded.serial, Lint::Record("serial number"))?;
+    let (from, to) = (cert.validity().not_before.timestamp(), cert.validity().not_after.timestamp());
+    rule((UnixTime(from), UnixTime(to)) == recorded.period, Lint::Record("validity period"))?;
     let key = PublicKey::from_spki_der(cert.public_key().raw).map_err(|_| Lint::PublicKey)?;
-    rule(asked.is_none_or(|(_, asked)| key.spki_der() == asked.spki_der()), Lint::PublicKey)?;
-    check_common(&cert, &key, issuer)?;
+    rule(key.algorithm() == recorded.key, Lint::Record("kind of key"))?;
+    let hash = Fingerprint::of(key.spki_der()).0;
+    rule(recorded.key_sha256.is_none_or(|recorded| *recorded == hash), Lint::Record("public key"))?;
+    check_against(&cert, recorded.profile, recorded.subject, issuer)
+}
+
+fn check_against(cert: &X509Certificate<'_>, profile: Profile, subject: &Subject, issuer: &Issuer) -> Result<(), Lint> {
+    let key = PublicKey::from_spki_der(cert.public_key().raw).map_err(|_| Lint::PublicKey)?;
+    check_common(cert, &key, issuer)?;
+    check_subject(cert, subject)?;
 
     let (from, to) = (cert.validity().not_before.timestamp(), cert.validity().not_after.timestamp());
     let life = to.saturating_sub(from);
@@ -192,8 +220,8 @@ fn check_against(
     let usage = cert.key_usage().map_err(|_| Lint::KeyUsage)?;
     rule(usage.is_some_and(|u| u.critical && u.value.flags == wanted), Lint::KeyUsage)?;
 
-    check_extended_key_usage(&cert, profile)?;
-    check_alt_names(&cert, profile, asked.map(|(subject, _)| subject))?;
+    check_extended_key_usage(cert, profile)?;
+    check_alt_names(cert, profile, subject)?;
 
     let known = cert.iter_extensions().all(|extension| {
         matches!(
@@ -211,21 +239,23 @@ fn check_against(
     rule(known, Lint::UnknownExtension)
 }
 
-/// serverAuth, clientAuth, ikeIntermediate, ipsecIKE: what profiles give, as the parser reports it.
+/// DER contents of id-kp-cmcRA, 1.3.6.1.5.5.7.3.28: what tells the enrollment endpoint from every other server.
+const CMC_RA: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 3, 28];
+
+/// serverAuth, clientAuth, and ikeIntermediate with ipsecIKE or cmcRA: what profiles give, as the parser reports it.
 fn check_extended_key_usage(cert: &X509Certificate<'_>, profile: Profile) -> Result<(), Lint> {
     /// DER contents of 1.3.6.1.5.5.8.2.2 and 1.3.6.1.5.5.7.3.17.
-    const IKE: [&[u8]; 2] = [&[0x2b, 6, 1, 5, 5, 8, 2, 2], &[0x2b, 6, 1, 5, 5, 7, 3, 17]];
-    let (server, client, ike) = match profile {
-        Profile::Gateway => (true, false, true),
-        Profile::Controller => (true, true, false),
-        Profile::Endpoint => (true, false, false),
-        Profile::GatewayLink | Profile::Operator | Profile::User => (false, true, false),
-        Profile::Machine => (false, true, true),
+    const IKE: &[&[u8]] = &[&[0x2b, 6, 1, 5, 5, 8, 2, 2], &[0x2b, 6, 1, 5, 5, 7, 3, 17]];
+    let (server, client, wanted): (_, _, &[&[u8]]) = match profile {
+        Profile::Gateway => (true, false, IKE),
+        Profile::Controller => (true, true, &[]),
+        Profile::Endpoint => (true, false, &[CMC_RA]),
+        Profile::GatewayLink | Profile::Operator | Profile::User => (false, true, &[]),
+        Profile::Machine => (false, true, IKE),
     };
     let Ok(Some(usage)) = cert.extended_key_usage() else { return Err(Lint::ExtendedKeyUsage) };
     let usage = usage.value;
     let others: Vec<&[u8]> = usage.other.iter().map(|oid| oid.as_bytes()).collect();
-    let wanted: &[&[u8]] = if ike { &IKE } else { &[] };
     let foreign =
         usage.any || usage.code_signing || usage.email_protection || usage.time_stamping || usage.ocsp_signing;
     if !foreign && usage.server_auth == server && usage.client_auth == client && others == wanted {
@@ -235,7 +265,19 @@ fn check_extended_key_usage(cert: &X509Certificate<'_>, profile: Profile) -> Res
     }
 }
 
-fn check_alt_names(cert: &X509Certificate<'_>, profile: Profile, subject: Option<&Subject>) -> Result<(), Lint> {
+/// The common name is the one that was asked for, and beside it stands an organization at most.
+fn check_subject(cert: &X509Certificate<'_>, subject: &Subject) -> Result<(), Lint> {
+    let mut attributes = cert.subject().iter_attributes();
+    let text = |a: &x509_parser::x509::AttributeTypeAndValue<'_>| crate::name::attribute_text(a.attr_value());
+    let right = attributes.all(|attribute| match attribute.attr_type().as_bytes() {
+        COMMON_NAME => text(attribute).as_deref() == Some(&subject.common_name),
+        ORGANIZATION => subject.organization.is_none() || text(attribute) == subject.organization,
+        _ => false,
+    });
+    rule(right, Lint::Subject)
+}
+
+fn check_alt_names(cert: &X509Certificate<'_>, profile: Profile, subject: &Subject) -> Result<(), Lint> {
     let extension = cert.subject_alternative_name().map_err(|_| Lint::AltNames)?;
     let mut found = Vec::new();
     for name in extension.iter().flat_map(|e| &e.value.general_names) {
@@ -246,6 +288,5 @@ fn check_alt_names(cert: &X509Certificate<'_>, profile: Profile, subject: Option
             _ => return Err(Lint::AltNames),
         });
     }
-    let as_asked = subject.is_none_or(|subject| found == subject.encoded_alt_names());
-    if as_asked && profile.admits(&found) { Ok(()) } else { Err(Lint::AltNames) }
+    if found == subject.encoded_alt_names() && profile.admits(&found) { Ok(()) } else { Err(Lint::AltNames) }
 }

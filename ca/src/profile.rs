@@ -12,6 +12,8 @@ const DAY: Duration = Duration::from_secs(86_400);
 pub(crate) const IKE_INTERMEDIATE: &[u64] = &[1, 3, 6, 1, 5, 5, 8, 2, 2];
 /// id-kp-ipsecIKE, 1.3.6.1.5.5.7.3.17 (RFC 4945 §5.1.3.12).
 pub(crate) const IPSEC_IKE: &[u64] = &[1, 3, 6, 1, 5, 5, 7, 3, 17];
+/// id-kp-cmcRA, 1.3.6.1.5.5.7.3.28 (RFC 6402 §2.10).
+pub(crate) const CMC_RA: &[u64] = &[1, 3, 6, 1, 5, 5, 7, 3, 28];
 
 /// A kind of certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -29,7 +31,8 @@ pub enum Profile {
     Machine,
     /// A person's certificate. Reserved: nothing is issued from it yet.
     User,
-    /// What the HTTPS endpoint shows to machines that enroll: serverAuth; the public names of the service as SAN.
+    /// What the HTTPS endpoint shows to machines that enroll: serverAuth; the public names of the service as SAN. And cmcRA, which
+    /// no other server has: a gateway has the same names and serverAuth, and must not be taken for who hears tokens.
     Endpoint,
 }
 
@@ -54,7 +57,9 @@ impl Profile {
     /// How long a certificate lives unless the caller says otherwise.
     pub const fn default_validity(self) -> Duration {
         match self {
-            Self::Gateway | Self::GatewayLink | Self::Endpoint => DAY.saturating_mul(90),
+            Self::Gateway | Self::GatewayLink => DAY.saturating_mul(90),
+            // It is made anew at each start, and nobody who enrolls asks whether it was revoked.
+            Self::Endpoint => DAY.saturating_mul(7),
             Self::Controller | Self::Operator | Self::Machine | Self::User => DAY.saturating_mul(365),
         }
     }
@@ -70,7 +75,7 @@ impl Profile {
         match self {
             Self::Gateway => [Eku::ServerAuth].into_iter().chain(ike).collect(),
             Self::Controller => vec![Eku::ServerAuth, Eku::ClientAuth],
-            Self::Endpoint => vec![Eku::ServerAuth],
+            Self::Endpoint => vec![Eku::ServerAuth, Eku::Other(CMC_RA.to_vec())],
             Self::GatewayLink | Self::Operator | Self::User => vec![Eku::ClientAuth],
             Self::Machine => [Eku::ClientAuth].into_iter().chain(ike).collect(),
         }
@@ -81,7 +86,7 @@ impl Profile {
         match self {
             Self::Gateway => &["serverAuth", "iKEIntermediate", "ipsecIKE"],
             Self::Controller => &["serverAuth", "clientAuth"],
-            Self::Endpoint => &["serverAuth"],
+            Self::Endpoint => &["serverAuth", "cmcRA"],
             Self::GatewayLink | Self::Operator | Self::User => &["clientAuth"],
             Self::Machine => &["clientAuth", "iKEIntermediate", "ipsecIKE"],
         }

@@ -65,7 +65,7 @@ fn promised(profile: Profile) -> Vec<&'static str> {
     match profile {
         Profile::Gateway => vec![SERVER, IKE[0], IKE[1]],
         Profile::Controller => vec![SERVER, CLIENT],
-        Profile::Endpoint => vec![SERVER],
+        Profile::Endpoint => vec![SERVER, "1.3.6.1.5.5.7.3.28"],
         Profile::Machine => vec![CLIENT, IKE[0], IKE[1]],
         _ => vec![CLIENT],
     }
@@ -189,6 +189,77 @@ fn equal_input_gives_equal_bytes_to_sign() {
     assert_eq!(prepare(), prepare());
     let cert = authority.sign(&prepare(), &rng()).unwrap();
     assert!(cert.der().windows(prepare().tbs().len()).any(|w| w == prepare().tbs()));
+}
+
+#[test]
+fn what_is_signed_later_is_what_was_recorded_and_by_the_authoritys_key() {
+    let authority = authority(KeyAlgorithm::EcdsaP256);
+    let (profile, subject, serial) = (Profile::Gateway, subject(Profile::Gateway), serial());
+    let (own, other) = (key(KeyAlgorithm::EcdsaP256).public_key(), key(KeyAlgorithm::EcdsaP384).public_key());
+    let day = Duration::from_secs(86_400);
+    let prepared = authority.prepare(profile, &subject, &own, NOW, day, serial.clone()).unwrap();
+    let hash = |key: &PublicKey| sallyport_ca::Fingerprint::of(key.spki_der()).0;
+    let (right, wrong) = (hash(&own), hash(&other));
+    let recorded = Recorded {
+        profile,
+        serial: &serial,
+        subject: &subject,
+        period: prepared.period(),
+        key: KeyAlgorithm::EcdsaP256,
+        key_sha256: Some(&right),
+    };
+    let signature = authority.sign_recorded(prepared.tbs(), &recorded, &rng()).unwrap();
+    let made = authority.check_recorded(prepared.tbs(), &signature, &recorded).unwrap();
+    assert!(made.is_issued_by(authority.certificate()) && made.serial == serial);
+
+    let (another, stolen) = (self::serial(), Subject::new("boss.example.com", vec![]).unwrap());
+    let later = (prepared.period().0, UnixTime(prepared.period().1.0 + 1));
+    let cases = [
+        (Recorded { profile: Profile::Endpoint, ..recorded }, Lint::ExtendedKeyUsage),
+        (Recorded { profile: Profile::Machine, ..recorded }, Lint::ExtendedKeyUsage),
+        (Recorded { serial: &another, ..recorded }, Lint::Record("serial number")),
+        (Recorded { subject: &stolen, ..recorded }, Lint::Subject),
+        (Recorded { period: later, ..recorded }, Lint::Record("validity period")),
+        (Recorded { key: KeyAlgorithm::EcdsaP384, ..recorded }, Lint::Record("kind of key")),
+        (Recorded { key_sha256: Some(&wrong), ..recorded }, Lint::Record("public key")),
+    ];
+    for (recorded, lint) in cases {
+        assert_eq!(authority.sign_recorded(prepared.tbs(), &recorded, &rng()), Err(Error::Lint(lint)));
+        assert_eq!(authority.check_recorded(prepared.tbs(), &signature, &recorded), Err(Error::Lint(lint)));
+    }
+    // One name more than was recorded, below the same common name.
+    let mut names = subject.alt_names().to_vec();
+    names.push(AltName::Dns("boss.example.com".into()));
+    let more = Subject::new(subject.common_name(), names).unwrap();
+    let wider = authority.prepare(profile, &more, &own, NOW, day, serial.clone()).unwrap();
+    assert_eq!(authority.sign_recorded(wider.tbs(), &recorded, &rng()), Err(Error::Lint(Lint::AltNames)));
+    // Another authority's name above it, and no certificate at all.
+    let foreign = Authority::from_parts(
+        KeyPair::generate(KeyAlgorithm::EcdsaP256, &rng()).unwrap(),
+        authority.certificate().der(),
+    );
+    assert!(foreign.is_err(), "a key is not put under another's certificate");
+    assert_eq!(authority.sign_recorded(b"junk", &recorded, &rng()), Err(Error::Lint(Lint::Structure)));
+    // A signature of another key, and one bit.
+    let mut flipped = signature.clone();
+    *flipped.last_mut().unwrap() ^= 1;
+    for signature in [key(KeyAlgorithm::EcdsaP256).sign(prepared.tbs(), &rng()).unwrap(), flipped, Vec::new()] {
+        let refused = authority.check_recorded(prepared.tbs(), &signature, &recorded);
+        assert_eq!(refused, Err(Error::Authority("its key has not made this signature")));
+    }
+}
+
+/// What tells the endpoint from a gateway of the same name: nobody else has it, and it has no usage of theirs.
+#[test]
+fn only_the_endpoint_has_the_usage_of_the_endpoint() {
+    let authority = authority(KeyAlgorithm::EcdsaP256);
+    let public = key(KeyAlgorithm::EcdsaP256).public_key();
+    for profile in ISSUED {
+        let made = authority.issue(profile, &subject(profile), &public, NOW, serial(), &rng()).unwrap();
+        let cmc_ra = [0x2b, 6, 1, 5, 5, 7, 3, 28];
+        let has = made.der().windows(cmc_ra.len()).any(|w| w == cmc_ra);
+        assert_eq!(has, profile == Profile::Endpoint, "{profile}");
+    }
 }
 
 #[test]

@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 use crate::app::Core;
 use crate::error::Error;
 use crate::seal::Request;
-use crate::state::{self, Action, CertificateRow, ConflictKind, Outcome, RecordCertificate};
+use crate::state::{self, Action, CertificateRow, ConflictKind, Maker, Outcome, RecordCertificate};
 
 pub(crate) use self::issuers::{add as add_issuers, first as first_issuers};
 pub(crate) use self::opened::{Issuing, Opened};
@@ -95,6 +95,15 @@ pub(crate) fn subject(request: &IssueRequest) -> Result<Subject, Error> {
         return Err(Error::Refused(format!("{CONTROLLER_NAME} is the name of controllers; choose another")));
     }
     Ok(subject)
+}
+
+/// How a certificate is to be made by the profile's rules as they are now, which the log looks at again.
+fn rules(core: &Core, request: &IssueRequest, sans: &[String], maker: Maker) -> Result<Duration, Error> {
+    let names: Vec<String> = std::iter::once(&request.name).chain(sans).cloned().collect();
+    let (key, validity_s) = (algorithm_to_proto(request.key), u64::from(request.days).saturating_mul(86_400));
+    let state = core.node.shared().read();
+    let rules = state.may_make(request.profile, maker, key, &names, validity_s).map_err(Error::Refused)?;
+    Ok(Duration::from_secs(if validity_s == 0 { rules.validity_s } else { validity_s }))
 }
 
 /// The kind of key in a certificate record.
@@ -179,13 +188,14 @@ pub(crate) async fn controller_certificate(
     };
     let subject = subject(&request)?;
     let sans: Vec<String> = subject.alt_names().iter().map(ToString::to_string).collect();
+    let validity = rules(core, &request, &sans, Maker::Cluster)?;
     let issuing = core.issuing(request.key)?;
     let now = UnixTime(i64::try_from(core.now_ms() / 1_000).unwrap_or(i64::MAX));
     let (worker, signer, public) = (core.clone(), issuing.clone(), public.clone());
     let made = tokio::task::spawn_blocking(move || -> Result<Certificate, sallyport_ca::Error> {
         let (rng, profile, authority) = (worker.sealer.rng(), Profile::Controller, signer.authority);
         let serial = Serial::generate(rng)?;
-        let prepared = authority.prepare(profile, &subject, &public, now, profile.default_validity(), serial)?;
+        let prepared = authority.prepare(profile, &subject, &public, now, validity, serial)?;
         authority.sign(&prepared, rng)
     })
     .await
@@ -266,10 +276,8 @@ pub(crate) async fn issue_once(core: &Arc<Core>, request: IssueRequest, asked: R
 async fn make(core: &Arc<Core>, request: IssueRequest, member: u64) -> Result<Issued, Error> {
     let subject = subject(&request)?;
     let sans: Vec<String> = subject.alt_names().iter().map(ToString::to_string).collect();
-    let validity = match request.days {
-        0 => request.profile.default_validity(),
-        days => Duration::from_secs(u64::from(days) * 86_400),
-    };
+    let maker = if member == 0 { Maker::Operator } else { Maker::Cluster };
+    let validity = rules(core, &request, &sans, maker)?;
     let now = UnixTime(i64::try_from(core.now_ms() / 1_000).unwrap_or(i64::MAX));
     let (profile, algorithm) = (request.profile, request.key);
     let issuing = core.issuing(algorithm)?;
@@ -297,7 +305,11 @@ async fn make(core: &Arc<Core>, request: IssueRequest, member: u64) -> Result<Is
 }
 
 /// Puts a record into the log. Of a request that was answered before, what it was answered.
-async fn record(core: &Core, command: RecordCertificate, id: Option<[u8; 16]>) -> Result<Option<state::Issued>, Error> {
+pub(crate) async fn record(
+    core: &Core,
+    command: RecordCertificate,
+    id: Option<[u8; 16]>,
+) -> Result<Option<state::Issued>, Error> {
     let action = Action::RecordCertificate(command);
     let reply = match id {
         Some(id) => core.propose_as(id, action).await?,

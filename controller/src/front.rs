@@ -7,20 +7,20 @@ use std::time::Duration;
 
 use sallyport_ca::{AltName, Certificate, KeyAlgorithm, KeyPair, Profile, Serial, Subject, UnixTime, check_dns_name};
 use sallyport_endpoint::{Endpoint, Kind, Limits, listen};
+use sallyport_proto::v1;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use crate::app::Core;
-use crate::authority::Issuing;
+use crate::authority::{self, Issuing, record_of};
 use crate::clock::Clock;
 use crate::config::EnrollmentConfig;
 use crate::enroll::ControllerOffice;
 use crate::error::Error;
+use crate::state::{CertificateRow, RULES_LEVEL, RecordCertificate, State};
 
 /// Connections that one gateway may carry to one controller at a time: somewhat more than it takes at its ports.
 const PER_GATEWAY: usize = 600;
-/// How long the endpoint's certificate lives. Each start makes another one.
-const VALIDITY: Duration = Duration::from_secs(30 * 86_400);
 /// Kind of its key.
 const KEY: KeyAlgorithm = KeyAlgorithm::EcdsaP256;
 /// Names in it; a certificate with hundreds is refused by some clients.
@@ -166,12 +166,24 @@ pub(crate) async fn keep_certificate(core: Arc<Core>, front: Arc<Front>) {
 }
 
 /// The certificate that is shown.
+#[derive(Debug)]
 struct Shown {
     names: Vec<String>,
     /// Number of the authority that issued it.
     issuer: u64,
+    /// Version of the profile by which it was made.
+    version: u64,
+    /// Its serial number.
+    serial: String,
     /// When another one is due, the log's time.
     due_ms: u64,
+}
+
+impl Shown {
+    /// Whether it is in the log, once that is where it belongs, and was not taken back.
+    fn is_recorded(&self, state: &State) -> bool {
+        state.level() < RULES_LEVEL || state.certificates.get(&self.serial).is_some_and(|row| row.revoked_ms == 0)
+    }
 }
 
 /// Whether there is an authority to make one.
@@ -180,41 +192,76 @@ async fn refresh(core: &Arc<Core>, front: &Front, shown: &mut Option<Shown>) -> 
         return Ok(false);
     }
     let now_ms = core.now_ms();
-    let mut names = public_names(core);
-    if names.is_empty() {
-        // Nobody asked by a name yet; the page and the lists are there all the same.
-        names.extend(core.address.rsplit_once(':').map(|(host, _)| host.trim_matches(['[', ']']).to_owned()));
-    }
     let issuing = core.issuing(KEY)?;
-    if shown.as_ref().is_some_and(|s| s.names == names && s.issuer == issuing.number && now_ms < s.due_ms) {
-        return Ok(true);
-    }
+    let public = public_names(core);
+    let (names, rules) = {
+        let state = core.node.shared().read();
+        let (names, rules) = (state.allowed_at_endpoint(public), state.profile(Profile::Endpoint));
+        let same = |s: &Shown| {
+            s.issuer == issuing.number && s.version == rules.version && now_ms < s.due_ms && s.is_recorded(&state)
+        };
+        // Nobody asked by a name yet; the page and the lists are there all the same.
+        let own = core.address.rsplit_once(':').map(|(host, _)| host.trim_matches(['[', ']']).to_owned());
+        let names: Vec<String> = if names.is_empty() { own.into_iter().collect() } else { names };
+        if shown.as_ref().is_some_and(|s| s.names == names && same(s)) {
+            return Ok(true);
+        }
+        (names, rules)
+    };
     let (worker, of, by) = (core.clone(), names.clone(), issuing.clone());
-    let made = tokio::task::spawn_blocking(move || make(&worker, &by, &of, seconds(now_ms)));
-    let (certificate, key) = made.await.map_err(|e| Error::Internal(e.to_string()))??;
+    let validity = Duration::from_secs(rules.validity_s);
+    let made = tokio::task::spawn_blocking(move || make(&worker, &by, &of, seconds(now_ms), validity));
+    let (certificate, key, sans) = made.await.map_err(|e| Error::Internal(e.to_string()))??;
+    if core.node.shared().read().level() >= RULES_LEVEL {
+        let record = record_of(&certificate, v1::CertificateProfile::Endpoint, common_name(&names), sans, KEY);
+        let record = CertificateRow { member: core.node.id(), issuer: issuing.number, ..record };
+        let command = RecordCertificate { record: Some(record), answer: Vec::new() };
+        match authority::record(core, command, None).await {
+            // Another authority issues since a moment ago, or the rules are others: at the next look.
+            Err(Error::Superseded(_)) => return Ok(false),
+            recorded => recorded?,
+        };
+        core.catch_up().await;
+    }
     // With what is between it and the root, which machines have.
     let mut chain = issuing.chain();
     chain.pop();
     chain.insert(0, certificate.der().to_vec());
     front.endpoint.set_certificate(&chain, key.pkcs8_der()).map_err(|e| Error::Internal(e.to_string()))?;
-    tracing::info!(names = names.join(" "), serial = %certificate.serial, "the enrollment endpoint has a certificate");
-    let life = u64::try_from(VALIDITY.as_millis()).unwrap_or(u64::MAX);
-    *shown = Some(Shown { names, issuer: issuing.number, due_ms: now_ms.saturating_add(life / 3 * 2) });
+    let serial = certificate.serial.to_string();
+    tracing::info!(names = names.join(" "), %serial, "the enrollment endpoint has a certificate");
+    let due_ms = now_ms.saturating_add(rules.validity_s.saturating_mul(1_000) / 3 * 2);
+    *shown = Some(Shown { names, issuer: issuing.number, version: rules.version, serial, due_ms });
     Ok(true)
 }
 
-/// A key and a certificate for the endpoint of this process. It opens nothing, so the log need not know it.
-fn make(core: &Core, issuing: &Issuing, names: &[String], now: UnixTime) -> Result<(Certificate, KeyPair), Error> {
+/// A key and a certificate for the endpoint of this process, and the names in it. The key is nowhere else.
+fn make(
+    core: &Core,
+    issuing: &Issuing,
+    names: &[String],
+    now: UnixTime,
+    validity: Duration,
+) -> Result<(Certificate, KeyPair, Vec<String>), Error> {
     let rng = core.sealer.rng();
     let refused = |e: &dyn std::fmt::Display| Error::Internal(e.to_string());
     let alt_names = names.iter().filter_map(|name| alt_name(name)).collect();
-    let common_name = names.iter().find(|n| n.len() <= 64).map_or("enrollment", String::as_str);
-    let subject = Subject::new(common_name, alt_names).map_err(|e| refused(&e))?;
+    let subject = Subject::new(common_name(names), alt_names).map_err(|e| refused(&e))?;
+    let sans = subject.alt_names().iter().map(ToString::to_string).collect();
     let make = || {
         let key = KeyPair::generate(KEY, rng)?;
         let serial = Serial::generate(rng)?;
         let (by, public) = (&issuing.authority, key.public_key());
-        Ok((by.sign(&by.prepare(Profile::Endpoint, &subject, &public, now, VALIDITY, serial)?, rng)?, key))
+        let prepared = by.prepare(Profile::Endpoint, &subject, &public, now, validity, serial)?;
+        Ok((by.sign(&prepared, rng)?, key, sans))
     };
     make().map_err(|e: sallyport_ca::Error| refused(&e))
 }
+
+/// The first name that is short enough for one (RFC 5280, ub-common-name).
+fn common_name(names: &[String]) -> &str {
+    names.iter().find(|n| n.len() <= 64).map_or("enrollment", String::as_str)
+}
+
+#[cfg(test)]
+mod tests;

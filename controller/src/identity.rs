@@ -89,7 +89,14 @@ pub(crate) async fn pair(
     if is_good(core, &request, cert, key)? {
         return Ok(());
     }
-    let issued = authority::issue_to(core, request, member).await?;
+    let issued = match authority::issue_to(core, request, member).await {
+        // An operator's rule that does not fit this controller is no reason to stop it while it has a certificate.
+        Err(Error::Refused(why)) if is_in_force(core, cert)? => {
+            tracing::warn!(path = %cert.display(), %why, "a certificate should be renewed, and its profile does not allow it");
+            return Ok(());
+        }
+        issued => issued?,
+    };
     // The key first: a crash between leaves a certificate of another key, which the next start notices.
     key.write(pem::encode("PRIVATE KEY", &issued.private_key).as_bytes())?;
     files::write_private(cert, issued.chain_pem().as_bytes())
@@ -111,6 +118,18 @@ fn is_good(core: &Core, request: &IssueRequest, cert: &Path, key: &KeyPlace<'_>)
         && request.sans.iter().all(|san| record.sans.contains(&san.to_ascii_lowercase()))
         && record.fingerprint == certificate.fingerprint.0;
     Ok(as_asked && record.revoked_ms == 0 && now_ms.saturating_add(life / 3) < record.not_after_ms)
+}
+
+/// Whether the file holds a certificate of the records that is good at this moment.
+fn is_in_force(core: &Core, cert: &Path) -> Result<bool, Error> {
+    let Some(certificate) = files::read_public(cert)?.and_then(|pem| Certificate::from_pem(&pem).ok()) else {
+        return Ok(false);
+    };
+    let now_ms = core.now_ms();
+    let state = core.node.shared().read();
+    let record = state.certificates.get(&certificate.serial.to_string());
+    Ok(record
+        .is_some_and(|r| r.fingerprint == certificate.fingerprint.0 && r.revoked_ms == 0 && now_ms < r.not_after_ms))
 }
 
 pub(crate) fn write_if_other(path: &Path, contents: &[u8]) -> Result<(), Error> {

@@ -322,6 +322,11 @@ impl Metrics {
         self.enrollments.with_label_values(&[label]).inc();
     }
 
+    /// A certificate that was to be signed was not what the log said of it.
+    pub(crate) fn abandoned(&self) {
+        self.enrollments.with_label_values(&["abandoned"]).inc();
+    }
+
     /// The text that Prometheus reads.
     pub(crate) fn render(&self, core: &Core) -> Result<Vec<u8>, prometheus::Error> {
         self.gauge(core);

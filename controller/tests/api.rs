@@ -3,6 +3,8 @@
 mod common;
 #[path = "api/enrollment.rs"]
 mod enrollment;
+#[path = "api/escalations.rs"]
+mod escalations;
 
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
@@ -308,11 +310,12 @@ async fn a_gateway_that_names_another_address_for_each_guess_gets_no_further() {
 
 /// What came with a level is there once all controllers understand it, which takes a moment.
 async fn at_newest_level(operator: &mut OperatorClient<Channel>) {
-    let mut level = 0;
-    while level < LEVEL {
-        level = operator.get_cluster(v1::GetClusterRequest {}).await.expect("answers").into_inner().level;
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    let rising = async {
+        while operator.get_cluster(v1::GetClusterRequest {}).await.expect("answers").into_inner().level < LEVEL {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(common::PATIENCE, rising).await.expect("the level rises by itself");
 }
 
 #[tokio::test]

@@ -42,6 +42,14 @@ struct Busy {
 async fn busy() -> Busy {
     let site = site().await;
     let mut operator = site.operator().await;
+    // What the controller records by itself is there before anything is counted.
+    let looking = async {
+        let of_endpoint = |c: &v1::CertificateInfo| c.profile() == v1::CertificateProfile::Endpoint;
+        while !certificates(&mut operator).await.iter().any(of_endpoint) {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(common::PATIENCE, looking).await.expect("the endpoint has a certificate");
     allow_all(&mut operator).await;
     add_user(&mut operator, "ada", PASSWORD).await;
     add_pool(&mut operator, "p", "10.9.0.0/24").await;

@@ -78,11 +78,16 @@ async fn a_cluster_of_an_earlier_version_gets_its_issuing_authority_once_and_wha
     running.shutdown().await;
 
     let mut site = Site { running: start(common::config(), dir.path(), sallyport_controller::LEVEL).await, dir };
-    let mut made = Vec::new();
-    while made.is_empty() {
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        made = on_record(&site).await;
-    }
+    let looking = async {
+        loop {
+            let made = on_record(&site).await;
+            if !made.is_empty() {
+                return made;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    let made = tokio::time::timeout(common::PATIENCE, looking).await.expect("the leader makes one by itself");
     assert_eq!(made.len(), 1);
     let new = issue(&site.running, Profile::GatewayLink, "gw2").await;
     assert_eq!((new.record.issuer, new.chain.len()), (1, 2));

@@ -259,6 +259,19 @@ fn profiles(controller: &Controller) {
     assert_eq!(controller.ok(&["cert", "profile", "show", "machine"]), shown);
     assert!(controller.refused(&["token", "create", "--machine", "a.example.org"]).contains("example.com"));
     assert!(controller.refused(&["cert", "profile", "set", "machine", "--validity", "400d"]).contains("398"));
+    // A certificate made by hand goes by it, too.
+    let by_hand = |name: &str, more: &[&str]| {
+        let command = [&["cert", "issue", "--machine", name, "--out", name, "--force"], more].concat();
+        controller.refused(&command)
+    };
+    assert!(by_hand("a.example.com", &[]).contains("certifies no rsa-2048 keys"));
+    assert!(by_hand("a.example.org", &["--key", "ecdsa-p256"]).contains("does not allow the name a.example.org"));
+    let long = ["--key", "ecdsa-p256", "--validity", "31d"];
+    assert!(by_hand("a.example.com", &long).contains("at most 30 days"));
+    let ways =
+        controller.ok(&["cert", "profile", "set", "machine", "--methods", "token,renewal", "--addresses", "false"]);
+    assert!(ways.contains("ways to it     token, renewal\n") && ways.contains("addresses      none\n"), "{ways}");
+    assert!(by_hand("a.example.com", &["--key", "ecdsa-p256"]).contains("does not let operators make"));
     assert!(controller.refused(&["cert", "profile", "set", "operator", "--methods", "token"]).contains("operator"));
     let list = controller.ok(&["cert", "profile", "list"]);
     assert!(list.contains("\nmachine ") && list.contains("\ncontroller "), "{list}");

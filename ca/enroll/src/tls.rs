@@ -8,9 +8,11 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::ring::default_provider;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::time_provider::TimeProvider;
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, OtherError, RootCertStore, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName};
 use sallyport_ca::{Certificate, UnixTime};
+use x509_parser::certificate::X509Certificate;
+use x509_parser::prelude::FromDer as _;
 
 use crate::{Error, KeyStore, Kind, Result, Server};
 
@@ -44,7 +46,8 @@ pub(crate) fn unverified(now: UnixTime) -> Result<ClientConfig> {
     Ok(config)
 }
 
-/// For a connection to a server whose chain ends at one of these roots (DER).
+/// For a connection to the enrollment endpoint: a server whose chain ends at one of these roots (DER), with the usage that the
+/// authority gives to nobody else.
 pub(crate) fn verified(roots: &[Vec<u8>], own: Option<&Own<'_>>, now: UnixTime) -> Result<ClientConfig> {
     let provider = Arc::new(default_provider());
     let mut store = RootCertStore::empty();
@@ -55,7 +58,8 @@ pub(crate) fn verified(roots: &[Vec<u8>], own: Option<&Own<'_>>, now: UnixTime) 
     let verifier = verifier.map_err(|e| Error::machine(format!("the roots cannot be used: {e}"), ""))?;
     let builder =
         ClientConfig::builder_with_details(provider, Arc::new(Given(now))).with_safe_default_protocol_versions();
-    let builder = builder.map_err(unusable)?.with_webpki_verifier(verifier);
+    let endpoint = Arc::new(TheEndpoint(verifier));
+    let builder = builder.map_err(unusable)?.dangerous().with_custom_certificate_verifier(endpoint);
     let mut config = match own {
         Some(own) => {
             let chain = own.chain.iter().map(|der| CertificateDer::from(der.to_vec())).collect();
@@ -95,6 +99,13 @@ pub(crate) fn refused(error: &rustls::Error, server: &Server, now: UnixTime) -> 
                 format!("{server} is not of the authority that this machine trusts"),
                 "check --server and where its name leads; something may stand in between and read along",
             ),
+            CertificateError::Other(reason) if reason.0.is::<NotTheEndpoint>() => (
+                format!(
+                    "{server} answers with a certificate of the right authority that is not the enrollment endpoint's"
+                ),
+                "nothing secret was sent. Something in between ends TLS: a proxy, a load balancer, or a gateway that was taken \
+                 over. It must pass the connection on unopened; if nothing is, tell the operator of the VPN",
+            ),
             other => {
                 (format!("the certificate of {server} is not acceptable: {other:?}"), "ask the operator of the VPN")
             }
@@ -111,6 +122,67 @@ pub(crate) fn refused(error: &rustls::Error, server: &Server, now: UnixTime) -> 
 /// A day and a time in UTC; the number where it is none.
 fn date(seconds: i64) -> String {
     x509_parser::time::ASN1Time::from_timestamp(seconds).map_or_else(|_| seconds.to_string(), |t| t.to_string())
+}
+
+/// id-kp-cmcRA, 1.3.6.1.5.5.7.3.28 (RFC 6402 §2.10), DER contents.
+const CMC_RA: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 3, 28];
+
+/// The certificate has not the usage of the enrollment endpoint.
+#[derive(Debug)]
+struct NotTheEndpoint;
+
+impl std::fmt::Display for NotTheEndpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("its extended key usages lack cmcRA")
+    }
+}
+
+impl std::error::Error for NotTheEndpoint {}
+
+/// Takes a server of the roots and the name only if it is the endpoint: gateways have the same names, serverAuth, and a key each.
+#[derive(Debug)]
+struct TheEndpoint(Arc<WebPkiServerVerifier>);
+
+impl ServerCertVerifier for TheEndpoint {
+    fn verify_server_cert(
+        &self,
+        certificate: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: rustls_pki_types::UnixTime,
+    ) -> core::result::Result<ServerCertVerified, rustls::Error> {
+        let verified = self.0.verify_server_cert(certificate, intermediates, name, ocsp, now)?;
+        let parsed = X509Certificate::from_der(certificate);
+        let usages = parsed.as_ref().ok().and_then(|(_, parsed)| parsed.extended_key_usage().ok().flatten());
+        if usages.is_some_and(|usages| usages.value.other.iter().any(|oid| oid.as_bytes() == CMC_RA)) {
+            return Ok(verified);
+        }
+        let reason = CertificateError::Other(OtherError(Arc::new(NotTheEndpoint)));
+        Err(rustls::Error::InvalidCertificate(reason))
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> core::result::Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> core::result::Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_verify_schemes()
+    }
 }
 
 /// Takes any certificate: what comes over such a connection is believed only by its fingerprint.

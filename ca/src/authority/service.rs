@@ -11,6 +11,7 @@ use x509_parser::prelude::FromDer as _;
 
 use super::{Authority, CERTIFICATE_HEAD, Unsigned, attach_signature, authority_information, date, period, tbs_of};
 use crate::name::{check_attribute, distinguished_name};
+use crate::profile::CMC_RA;
 use crate::{Certificate, Error, Lint, PublicKey, Serial, UnixTime, der};
 
 /// The longest life of a responder's certificate, which cannot be revoked (ocsp-nocheck): 31 days.
@@ -19,8 +20,6 @@ pub const MAX_OCSP_SIGNER_VALIDITY: Duration = Duration::from_secs(31 * 86_400);
 pub const MAX_RA_VALIDITY: Duration = Duration::from_secs(398 * 86_400);
 /// id-pkix-ocsp-nocheck, 1.3.6.1.5.5.7.48.1.5 (RFC 6960 §4.2.2.2.1).
 const OCSP_NO_CHECK: [u64; 9] = [1, 3, 6, 1, 5, 5, 7, 48, 1];
-/// id-kp-cmcRA, 1.3.6.1.5.5.7.3.28 (RFC 6402 §2.10).
-const CMC_RA: [u64; 9] = [1, 3, 6, 1, 5, 5, 7, 3, 28];
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Service {

@@ -97,6 +97,31 @@ fn gcd(mut a: BigUint, mut b: BigUint) -> BigUint {
     a
 }
 
+/// A key as the broken library of ROCA makes one: each prime is a power of 65537 modulo the product of the first primes
+/// (CVE-2017-15361).
+fn roca() -> RsaPrivateKey {
+    let mut primes: Vec<u32> = vec![2];
+    let odd = (3_u32..).step_by(2);
+    for n in odd.take_while(|n| *n <= 167) {
+        if primes.iter().all(|p| !n.is_multiple_of(*p)) {
+            primes.push(n);
+        }
+    }
+    let product = primes.iter().fold(BigUint::from(1_u8), |m, p| m * BigUint::from(*p));
+    let one = BigUint::from(1_u8);
+    let prime = |power: u32, top: u64| {
+        let residue = BigUint::from(65_537_u32).modpow(&BigUint::from(power), &product);
+        let mut p = (BigUint::from(top) << 960) / &product * &product + residue;
+        // Fermat's little theorem is enough of a test here.
+        while BigUint::from(2_u8).modpow(&(&p - &one), &p) != one {
+            p += &product;
+        }
+        p
+    };
+    let (p, q) = (prime(1_234, 0xc000_0000_0000_1234), prime(98_765, 0xd000_0000_0000_1234));
+    RsaPrivateKey::from_p_q(p, q, BigUint::from(65_537_u32)).unwrap()
+}
+
 #[test]
 fn a_weak_key_is_refused_although_its_holder_signed() {
     let refused = |csr: &[u8]| match PublicKey::from_csr_der(csr) {
@@ -104,6 +129,8 @@ fn a_weak_key_is_refused_although_its_holder_signed() {
         other => panic!("{other:?}"),
     };
     assert!(refused(&rsa_request(&close())).contains("close together"));
+    let found = refused(&rsa_request(&roca()));
+    assert!(found.contains("ROCA"), "{found}");
     let rng = SystemRandom::new();
     let good = KeyPair::generate(KeyAlgorithm::Rsa2048, &rng).unwrap();
     let good = <RsaPrivateKey as rsa::pkcs8::DecodePrivateKey>::from_pkcs8_der(good.pkcs8_der()).unwrap();

@@ -3,16 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sallyport_ca::{Profile, Serial, Subject, UnixTime};
+use sallyport_ca::{Authority, KeyAlgorithm, Profile, Recorded, SecureRandom, Serial, Subject, UnixTime};
 
 use super::{Case, Enrolled};
 use crate::app::Core;
-use crate::authority::{IssueRequest, algorithm_to_proto, profile_to_proto, subject};
+use crate::authority::{IssueRequest, algorithm_to_proto, alt_name, profile_to_proto, subject};
 use crate::error::Error;
 use crate::raft::ProposeError;
 use crate::state::{
     AbandonCertificate, Action, CertificateRow, CompleteCertificate, ConflictKind, Grant, IntendCertificate, IntentRow,
-    Outcome, Proof,
+    Outcome, Proof, profile_of,
 };
 
 /// An intent that is this old was left by whoever made it: another finishes it. Milliseconds of the log's time.
@@ -125,26 +125,101 @@ pub(super) fn intent(core: &Core, case: &Case, grant: &Grant) -> Result<IntendCe
 
 /// Signs what was intended and records it. Two who do it at a time make two signatures over the same certificate, and one of them
 /// leaves this house.
-async fn complete(core: &Arc<Core>, intent: IntentRow) -> Result<(), Error> {
-    let record = intent.record.unwrap_or_default();
-    let profile = Profile::ALL.into_iter().find(|p| profile_to_proto(*p) == record.profile());
-    let profile = profile.ok_or_else(|| Error::Internal("an intent without a profile".into()))?;
+pub(super) async fn complete(core: &Arc<Core>, intent: IntentRow) -> Result<(), Error> {
     let authority = core.issuing_by(intent.issuer)?.authority;
     let is_rsa = authority.key_algorithm().is_rsa();
-    let worker = core.clone();
-    let sign = move || authority.sign_recorded(&intent.tbs, profile, worker.sealer.rng());
+    let (worker, signer, row) = (core.clone(), authority.clone(), intent.clone());
+    let sign = move || Said::of(&row)?.sign(&signer, &row.tbs, worker.sealer.rng());
     // An elliptic signature takes less than handing it to another thread would.
     let signature = if is_rsa {
         tokio::task::spawn_blocking(sign).await.map_err(|_| Error::Internal("signing panicked".into()))?
     } else {
         sign()
     };
-    let signature = signature.map_err(|e| Error::Authority(e.to_string()))?;
-    let command = CompleteCertificate { serial: record.serial, signature };
+    match signature {
+        Ok(signature) => hand_in(core, &authority, &intent, signature).await,
+        Err(fault) => abandon(core, &intent, fault).await,
+    }
+}
+
+/// Records a signature over what was intended, if it is one: what leaves this house is checked under the public key, and against
+/// what the log says of it, by code that had no part in making it.
+pub(super) async fn hand_in(
+    core: &Core,
+    authority: &Authority,
+    intent: &IntentRow,
+    signature: Vec<u8>,
+) -> Result<(), Error> {
+    let checked = Said::of(intent)
+        .and_then(|said| authority.check_recorded(&intent.tbs, &signature, &said.recorded()).map(|_| said.serial));
+    let serial = match checked {
+        Ok(serial) => serial.to_string(),
+        Err(fault) => return abandon(core, intent, fault).await,
+    };
+    let command = CompleteCertificate { serial, signature };
     match core.propose_idempotent(Action::CompleteCertificate(command)).await?.outcome {
         // Not found: it was abandoned meanwhile.
         Some(Outcome::Done(_) | Outcome::Conflict(_)) => Ok(()),
         other => Err(Error::Internal(format!("recording a certificate: {other:?}"))),
+    }
+}
+
+/// Gives up what no try would mend: the bytes are not what was said of them, or the key is not the authority's. What allowed the
+/// certificate is good again.
+async fn abandon(core: &Core, intent: &IntentRow, fault: sallyport_ca::Error) -> Result<(), Error> {
+    // The random source, say: the next try, or another controller, may have more luck.
+    if matches!(fault, sallyport_ca::Error::Crypto(_)) {
+        return Err(Error::Authority(fault.to_string()));
+    }
+    let record = intent.record.clone().unwrap_or_default();
+    tracing::error!(
+        serial = %record.serial, name = %record.name, issuer = intent.issuer, cause = %fault,
+        "gave up a certificate that is not what the log says of it; nothing was issued. Look at the controller that asked for it"
+    );
+    core.metrics.abandoned();
+    core.propose_idempotent(Action::AbandonCertificate(AbandonCertificate { serial: record.serial })).await?;
+    Ok(())
+}
+
+/// What the log says of a certificate that is to be signed.
+struct Said {
+    profile: Profile,
+    serial: Serial,
+    subject: Subject,
+    period: (UnixTime, UnixTime),
+    key: KeyAlgorithm,
+    key_sha256: Option<[u8; 32]>,
+}
+
+impl Said {
+    fn of(intent: &IntentRow) -> Result<Self, sallyport_ca::Error> {
+        let unreadable = sallyport_ca::Error::Request("the log does not say what is to be signed");
+        let record = intent.record.as_ref().ok_or(unreadable.clone())?;
+        let key = KeyAlgorithm::ALL.into_iter().find(|k| algorithm_to_proto(*k) == record.key_algorithm());
+        let seconds = |ms: u64| UnixTime(i64::try_from(ms / 1_000).unwrap_or(i64::MAX));
+        Ok(Self {
+            profile: profile_of(record).ok_or(unreadable.clone())?,
+            serial: record.serial.parse()?,
+            subject: Subject::new(&record.name, record.sans.iter().map(|san| alt_name(san)).collect())?,
+            period: (seconds(record.not_before_ms), seconds(record.not_after_ms)),
+            key: key.ok_or(unreadable)?,
+            key_sha256: intent.key_sha256.as_slice().try_into().ok(),
+        })
+    }
+
+    fn recorded(&self) -> Recorded<'_> {
+        Recorded {
+            profile: self.profile,
+            serial: &self.serial,
+            subject: &self.subject,
+            period: self.period,
+            key: self.key,
+            key_sha256: self.key_sha256.as_ref(),
+        }
+    }
+
+    fn sign(&self, by: &Authority, tbs: &[u8], rng: &dyn SecureRandom) -> Result<Vec<u8>, sallyport_ca::Error> {
+        by.sign_recorded(tbs, &self.recorded(), rng)
     }
 }
 

@@ -11,7 +11,8 @@ use crate::app::Running;
 use crate::app::tests::controller;
 use crate::clock::Clock;
 use crate::state::{
-    CreateEnrollToken, DecideRequest, IntendCertificate, MachineRow, PutMachines, RevokeCertificate, SetProfile,
+    CreateEnrollToken, DecideRequest, IntendCertificate, IntentRow, MachineRow, PutMachines, RevokeCertificate,
+    SetProfile,
 };
 
 const NAME: &str = "laptop7.example.com";
@@ -209,72 +210,145 @@ async fn requests_that_are_none_cost_nothing() {
     site.end().await;
 }
 
+/// A question of which nobody has made more than the first half.
+struct Half {
+    token: Shown,
+    key: KeyPair,
+    command: IntendCertificate,
+}
+
+impl Half {
+    async fn of(site: &Site) -> Self {
+        let (token, key) = (site.token(1).await, key());
+        let Ok(Some(proof)) = proof(&token) else { panic!("a token") };
+        let key_sha256 = sallyport_ca::Fingerprint::of(key.public_key().spki_der()).0.to_vec();
+        let applicant = Applicant {
+            proof: Some(proof.clone()),
+            key_sha256: key_sha256.clone(),
+            key: v1::KeyAlgorithm::EcdsaP256,
+            source: "127.0.0.1".into(),
+        };
+        let case = Case {
+            transaction: transaction(Some(&proof), &key_sha256),
+            applicant,
+            claims: String::new(),
+            key: key.public_key(),
+        };
+        let verdict = site.core.node.shared().read().authorise(&case.applicant, site.core.now_ms());
+        let Verdict::Granted(grant) = verdict else { panic!("granted") };
+        let command = issue::intent(&site.core, &case, &grant).expect("an intent");
+        Self { token, key, command }
+    }
+
+    fn serial(&self) -> String {
+        self.command.record.as_ref().expect("a record").serial.clone()
+    }
+
+    /// Puts it into the log; the row.
+    async fn intend(&self, site: &Site) -> IntentRow {
+        let action = Action::IntendCertificate(self.command.clone());
+        let reply = site.core.propose_idempotent(action).await.expect("proposes");
+        assert!(matches!(reply.outcome, Some(Outcome::Intended(_))), "{reply:?}");
+        let state = site.core.node.shared().read();
+        state.intended(&self.command.transaction).expect("it is there").clone()
+    }
+}
+
 /// Whoever made an intent was killed before it signed.
 #[tokio::test]
 async fn an_intent_that_was_left_is_finished_once_and_by_the_same_bytes() {
     let site = Site::new().await;
-    let (token, key) = (site.token(1).await, key());
-    // The same question, asked where nobody finishes it: its first half by hand.
-    let Ok(Some(proof)) = proof(&token) else { panic!("a token") };
-    let key_sha256 = sallyport_ca::Fingerprint::of(key.public_key().spki_der()).0.to_vec();
-    let applicant = Applicant {
-        proof: Some(proof.clone()),
-        key_sha256: key_sha256.clone(),
-        key: v1::KeyAlgorithm::EcdsaP256,
-        source: "127.0.0.1".into(),
-    };
-    let case = Case {
-        transaction: transaction(Some(&proof), &key_sha256),
-        applicant,
-        claims: String::new(),
-        key: key.public_key(),
-    };
-    let Verdict::Granted(grant) = site.core.node.shared().read().authorise(&case.applicant, site.core.now_ms()) else {
-        panic!("granted")
-    };
-    let command: IntendCertificate = issue::intent(&site.core, &case, &grant).expect("an intent");
-    let serial = command.record.as_ref().expect("a record").serial.clone();
-    let reply = site.core.propose_idempotent(Action::IntendCertificate(command)).await.expect("proposes");
-    assert!(matches!(reply.outcome, Some(Outcome::Intended(_))));
-
+    let half = Half::of(&site).await;
+    half.intend(&site).await;
     finish_intents(&site.core).await.expect("looks");
     assert_eq!(site.core.node.shared().read().intents.len(), 1, "whoever made it has time");
     site.clock.advance(Duration::from_secs(6));
     finish_intents(&site.core).await.expect("finishes");
     assert!(site.core.node.shared().read().intents.is_empty());
-    let certificate = site.issued(&token, &key).await;
-    assert_eq!(super::tests::serial(&certificate), serial);
+    let certificate = site.issued(&half.token, &half.key).await;
+    assert_eq!(super::tests::serial(&certificate), half.serial());
     site.end().await;
 }
 
+/// What a broken or hostile controller could have put into the log: the next one looks before it touches the key.
 #[tokio::test]
-async fn an_intent_that_nobody_can_sign_is_given_up_and_its_token_is_good_again() {
+async fn what_is_not_what_the_log_says_of_it_is_never_signed_and_gives_its_token_back() {
     let site = Site::new().await;
-    let (token, key) = (site.token(1).await, key());
-    let Ok(Some(proof)) = proof(&token) else { panic!("a token") };
-    let applicant = Applicant {
-        proof: Some(proof.clone()),
-        key_sha256: vec![7; 32],
-        key: v1::KeyAlgorithm::EcdsaP256,
-        source: String::new(),
+    let others = {
+        // What would be signed for other names, another key, another time.
+        let half = Half::of(&site).await;
+        let grant = |name: &str, key: &KeyPair, days: u64| {
+            let issuing = site.core.issuing(KeyAlgorithm::EcdsaP256).expect("an authority").authority;
+            let serial = half.serial().parse().expect("a serial number");
+            let subject = sallyport_ca::Subject::new(name, Vec::new()).expect("a subject");
+            let now = sallyport_ca::UnixTime(i64::try_from(site.core.now_ms() / 1_000).expect("a time"));
+            let validity = Duration::from_secs(days * 86_400);
+            let public = key.public_key();
+            let profile = sallyport_ca::Profile::Machine;
+            issuing.prepare(profile, &subject, &public, now, validity, serial).expect("prepares").tbs().to_vec()
+        };
+        let right = grant(NAME, &half.key, 365);
+        assert_eq!(right, half.command.tbs, "but for these it is the same");
+        [
+            ("another name", grant("boss.example.com", &half.key, 365)),
+            ("another key", grant(NAME, &key(), 365)),
+            ("another life", grant(NAME, &half.key, 364)),
+            ("another serial number", Half::of(&site).await.command.tbs),
+            ("an authority", site.core.root().der().to_vec()),
+            ("nothing", Vec::new()),
+        ]
+        .map(|(what, tbs)| (what, tbs, Half { command: half.command.clone(), token: half.token.clone(), key: key() }))
     };
-    let case = Case { transaction: [7; 16], applicant, claims: String::new(), key: key.public_key() };
-    let Verdict::Granted(grant) = site.core.node.shared().read().authorise(&case.applicant, site.core.now_ms()) else {
-        panic!("granted")
-    };
-    let mut command = issue::intent(&site.core, &case, &grant).expect("an intent");
-    // What a broken or hostile member could have put there: an authority would never be signed.
-    command.tbs = site.core.root().der().to_vec();
-    let reply = site.core.propose_idempotent(Action::IntendCertificate(command)).await.expect("proposes");
-    assert!(matches!(reply.outcome, Some(Outcome::Intended(_))));
-    assert_eq!(site.refused(&token, &key).await, RefusalKind::UsedUp);
-    site.clock.advance(Duration::from_secs(6));
-    finish_intents(&site.core).await.expect("looks");
-    assert_eq!(site.core.node.shared().read().intents.len(), 1);
+    for (what, tbs, mut half) in others {
+        half.command.tbs = tbs;
+        let row = half.intend(&site).await;
+        issue::complete(&site.core, row).await.expect(what);
+        let state = site.core.node.shared().read();
+        assert!(state.intents.is_empty() && !state.certificates.contains(&half.serial()), "{what}");
+        let Ok(Some(ProofKind::Token(token))) = proof(&half.token) else { panic!("a token") };
+        assert_eq!(state.enroll_tokens.get(&token.id).expect("there").used, 0, "{what}");
+    }
+    let text = site.core.metrics.render(&site.core).expect("renders");
+    assert!(String::from_utf8_lossy(&text).contains("enrollments_total{outcome=\"abandoned\"} 6"));
+    site.end().await;
+}
+
+/// A fault in the signing: another key's signature, or a flipped bit, as a fault attack would have it.
+#[tokio::test]
+async fn a_signature_that_is_not_the_authoritys_leaves_no_controller() {
+    let site = Site::new().await;
+    let half = Half::of(&site).await;
+    let authority = site.core.issuing_by(half.command.issuer).expect("an authority").authority;
+    let (rng, tbs) = (SystemRandom::new(), half.command.tbs.clone());
+    let wrong = [
+        ("another key's", key().sign(&tbs, &rng).expect("signs")),
+        ("made up", vec![0x30, 6, 2, 1, 1, 2, 1, 1]),
+        ("none", Vec::new()),
+    ];
+    for (what, signature) in wrong {
+        let row = half.intend(&site).await;
+        issue::hand_in(&site.core, &authority, &row, signature).await.expect(what);
+        let state = site.core.node.shared().read();
+        assert!(state.intents.is_empty() && !state.certificates.contains(&half.serial()), "{what}");
+    }
+    // And nothing was lost by it.
+    let certificate = Certificate::from_der(&site.issued(&half.token, &half.key).await).expect("a certificate");
+    assert!(certificate.is_issued_by(authority.certificate()));
+    site.end().await;
+}
+
+/// Its authority cannot be opened, say, and never can.
+#[tokio::test]
+async fn an_intent_that_nobody_can_sign_is_given_up_after_ten_minutes_and_its_token_is_good_again() {
+    let site = Site::new().await;
+    let half = Half::of(&site).await;
+    half.intend(&site).await;
+    assert_eq!(site.refused(&half.token, &key()).await, RefusalKind::UsedUp);
     site.clock.advance(Duration::from_secs(10 * 60));
+    // Whoever leads is late itself: then it is not begun any more.
     finish_intents(&site.core).await.expect("gives up");
     assert!(site.core.node.shared().read().intents.is_empty());
-    site.issued(&token, &key).await;
+    site.issued(&half.token, &half.key).await;
     site.end().await;
 }
 

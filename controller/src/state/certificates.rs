@@ -34,6 +34,9 @@ impl State {
         if let Some(superseded) = command.record.as_ref().and_then(|record| self.superseded(record, record.issuer)) {
             return superseded;
         }
+        if let Some(refused) = command.record.as_ref().and_then(|record| self.against_rules(record)) {
+            return refused;
+        }
         let recorded = self.record_certificate(command.record.as_ref());
         if let (Some(Outcome::Done(_)), Some(record)) = (&recorded.outcome, &command.record)
             && record.profile() == v1::CertificateProfile::Machine

@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::enroll::{
     AbandonCertificate, CompleteCertificate, CreateEnrollToken, DecideRequest, ENROLL_LEVEL, IntendCertificate,
-    PutMachines, QueueRequest, RemoveMachine, RevokeEnrollToken, SetProfile,
+    PutMachines, QueueRequest, RULES_LEVEL, RemoveMachine, RevokeEnrollToken, SetProfile,
 };
 use super::issuers::ISSUERS_LEVEL;
 use super::net::Net;
@@ -241,8 +241,11 @@ impl Action {
             }
             Self::UpdateUser(_) | Self::UnlockUser(_) => USERS_LEVEL,
             Self::AddIssuers(_) | Self::RetireIssuer(_) => ISSUERS_LEVEL,
-            Self::SetProfile(_)
-            | Self::CreateEnrollToken(_)
+            Self::SetProfile(c) => match &c.profile {
+                Some(row) if row.no_addresses || row.not_by_operators => RULES_LEVEL,
+                _ => ENROLL_LEVEL,
+            },
+            Self::CreateEnrollToken(_)
             | Self::RevokeEnrollToken(_)
             | Self::PutMachines(_)
             | Self::RemoveMachine(_)

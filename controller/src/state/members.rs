@@ -129,6 +129,9 @@ impl State {
         if let Some(superseded) = self.superseded(record, record.issuer) {
             return superseded;
         }
+        if let Some(refused) = self.against_rules(record) {
+            return refused;
+        }
         let Some(id) = self.next_member() else { return exhausted() };
         let recorded = self.record_certificate(Some(&CertificateRow { member: id, ..record.clone() }));
         if matches!(recorded.outcome, Some(Outcome::Conflict(_))) {

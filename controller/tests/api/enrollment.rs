@@ -6,7 +6,7 @@ use std::time::Duration;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use sallyport_ca::{Profile, pem};
-use sallyport_controller::{Controller, Running};
+use sallyport_controller::{Config, Controller, Running};
 use sallyport_proto::carry::pump;
 use sallyport_proto::v1;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream};
@@ -18,15 +18,20 @@ use tonic::{Code, Status};
 
 use crate::common::{self, Site, TestGateway};
 
-const NAME: &str = "vpn.example.com";
+pub(crate) const NAME: &str = "vpn.example.com";
 
-async fn site() -> Site {
-    let dir = tempfile::tempdir().expect("temporary folder");
+/// Settings of a controller that offers the endpoint at ports of its own.
+pub(crate) fn config() -> Config {
     let mut config = common::config();
     config.enrollment.names = vec![NAME.into()];
     config.enrollment.listen = Some(([127, 0, 0, 1], 0).into());
     config.enrollment.http_listen = Some(([127, 0, 0, 1], 0).into());
-    let running = Controller::start(config, dir.path()).await.expect("starts");
+    config
+}
+
+async fn site() -> Site {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let running = Controller::start(config(), dir.path()).await.expect("starts");
     Site { dir, running }
 }
 
@@ -70,6 +75,19 @@ async fn tls<S: AsyncRead + AsyncWrite + Unpin>(
     TlsConnector::from(Arc::new(config)).connect(name, stream).await
 }
 
+/// Asks again until there is an answer: a new controller has a certificate for its endpoint after a moment.
+pub(crate) async fn soon<T>(mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+    let asking = async {
+        loop {
+            if let Some(answer) = ask().await {
+                return answer;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(common::PATIENCE, asking).await.expect("the endpoint has a certificate")
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_to_a_gateway_ends_in_the_controller_tls_and_all() {
     let site = site().await;
@@ -77,13 +95,11 @@ async fn a_connection_to_a_gateway_ends_in_the_controller_tls_and_all() {
     let root = pem::encode("CERTIFICATE", &site.running.root_certificate());
     let answer = get(through(&gateway, v1::EnrollmentPort::Http).await.expect("is carried"), "/ca.pem").await;
     assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.contains(root.as_str()), "{answer}");
-    // A new controller has a certificate after a moment.
-    let stream = loop {
+    let stream = soon(async || {
         let stream = through(&gateway, v1::EnrollmentPort::Https).await.expect("is carried");
-        if let Ok(stream) = tls(&site.running, stream).await {
-            break stream;
-        }
-    };
+        tls(&site.running, stream).await.ok()
+    })
+    .await;
     let answer = get(stream, "/.well-known/est/cacerts").await;
     assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.contains("application/pkcs7-mime"), "{answer}");
     // Many at a time.
@@ -148,11 +164,7 @@ async fn a_controller_offers_the_endpoint_at_ports_of_its_own_under_the_names_of
     let [https, http] = site.running.enrollment_addresses().map(|address| address.expect("listens"));
     let page = get(TcpStream::connect(http).await.expect("connects"), "/").await;
     assert!(page.starts_with("HTTP/1.1 200 OK") && page.contains(NAME), "{page}");
-    let stream = loop {
-        if let Ok(stream) = tls(&site.running, TcpStream::connect(https).await.expect("connects")).await {
-            break stream;
-        }
-    };
+    let stream = soon(async || tls(&site.running, TcpStream::connect(https).await.expect("connects")).await.ok()).await;
     assert!(get(stream, "/").await.contains("Strict-Transport-Security"));
     site.running.shutdown().await;
 }

@@ -5,6 +5,7 @@
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use sallyport_ca::seal::{RecipientKey, SealKey};
 use sallyport_ca::{KeyAlgorithm, Profile, SystemRandom, pem};
@@ -16,6 +17,9 @@ use sallyport_proto::v1::gateway_client::GatewayClient;
 use sallyport_proto::v1::operator_client::OperatorClient;
 use sallyport_proto::{CONTROLLER_NAME, v1};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+
+/// How long a test waits for what comes by itself, on a machine that is busy. What has not come by then does not come.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Settings for tests: ports of the system's choice, cheap password checks.
 pub(crate) fn config() -> Config {

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum, ValueHint};
 use sallyport_proto::v1::{
-    CertificateInfo, CertificateProfile, IssueCertificateRequest, IssueCertificateResponse, KeyAlgorithm,
-    ListCertificatesRequest, ListRootsRequest, RevokeCertificateRequest,
+    self, CertificateInfo, CertificateProfile, IssueCertificateRequest, IssueCertificateResponse, KeyAlgorithm,
+    ListCertificatesRequest, ListProfilesRequest, ListRootsRequest, RevokeCertificateRequest,
 };
 use serde::Serialize;
 
@@ -288,10 +288,14 @@ impl Issue {
     async fn run(self, global: &Global) -> Result {
         let (profile, name) = self.subject.resolve()?;
         let out = self.out.unwrap_or_else(|| PathBuf::from(&name));
-        let pieces = pieces(profile, self.key);
-        let folder = Folder::prepare(&out, &pieces, self.force)?;
-
+        let mut pieces = pieces(profile, self.key);
         let mut context = Context::open(global).await?;
+        if self.key.is_none() {
+            let client = &mut context.connection.client;
+            let profiles = client.list_profiles(ListProfilesRequest {}).await.map_err(refused)?.into_inner().profiles;
+            pieces = as_certified(pieces, &profiles);
+        }
+        let folder = Folder::prepare(&out, &pieces, self.force)?;
         let (mut files, mut certificates) = (Vec::new(), Vec::new());
         for piece in pieces {
             // A gateway's name towards controllers is its own alone.
@@ -376,8 +380,8 @@ fn pieces(profile: CertificateProfile, key: Option<Key>) -> Vec<Piece> {
                 files: ("grpc.key", "grpc.pem"),
             };
             let ike = |key| {
-                let rsa = matches!(key, KeyAlgorithm::Rsa2048 | KeyAlgorithm::Rsa3072 | KeyAlgorithm::Rsa4096);
-                let files = if rsa { ("ike-rsa.key", "ike-rsa.pem") } else { ("ike-ecdsa.key", "ike-ecdsa.pem") };
+                let files =
+                    if is_rsa(key) { ("ike-rsa.key", "ike-rsa.pem") } else { ("ike-ecdsa.key", "ike-ecdsa.pem") };
                 Piece { profile, key, files }
             };
             match key {
@@ -390,9 +394,55 @@ fn pieces(profile: CertificateProfile, key: Option<Key>) -> Vec<Piece> {
     }
 }
 
+/// Those pieces with kinds of key that their profiles certify: another one of the same sort where the usual one is not among them;
+/// without any, the usual one, so that the controller says what is wrong.
+fn as_certified(pieces: Vec<Piece>, profiles: &[v1::Profile]) -> Vec<Piece> {
+    let certified = |piece: &Piece| {
+        let name = names::profile(piece.profile);
+        profiles.iter().find(|p| p.name == name).map(|p| p.keys().collect::<Vec<_>>()).unwrap_or_default()
+    };
+    let mut fitting: Vec<Piece> = Vec::new();
+    for piece in &pieces {
+        let keys = certified(piece);
+        let same_sort = |key: &&KeyAlgorithm| is_rsa(**key) == is_rsa(piece.key);
+        if keys.contains(&piece.key) {
+            fitting.push(*piece);
+        } else if let Some(key) = keys.iter().find(same_sort) {
+            fitting.push(Piece { key: *key, ..*piece });
+        }
+    }
+    let complete = pieces.iter().all(|p| fitting.iter().any(|f| f.profile == p.profile));
+    if complete { fitting } else { pieces }
+}
+
+const fn is_rsa(key: KeyAlgorithm) -> bool {
+    matches!(key, KeyAlgorithm::Rsa2048 | KeyAlgorithm::Rsa3072 | KeyAlgorithm::Rsa4096)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_key_is_made_that_the_profile_does_not_certify_if_another_would_do() {
+        let profile = |name: &str, keys: &[KeyAlgorithm]| v1::Profile {
+            name: name.into(),
+            keys: keys.iter().map(|key| (*key).into()).collect(),
+            ..Default::default()
+        };
+        let p256 = KeyAlgorithm::EcdsaP256;
+        let kinds = |gateway: &[KeyAlgorithm]| {
+            let profiles = [profile("gateway", gateway), profile("gateway-link", &[p256])];
+            let pieces = as_certified(pieces(CertificateProfile::Gateway, None), &profiles);
+            pieces.iter().map(|p| p.key).collect::<Vec<_>>()
+        };
+        assert_eq!(kinds(&[KeyAlgorithm::Rsa2048, p256]), [p256, p256, KeyAlgorithm::Rsa2048]);
+        assert_eq!(kinds(&[p256]), [p256, p256], "and no pair for clients that want RSA");
+        assert_eq!(kinds(&[KeyAlgorithm::Rsa4096]), [p256, KeyAlgorithm::Rsa4096]);
+        let machine = pieces(CertificateProfile::Machine, None);
+        let only = [profile("machine", &[p256])];
+        assert_eq!(as_certified(machine, &only)[0].key, KeyAlgorithm::Rsa2048, "the controller says what to do");
+    }
 
     #[test]
     fn a_gateway_has_a_pair_for_controllers_and_one_for_each_kind_of_client() {

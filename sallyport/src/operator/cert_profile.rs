@@ -28,7 +28,11 @@ pub(crate) enum Command {
     #[command(after_help = "\
 Examples:
   sallyport cert profile set machine --validity 30d --keys ecdsa-p256,rsa-2048
-  sallyport cert profile set machine --methods token,renewal --names corp.example.com")]
+  sallyport cert profile set machine --methods token,renewal --names corp.example.com
+  sallyport cert profile set gateway --validity 90d --names vpn.example.com --addresses false
+  sallyport cert profile set operator --keys ecdsa-p256 --validity 30d
+
+A profile is obeyed by every way to a certificate: enrollment, cert issue, controllers that join or renew.")]
     Set(Set),
 }
 
@@ -43,6 +47,8 @@ pub(crate) enum Method {
     Approval,
     /// By the certificate that it has.
     Renewal,
+    /// An operator has it made, key and all: cert issue.
+    Operator,
 }
 
 impl From<Method> for v1::EnrollMethod {
@@ -52,6 +58,7 @@ impl From<Method> for v1::EnrollMethod {
             Method::List => Self::List,
             Method::Approval => Self::Approval,
             Method::Renewal => Self::Renewal,
+            Method::Operator => Self::Operator,
         }
     }
 }
@@ -72,12 +79,15 @@ pub(crate) struct Changes {
     /// How long after its end a certificate can still be renewed.
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     late_renewal: Option<Duration>,
-    /// Ways to a certificate.
+    /// Ways to a certificate: all that shall stay open.
     #[arg(long, value_enum, value_delimiter = ',', value_name = "WAY,...")]
     methods: Option<Vec<Method>>,
     /// Names must end in one of these; `any` lifts the bound.
     #[arg(long, value_delimiter = ',', value_name = "SUFFIX,...")]
     names: Option<Vec<String>>,
+    /// Whether IP addresses may stand in it.
+    #[arg(long, value_name = "BOOL")]
+    addresses: Option<bool>,
     /// Whether the controllers make the key for machines that ask for it.
     #[arg(long, value_name = "BOOL")]
     server_keys: Option<bool>,
@@ -103,6 +113,7 @@ struct Row {
     late_renewal_s: u64,
     methods: Vec<&'static str>,
     names: Vec<String>,
+    addresses: bool,
     server_keys: bool,
     extended_key_usages: Vec<String>,
 }
@@ -119,6 +130,7 @@ impl From<v1::Profile> for Row {
             overdue_after_percent: profile.overdue_percent,
             late_renewal_s: profile.late_renewal_s,
             names: profile.name_suffixes,
+            addresses: !profile.no_addresses,
             server_keys: profile.server_keys,
             extended_key_usages: profile.extended_key_usages,
         }
@@ -159,6 +171,7 @@ impl Row {
             ("late renewal", format!("for {} after its end", show_seconds(self.late_renewal_s))),
             ("ways to it", joined(&self.methods)),
             ("names", if self.names.is_empty() { "any".into() } else { self.names.join(", ") }),
+            ("addresses", if self.addresses { "may stand in it".into() } else { "none".into() }),
             ("keys by us", if self.server_keys { "yes, on request".into() } else { "no".into() }),
         ];
         lines.iter().map(|(what, value)| format!("{what:<14} {value}\n")).collect()
@@ -213,6 +226,9 @@ impl Changes {
         }
         if let Some(names) = self.names {
             profile.name_suffixes = names.into_iter().filter(|name| name != "any").collect();
+        }
+        if let Some(addresses) = self.addresses {
+            profile.no_addresses = !addresses;
         }
         if let Some(server_keys) = self.server_keys {
             profile.server_keys = server_keys;

@@ -101,7 +101,7 @@ impl sallyport_endpoint::Clock for Clock {
 async fn start(machine: &Machine) -> (Arc<Desk>, Request) {
     let hierarchy = Hierarchy::new();
     let key = KeyPair::generate(KeyAlgorithm::EcdsaP256, &SystemRandom::new()).unwrap();
-    let certificate = hierarchy.issue(Profile::Controller, "localhost", &key.public_key(), UnixTime(NOW), 300);
+    let certificate = hierarchy.issue(Profile::Endpoint, "localhost", &key.public_key(), UnixTime(NOW), 300);
     let chain = [certificate.der().to_vec(), hierarchy.authorities()[0].clone()];
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let token = hierarchy.token(&format!("localhost:{}", listener.local_addr().unwrap().port()));

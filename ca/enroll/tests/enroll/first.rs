@@ -73,6 +73,25 @@ async fn who_shows_the_right_root_but_has_another_certificate_hears_no_token() {
     assert_eq!(between.requests("cacerts").len(), 1);
 }
 
+/// A gateway that was taken over has its own key and certificate for IKE: of the same root, for the names that clients dial, with
+/// serverAuth. It shows them at the port where it should pass connections on.
+#[tokio::test]
+async fn a_gateway_that_poses_as_the_endpoint_hears_no_token() {
+    let (world, clock) = (World::new().await, Machine::new().clock);
+    for profile in [Profile::Gateway, Profile::Controller] {
+        let conduct = honest(&world.hierarchy, &world.token, &clock);
+        let hostile = Server::start_as(profile, &world.hierarchy, "localhost", &clock, conduct).await;
+        let wanted = request(&world.hierarchy.token(&hostile.name()));
+        let error = enroll(&world.folder(), &wanted, &world.machine).await.err().unwrap();
+        assert_eq!(error.kind, Kind::Untrusted, "{profile}: {error}");
+        assert!(error.cause.contains("not the enrollment endpoint's"), "{error}");
+        assert!(error.remedy.contains("pass the connection on unopened"), "{error}");
+        // It was asked once, by somebody who says nothing, and then hung up on in the handshake.
+        assert!(!hostile.heard_a_token() && hostile.asked.lock().unwrap().len() == 1, "{profile}");
+        assert!(!world.dir().join("pending").exists(), "no key is made for it");
+    }
+}
+
 #[tokio::test]
 async fn a_server_of_another_name_hears_no_token() {
     let world = World::named("vpn.example.com").await;

@@ -112,6 +112,21 @@ async fn a_renewal_asks_only_a_server_of_its_own_root() {
 }
 
 #[tokio::test]
+async fn a_renewal_shows_nothing_to_a_gateway_that_poses_as_the_endpoint() {
+    let world = World::new().await;
+    let (_, first) = world.enroll().await.unwrap();
+    let (clock, conduct) = (&world.machine.clock, honest(&world.hierarchy, &world.token, &world.machine.clock));
+    let hostile = Server::start_as(Profile::Gateway, &world.hierarchy, "localhost", clock, conduct).await;
+    let (folder, mut settings, identity) = Folder::open_enrolled(&world.dir()).unwrap();
+    settings.server = hostile.name();
+    let error = renew(&folder, &settings, &identity, true, Duration::ZERO, &world.machine).await.err().unwrap();
+    assert!(error.kind == Kind::Untrusted && error.cause.contains("not the enrollment endpoint's"), "{error}");
+    assert!(hostile.asked.lock().unwrap().is_empty());
+    drop(folder);
+    assert_eq!(in_force(&world).certificate, first.certificate);
+}
+
+#[tokio::test]
 async fn a_certificate_that_has_lapsed_is_refused_with_the_way_back() {
     let world = World::new().await;
     world.enroll().await.unwrap();

@@ -11,8 +11,8 @@ use super::super::convert::{number_token, page};
 use super::super::error::done;
 use super::OperatorService;
 use crate::state::{
-    Action, CreateEnrollToken, DecideRequest, EnrollTokenRow, MachineRow, ProfileRow, PutMachines, RemoveMachine,
-    RequestRow, RevokeEnrollToken, SetProfile, State, profile_named,
+    Action, CreateEnrollToken, DecideRequest, EnrollTokenRow, ISSUABLE, MachineRow, ProfileRow, PutMachines,
+    RULES_LEVEL, RemoveMachine, RequestRow, RevokeEnrollToken, SetProfile, State, profile_named,
 };
 
 /// How long a token is good when nothing is asked for, and at most, seconds.
@@ -84,14 +84,19 @@ fn request_info(number: u64, row: &RequestRow) -> v1::EnrollRequest {
 }
 
 fn profile_info(profile: Profile, row: ProfileRow) -> v1::Profile {
+    let mut methods = row.methods.clone();
+    if row.opens_to_operators(profile) {
+        methods.push(v1::EnrollMethod::Operator.into());
+    }
     v1::Profile {
+        methods,
+        no_addresses: row.no_addresses,
         name: profile.name().into(),
         version: row.version,
         validity_s: row.validity_s,
         keys: row.keys,
         overdue_percent: row.overdue_percent,
         late_renewal_s: row.late_renewal_s,
-        methods: row.methods,
         name_suffixes: row.name_suffixes,
         server_keys: row.server_keys,
         extended_key_usages: profile.usage_names().iter().map(|u| (*u).to_owned()).collect(),
@@ -289,13 +294,26 @@ impl OperatorService {
         request: v1::SetProfileRequest,
     ) -> Result<v1::SetProfileResponse, Status> {
         let wanted = request.profile.ok_or_else(|| Status::invalid_argument("the profile is missing"))?;
+        let operators = i32::from(v1::EnrollMethod::Operator);
+        let by_operators = wanted.methods.contains(&operators);
+        let issuable = profile_named(&wanted.name).is_some_and(|(profile, _)| ISSUABLE.contains(&profile));
+        if by_operators && !issuable {
+            return Err(Status::invalid_argument(format!(
+                "certificates of the profile {} are not made for operators",
+                wanted.name
+            )));
+        }
+        // A row of an earlier level cannot say that operators are shut out.
+        let can_say = self.core.node.shared().read().level() >= RULES_LEVEL;
         let row = ProfileRow {
+            no_addresses: wanted.no_addresses,
+            not_by_operators: issuable && !by_operators && can_say,
             version: wanted.version,
             validity_s: wanted.validity_s,
             keys: wanted.keys,
             overdue_percent: wanted.overdue_percent,
             late_renewal_s: wanted.late_renewal_s,
-            methods: wanted.methods,
+            methods: wanted.methods.into_iter().filter(|method| *method != operators).collect(),
             name_suffixes: wanted.name_suffixes,
             server_keys: wanted.server_keys,
         };

@@ -6,7 +6,7 @@ use sallyport_ca::Profile;
 use sallyport_proto::v1;
 
 use super::machines::DAY_MS;
-use super::{MAX_RENEWALS, ProfileRow, Proof, ProofKind, RequestRow, profile_named};
+use super::{MAX_RENEWALS, ProfileRow, Proof, ProofKind, RULES_LEVEL, RequestRow, profile_named};
 use crate::state::net::Net;
 use crate::state::{CertificateRow, State};
 
@@ -126,6 +126,14 @@ impl State {
             return refused(
                 RefusalKind::Profile,
                 format!("the profile {} no longer allows the name {}", grant.profile, grant.name),
+                format!("sallyport cert profile show {} says which names it allows", grant.profile),
+            );
+        }
+        let further = grant.rules.refused_name(grant.profile, &grant.sans).filter(|_| self.level() >= RULES_LEVEL);
+        if let Some(name) = further {
+            return refused(
+                RefusalKind::Profile,
+                format!("the profile {} does not allow the further name {name}", grant.profile),
                 format!("sallyport cert profile show {} says which names it allows", grant.profile),
             );
         }

@@ -6,7 +6,7 @@ use sallyport_proto::v1;
 
 use super::{
     AbandonCertificate, Applicant, CompleteCertificate, ISSUED_MS, IntendCertificate, IntentRow, IssuedRow,
-    MAX_INTENTS, MAX_ISSUED, ProofKind, Verdict,
+    MAX_INTENTS, MAX_ISSUED, ProofKind, RULES_LEVEL, Verdict, profile_of,
 };
 use crate::state::{ConflictKind, Intended, Outcome, Reply, State};
 
@@ -76,6 +76,7 @@ impl State {
         let number = self.next_enrollment();
         let life_ms = record.not_after_ms.saturating_sub(at_ms);
         let due_ms = at_ms.saturating_add(life_ms / 100 * u64::from(grant.rules.overdue_percent));
+        let known = self.level() >= RULES_LEVEL;
         let row = IntentRow {
             transaction: command.transaction.clone(),
             tbs: command.tbs.clone(),
@@ -85,6 +86,8 @@ impl State {
             proof: Some(grant.proof),
             holder: grant.holder,
             due_ms,
+            key_sha256: if known { command.key_sha256.clone() } else { Vec::new() },
+            profile_version: if known { command.profile_version } else { 0 },
         };
         self.index.enroll.intent_of.insert(row.transaction.clone(), number);
         self.index.enroll.intent_of_serial.insert(record.serial.clone(), number);
@@ -106,9 +109,12 @@ impl State {
         let mut record = intent.record.clone().unwrap_or_default();
         record.fingerprint = digest::digest(&digest::SHA256, certificate.der()).as_ref().to_vec();
         record.issuer = intent.issuer;
-        // What allowed it may be gone since: a token that was taken back, a certificate that was revoked, an authority that retired.
+        // What allowed it may be gone since: a token that was taken back, a certificate that was revoked, an authority that retired, a
+        // profile that was changed. Whoever asked is asked to ask again, and gets what is right by then.
         let proof = intent.proof.as_ref().and_then(|p| p.kind.as_ref());
-        if !self.still_proves(proof) || self.superseded(&record, intent.issuer).is_some() {
+        let changed = intent.profile_version != 0
+            && profile_of(&record).is_none_or(|p| self.profile(p).version != intent.profile_version);
+        if changed || !self.still_proves(proof) || self.superseded(&record, intent.issuer).is_some() {
             return self.abandon_certificate(&AbandonCertificate { serial: command.serial.clone() });
         }
         let reply = self.record_certificate(Some(&record));

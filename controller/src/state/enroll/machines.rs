@@ -35,6 +35,11 @@ pub(super) fn check_names(profile: &ProfileRow, name: &str, sans: &[String]) -> 
             "{name:?} is no machine's name: DNS names and IP addresses are, such as laptop7.example.com"
         ));
     }
+    let addresses: Vec<String> =
+        subject.alt_names().iter().filter(|n| matches!(n, AltName::Ip(_))).map(ToString::to_string).collect();
+    if let Some(address) = profile.refused_name(Profile::Machine, &addresses) {
+        return Err(format!("the profile allows no IP addresses in its certificates, such as {address}"));
+    }
     let names = std::iter::once(name.to_owned()).chain(subject.alt_names().iter().filter_map(|n| match n {
         AltName::Dns(name) => Some(name.to_string()),
         _ => None,

@@ -10,6 +10,7 @@ mod machines;
 mod profiles;
 mod requests;
 mod row;
+mod rules;
 mod tokens;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,6 +19,8 @@ pub use authorise::{Applicant, Grant, Refusal, RefusalKind, Verdict};
 pub use command::*;
 pub use profiles::{ENROLLABLE, profile_named};
 pub use row::*;
+pub use rules::{ISSUABLE, Maker};
+pub(crate) use rules::{RULES_LEVEL, profile_of};
 
 use super::{Index, State};
 

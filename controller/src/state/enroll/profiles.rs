@@ -3,7 +3,7 @@
 use sallyport_ca::Profile;
 use sallyport_proto::v1;
 
-use super::{ProfileRow, SetProfile};
+use super::{ProfileRow, RULES_LEVEL, SetProfile};
 use crate::state::{ConflictKind, Reply, State};
 
 /// Profiles that the endpoint issues: the others are for the cluster's own parts and its operators.
@@ -46,6 +46,8 @@ impl ProfileRow {
             methods: methods.into_iter().map(i32::from).collect(),
             name_suffixes: Vec::new(),
             server_keys: false,
+            no_addresses: false,
+            not_by_operators: false,
         }
     }
 
@@ -126,7 +128,14 @@ impl State {
                 ),
             );
         }
-        if let Err(why) = row.check(profile) {
+        let right = row.check(profile).and_then(|()| {
+            if self.level() < RULES_LEVEL {
+                return Ok(());
+            }
+            row.check_own(profile)?;
+            self.fits_controllers(profile, &row)
+        });
+        if let Err(why) = right {
             return Reply::conflict(ConflictKind::Invalid, why);
         }
         row.version += 1;

@@ -34,6 +34,12 @@ pub struct ProfileRow {
     /// Whether the controllers make the key if they are asked to (RFC 7030 §4.4).
     #[prost(bool, tag = "8")]
     pub server_keys: bool,
+    /// Whether IP addresses may not stand in its certificates. Since level 7.
+    #[prost(bool, tag = "9")]
+    pub no_addresses: bool,
+    /// Whether operators may not have certificates made from it, key and all. Since level 7.
+    #[prost(bool, tag = "10")]
+    pub not_by_operators: bool,
 }
 
 /// A token for first certificates of one name.
@@ -189,6 +195,12 @@ pub struct IntentRow {
     /// When the machine is overdue with the renewal of the new one, log's time.
     #[prost(uint64, tag = "8")]
     pub due_ms: u64,
+    /// SHA-256 of the public key for which it was allowed. Since level 7; empty before.
+    #[prost(bytes = "vec", tag = "9")]
+    pub key_sha256: Vec<u8>,
+    /// The version of the profile by which it was allowed. Since level 7; 0 before.
+    #[prost(uint64, tag = "10")]
+    pub profile_version: u64,
 }
 
 /// A certificate that was issued lately, for whoever asks again.

@@ -1,10 +1,14 @@
 use sallyport_ca::seal::SealKey;
-use sallyport_ca::{Authority, KeyAlgorithm, KeyPair, Profile, RootConfig, Serial, Subject, SystemRandom, UnixTime};
+use sallyport_ca::{
+    Authority, KeyAlgorithm, KeyPair, Profile, Recorded, RootConfig, Serial, Subject, SystemRandom, UnixTime,
+};
 use sallyport_proto::v1;
 
 use super::*;
 use crate::state::tests::Bench;
 use crate::state::{Action, CertificateRow, Command, ConflictKind, Done, Outcome, RevokeCertificate};
+
+mod rules;
 
 const NAME: &str = "laptop7.example.com";
 
@@ -96,10 +100,22 @@ impl Office {
     }
 
     fn complete(&mut self, intent: &IntendCertificate) -> Done {
-        let serial = serial_of(intent);
-        let signature = self.authority.sign_recorded(&intent.tbs, Profile::Machine, &SystemRandom::new());
-        let signature = signature.expect("signs");
+        let (serial, signature) = (serial_of(intent), self.sign(intent));
         self.bench.done(Action::CompleteCertificate(CompleteCertificate { serial, signature }))
+    }
+
+    fn sign(&self, intent: &IntendCertificate) -> Vec<u8> {
+        let draft = sallyport_ca::Certificate::assemble(&intent.tbs, &[0]).expect("a certificate");
+        let subject = Subject::new(&intent.record.as_ref().expect("a record").name, Vec::new()).expect("a name");
+        let recorded = Recorded {
+            profile: Profile::Machine,
+            serial: &draft.serial,
+            subject: &subject,
+            period: (draft.not_before, draft.not_after),
+            key: KeyAlgorithm::EcdsaP256,
+            key_sha256: None,
+        };
+        self.authority.sign_recorded(&intent.tbs, &recorded, &SystemRandom::new()).expect("signs")
     }
 
     /// The whole way; the serial number.
@@ -522,10 +538,7 @@ fn the_answers_that_are_kept_are_the_same_after_a_start() {
     o.bench.state.apply(&later);
     let grant = o.grant(token(1), 2);
     let intent = o.intent(&grant, 2);
-    let complete = {
-        let signature = o.authority.sign_recorded(&intent.tbs, Profile::Machine, &SystemRandom::new()).expect("signs");
-        CompleteCertificate { serial: serial_of(&intent), signature }
-    };
+    let complete = CompleteCertificate { serial: serial_of(&intent), signature: o.sign(&intent) };
     for state in [&mut loaded, &mut o.bench.state] {
         for action in [Action::IntendCertificate(intent.clone()), Action::CompleteCertificate(complete.clone())] {
             state.apply(&Command { request_id: Vec::new(), at_ms: later.at_ms, action: Some(action) });

@@ -185,8 +185,19 @@ pub(crate) struct Server {
 impl Server {
     /// Serves with a certificate of `of` for `name`.
     pub(crate) async fn start(of: &Hierarchy, name: &str, clock: &Clock, conduct: Conduct) -> Self {
+        Self::start_as(Profile::Endpoint, of, name, clock, conduct).await
+    }
+
+    /// The same with a certificate of another profile.
+    pub(crate) async fn start_as(
+        profile: Profile,
+        of: &Hierarchy,
+        name: &str,
+        clock: &Clock,
+        conduct: Conduct,
+    ) -> Self {
         let key = KeyPair::generate(KeyAlgorithm::EcdsaP256, &SystemRandom::new()).unwrap();
-        let certificate = of.issue(Profile::Controller, name, &key.public_key(), clock.now(), 300);
+        let certificate = of.issue(profile, name, &key.public_key(), clock.now(), 300);
         let chain = [certificate.der().to_vec(), of.issuing.certificate().der().to_vec()];
         let chain = chain.into_iter().map(CertificateDer::from).collect();
         let provider = Arc::new(rustls::crypto::ring::default_provider());

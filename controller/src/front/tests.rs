@@ -1,0 +1,53 @@
+use super::*;
+use crate::app::tests::controller;
+use crate::state::{Action, Outcome, ProfileRow, RevokeCertificate, SetProfile};
+
+const DAY_S: u64 = 86_400;
+
+/// The certificates of the endpoint on record, the newest first.
+fn on_record(core: &Core) -> Vec<CertificateRow> {
+    let state = core.node.shared().read();
+    let rows = state.certificates_before(u64::MAX).filter(|row| row.profile() == v1::CertificateProfile::Endpoint);
+    rows.cloned().collect()
+}
+
+async fn done(core: &Core, action: Action) {
+    let reply = core.propose(action).await.expect("proposes");
+    assert!(matches!(reply.outcome, Some(Outcome::Done(_))), "{reply:?}");
+}
+
+#[tokio::test]
+async fn the_endpoints_certificate_is_on_record_lives_for_days_and_is_replaced_when_it_is_due_or_taken_back() {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let (running, clock) = controller(dir.path()).await;
+    let core = running.core().clone();
+    // Beside the one that the controller itself looks after.
+    let front = Front::new(&core).expect("a front");
+    let mut shown = None;
+    let look = async |shown: &mut Option<Shown>| {
+        assert!(refresh(&core, &front, shown).await.expect("refreshes"));
+        shown.as_ref().expect("one is shown").serial.clone()
+    };
+    let first = look(&mut shown).await;
+    let row = core.node.shared().read().certificates.get(&first).cloned().expect("on record");
+    assert_eq!((row.profile(), row.member, row.issuer), (v1::CertificateProfile::Endpoint, core.node.id(), 1));
+    assert_eq!((row.not_after_ms - row.issued_ms) / 1_000, 7 * DAY_S);
+    assert!(!row.fingerprint.is_empty() && row.sans.contains(&row.name), "{row:?}");
+    assert_eq!(look(&mut shown).await, first, "it is still good");
+    clock.advance(Duration::from_secs(4 * DAY_S));
+    assert_eq!(look(&mut shown).await, first);
+    clock.advance(Duration::from_secs(DAY_S));
+    let second = look(&mut shown).await;
+    assert_ne!(second, first, "two thirds of its life are over");
+    done(&core, Action::RevokeCertificate(RevokeCertificate { serial: second.clone(), reason: "x".into() })).await;
+    let third = look(&mut shown).await;
+    assert_ne!(third, second, "it was taken back");
+    // As long as the profile says.
+    let profile = ProfileRow { validity_s: 3 * DAY_S, ..ProfileRow::initial(Profile::Endpoint) };
+    done(&core, Action::SetProfile(SetProfile { name: "endpoint".into(), profile: Some(profile) })).await;
+    let fourth = look(&mut shown).await;
+    let newest = on_record(&core).into_iter().find(|row| row.serial == fourth).expect("on record");
+    assert_eq!((newest.not_after_ms - newest.issued_ms) / 1_000, 3 * DAY_S);
+    drop((core, front));
+    running.shutdown().await;
+}
