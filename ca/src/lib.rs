@@ -8,6 +8,7 @@
 //! * [`seal`] keeps keys and other secrets at rest; [`shares`] divides one among people, for the key that leaves the cluster.
 //! * [`merkle`] is the tree over an audit log: proofs, signed heads, and the witness that holds a log to them.
 //! * [`request`], [`est`], [`scep`] and [`cms`] are the messages of enrollment: read from strangers, written for every client.
+//! * [`renewal`] says when a certificate is renewed, and when somebody should look why it was not.
 //! * [`verify`] validates what an IKE peer presents (RFC 5280 §6, RFC 4945) and says in words what is wrong with it.
 //!
 //! ```
@@ -45,6 +46,7 @@ pub mod ocsp;
 pub mod pem;
 pub mod pkcs12;
 mod profile;
+pub mod renewal;
 pub mod request;
 pub mod scep;
 pub mod seal;

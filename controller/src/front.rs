@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use sallyport_ca::renewal::Life;
 use sallyport_ca::{AltName, Certificate, KeyAlgorithm, KeyPair, Profile, Serial, Subject, UnixTime, check_dns_name};
 use sallyport_endpoint::{Endpoint, Kind, Limits, listen};
 use sallyport_proto::v1;
@@ -230,7 +231,8 @@ async fn refresh(core: &Arc<Core>, front: &Front, shown: &mut Option<Shown>) -> 
     front.endpoint.set_certificate(&chain, key.pkcs8_der()).map_err(|e| Error::Internal(e.to_string()))?;
     let serial = certificate.serial.to_string();
     tracing::info!(names = names.join(" "), %serial, "the enrollment endpoint has a certificate");
-    let due_ms = now_ms.saturating_add(rules.validity_s.saturating_mul(1_000) / 3 * 2);
+    let life = Life { from: now_ms, length: rules.validity_s.saturating_mul(1_000) };
+    let due_ms = life.renewed_from(&certificate.serial);
     *shown = Some(Shown { names, issuer: issuing.number, version: rules.version, serial, due_ms });
     Ok(true)
 }

@@ -17,7 +17,7 @@ First steps:
   sudo sallyport standalone                            controller and gateway for one site
   sudo sallyport pool add office --network 10.88.0.0/24
   sudo sallyport user add ada                          asks for the password
-  sudo sallyport cert issue --machine laptop7.example.com --out laptop7
+  sudo sallyport token create --machine laptop7.example.com        and what it prints, on that machine
   sudo sallyport session list                          who is connected
   sudo sallyport attempt list --failed                 who is not, and what to change
 
@@ -104,7 +104,7 @@ pub(crate) enum Command {
     /// Machines that asked for a certificate and that nobody had announced.
     #[command(subcommand)]
     Request(request::Command),
-    /// Get this machine's certificate by a token, install it for its VPN software, and have it renewed.
+    /// Get this machine's certificate, install it for its VPN software, and have it renewed.
     Enroll(Box<enroll::EnrollOrNoun>),
     /// Write files that make a connection on a Mac, on Windows or on another Linux machine.
     Profile(profile::Arguments),

@@ -121,3 +121,56 @@ async fn one_line_enrolls_a_machine_and_others_show_renew_and_remove_it() {
     let left = support::snapshot(&root);
     assert!(left.is_empty(), "{:?}", left.keys());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_machine_without_a_token_shows_its_key_leaves_and_the_timers_command_ends_it() {
+    let clock = clock();
+    let hierarchy = Arc::new(Hierarchy::at(clock.now().0));
+    let server = Server::start(&hierarchy, "localhost", &clock, Box::new(|_| Vec::new())).await;
+    let list = certs(&hierarchy.authorities());
+    let waits = list.clone();
+    server.behave(Box::new(move |asked| match asked.path.ends_with("cacerts") {
+        true => waits.clone(),
+        false => answer("202 Accepted", "Retry-After: 60\r\n", b"the request waits for an operator"),
+    }));
+    let temp = tempfile::tempdir().unwrap();
+    let root = temp.path().join("root");
+    let (name, ca) = (server.name(), temp.path().join("root.pem"));
+    fs::write(&ca, sallyport_ca::pem::encode("CERTIFICATE", &hierarchy.root).as_bytes()).unwrap();
+    let line = ["--server", &name, "--ca", ca.to_str().unwrap(), "--for", "strongswan", "--user", "ada", "--no-wait"];
+    let (code, out, error) = run(&root, &line);
+    assert_eq!(code, 0, "{out}{error}");
+    let key =
+        error.lines().find_map(|l| l.strip_prefix("the key of this machine has the SHA-256 ")).unwrap().to_owned();
+    assert!(out.contains(&key) && out.contains("sallyport request approve"), "{out}");
+    assert!(root.join("etc/systemd/system/sallyport-renew.timer").exists());
+    let status = || {
+        let (code, out, error) = run(&root, &["status", "-o", "json"]);
+        assert_eq!(code, 0, "{error}");
+        serde_json::from_str::<Value>(&out).unwrap()[0].clone()
+    };
+    assert_eq!((&status()["state"], &status()["key_sha256"]), (&Value::from("waiting"), &Value::from(&*key)));
+    let (code, _, error) = run(&root, &["renew", "--wait", "0s"]);
+    assert!(code == 1 && error.contains("yet to approve") && error.contains(&key), "{code} {error}");
+
+    let (of, now) = (Arc::clone(&hierarchy), clock.now());
+    server.behave(Box::new(move |asked| {
+        if asked.path.ends_with("cacerts") {
+            return list.clone();
+        }
+        let key = sallyport_ca::PublicKey::from_csr_der(&asked.csr).unwrap();
+        certs(&[of.issue(sallyport_ca::Profile::Machine, NAME, &key, now, 30).der()])
+    }));
+    let (code, out, error) = run(&root, &["renew"]);
+    assert!(code == 0 && out.contains("laptop7.example.com has a certificate"), "{out}{error}");
+    assert!(fs::read_to_string(root.join("etc/ppp/options.sallyport")).unwrap().contains("name \"ada\"\n"));
+    assert_eq!((&status()["state"], &status()["key_sha256"]), (&Value::from("valid"), &Value::from(&*key)));
+    let (code, _, error) = run(&root, &["remove"]);
+    assert_eq!((code, support::snapshot(&root).len()), (0, 0), "{error}");
+
+    // Systemd would not find it there, and that is said before anybody is asked.
+    let asked = server.requests("simpleenroll").len();
+    let (code, _, error) = run(&root, &[&line[..4], &["--binary", "/root/sallyport"]].concat());
+    assert!(code == 2 && error.contains("install -m 755 /root/sallyport /usr/local/bin/sallyport"), "{error}");
+    assert_eq!(server.requests("simpleenroll").len(), asked);
+}

@@ -64,6 +64,13 @@ pub(crate) fn authenticate(reply: Reply) -> Reply {
     with(reply, WWW_AUTHENTICATE, "Basic realm=\"enrollment token\"")
 }
 
+/// Without a body: Bouncy Castle 1.72 gives up where a 202, or the 401 that asks for a token, has one.
+pub(crate) fn bare(status: StatusCode) -> Reply {
+    let mut reply = Response::new(Full::default());
+    *reply.status_mut() = status;
+    reply
+}
+
 pub(crate) fn only(methods: &'static str) -> Reply {
     with(text(StatusCode::METHOD_NOT_ALLOWED, "not with this method"), ALLOW, methods)
 }

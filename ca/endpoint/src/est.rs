@@ -57,6 +57,7 @@ async fn enroll<O: Office>(
             "a PKCS #10 request is expected, with `Content-Type: application/pkcs10`",
         )));
     }
+    let first = !request.headers().contains_key(AUTHORIZATION);
     let proof = proof(protocol, request.headers(), visitor)?;
     let token = matches!(proof, Proof::Token(_));
     if token {
@@ -77,7 +78,12 @@ async fn enroll<O: Office>(
             Answer::Denied { .. } | Answer::Invalid(_) | Answer::Busy { .. } => {}
         }
     }
-    Ok(to_reply(answer))
+    Ok(match answer {
+        Answer::Denied { authenticate: true, .. } if first => {
+            answer::authenticate(answer::bare(StatusCode::UNAUTHORIZED))
+        }
+        other => to_reply(other),
+    })
 }
 
 fn to_reply(answer: Answer) -> Reply {
@@ -90,7 +96,7 @@ fn to_reply(answer: Answer) -> Reply {
             let parts = server_key(&key, &[certificate]);
             answer::uncached(reply(StatusCode::OK, MULTIPART, parts.as_bytes().to_vec()))
         }
-        Answer::Pending { retry_after, text: why } => later(text(StatusCode::ACCEPTED, &why), retry_after),
+        Answer::Pending { retry_after, .. } => later(answer::bare(StatusCode::ACCEPTED), retry_after),
         Answer::Denied { text: why, authenticate: true } => answer::authenticate(text(StatusCode::UNAUTHORIZED, &why)),
         Answer::Denied { text: why, authenticate: false } => text(StatusCode::FORBIDDEN, &why),
         Answer::Invalid(why) => text(StatusCode::BAD_REQUEST, &why),

@@ -98,7 +98,7 @@ pub enum Answer {
     Pending {
         /// When to ask again.
         retry_after: Duration,
-        /// For a person.
+        /// For a person; EST's 202 has no room for it.
         text: String,
     },
     /// No.

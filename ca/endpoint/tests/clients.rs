@@ -159,3 +159,39 @@ getcert list -s -f $PWD/no.pem
     assert_ne!(serials[0], serials[1]);
     good(folder, "openssl verify -CAfile root.pem first.pem second.pem".into()).await;
 }
+
+/// Where Debian puts what the Java program needs.
+const JARS: [&str; 3] = ["/usr/share/java/bcpkix.jar", "/usr/share/java/bcprov.jar", "/usr/share/java/bcutil.jar"];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bouncy_castle_enrolls_renews_is_refused_and_put_off() {
+    if !has("java", "openjdk-17-jdk-headless") || !has("openssl", "openssl") {
+        return;
+    }
+    if !JARS.iter().all(|jar| Path::new(jar).exists()) {
+        let _ = std::io::stderr()
+            .write_all(b"\nskipped: enrollment with Bouncy Castle: it is not installed (Debian: libbcpkix-java)\n");
+        return;
+    }
+    let (world, folder) = (World::new(Limits::default()), tempfile::tempdir().unwrap());
+    let (https, folder) = (port(&world, Kind::Tls).await, folder.path());
+    std::fs::write(folder.join("root.pem"), world.desk().authority.certificate().pem()).unwrap();
+    // It runs for a second: no need to compile it well.
+    let java = format!("timeout 120 java -XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Xshare:auto -cp {}", JARS.join(":"));
+    let words = format!("localhost:{} root.pem {RIGHT} spt1.wrong {PENDING}", https.port());
+    let program = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/Est.java");
+    let said = good(folder, format!("{java} '{program}' {words}")).await;
+    let lines: Vec<&str> = said.lines().collect();
+    // The kinds of key that are taken, by their object identifiers: P-256, P-384 and RSA.
+    assert_eq!(lines.first(), Some(&"cacerts 1"), "{said}");
+    for line in ["csrattr 1.2.840.10045.2.1", "csrattr 1.2.840.113549.1.1.1", "refused 401", "later true"] {
+        assert!(lines.contains(&line), "{line}: {said}");
+    }
+    let serials = ["first", "second"].map(|name| {
+        let text = std::fs::read(folder.join(format!("{name}.pem"))).unwrap();
+        Certificate::from_pem(&text).unwrap().serial
+    });
+    assert_ne!(serials[0], serials[1]);
+    let verify = "openssl verify -x509_strict -CAfile root.pem first.pem second.pem";
+    assert!(good(folder, verify.into()).await.contains("OK"));
+}

@@ -51,7 +51,8 @@ async fn what_the_office_says_becomes_the_status_that_est_has_for_it() {
     assert_eq!((wrong.status, wrong.text()), (401, "a token is needed\n".into()));
     let pending = client.enroll("simpleenroll", Some(PENDING), &csr()).await;
     assert_eq!((pending.status, pending.header("retry-after")), (202, Some("91")));
-    assert_eq!(pending.text(), "waits for approval\n");
+    // Bouncy Castle 1.72 gives up where these have a body.
+    assert_eq!((pending.text(), nothing.text()), (String::new(), String::new()));
     assert_eq!(client.enroll("simpleenroll", Some(FORBIDDEN), &csr()).await.status, 403);
     let busy = client.enroll("simpleenroll", Some(BUSY), &csr()).await;
     assert_eq!((busy.status, busy.header("retry-after")), (503, Some("91")));

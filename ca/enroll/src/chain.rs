@@ -5,6 +5,7 @@ use sallyport_ca::{Certificate, Fingerprint, PublicKey, UnixTime};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer as _;
 
+use crate::enroll::Access;
 use crate::{Error, Result};
 
 /// A certificate path has at most this many between leaf and root.
@@ -75,6 +76,11 @@ pub(crate) fn issued(certificate: &[u8], issuer: &[u8]) -> bool {
         && certificate.verify_signature(Some(issuer.public_key())).is_ok()
 }
 
+/// Whether a certificate is a root's: of an authority, and signed by its own key.
+pub fn is_root(certificate: &Certificate) -> bool {
+    issued(certificate.der(), certificate.der())
+}
+
 /// Whether a certificate makes an authority of its subject that may stand above issuing ones. A leaf of the root, or an issuing
 /// authority, vouches for no root.
 fn stands_above(certificate: &[u8]) -> bool {
@@ -108,14 +114,22 @@ fn verify(issued: &Issued, roots: &[Vec<u8>], now: UnixTime) -> Result {
     Ok(())
 }
 
-/// The certificate with the token's fingerprint.
-pub(crate) fn pinned(authorities: &[Vec<u8>], fingerprint: &[u8; 32]) -> Result<Vec<u8>> {
-    let found = authorities.iter().find(|der| Fingerprint::of(der).0 == *fingerprint);
-    found.cloned().ok_or_else(|| {
-        Error::untrusted(
+/// The certificates with these fingerprints: at least one.
+pub(crate) fn pinned(authorities: &[Vec<u8>], access: &Access, fingerprints: &[Fingerprint]) -> Result<Vec<Vec<u8>>> {
+    let found: Vec<Vec<u8>> =
+        authorities.iter().filter(|der| fingerprints.contains(&Fingerprint::of(der))).cloned().collect();
+    if !found.is_empty() {
+        return Ok(found);
+    }
+    Err(match access {
+        Access::Token(_) => Error::untrusted(
             "the server is not of the authority that made the token",
             "check --server and where its name leads; was the token made for another VPN?",
-        )
+        ),
+        Access::Listed(_) => Error::untrusted(
+            "the server is not of the authority with that root",
+            "compare the fingerprint with what `sallyport ca show root` says on a controller; check --server and where its name leads",
+        ),
     })
 }
 
@@ -123,12 +137,11 @@ pub(crate) fn pinned(authorities: &[Vec<u8>], fingerprint: &[u8; 32]) -> Result<
 /// cross-certificate of the same name and key (RFC 4210 §4.4, RFC 7030 §4.1.3). A server alone cannot add one.
 pub(crate) fn learn(roots: &[Vec<u8>], authorities: &[Vec<u8>], now: UnixTime) -> Vec<Vec<u8>> {
     let mut known = roots.to_vec();
-    let self_issued = |c: &Certificate| issued(c.der(), c.der());
     for new in authorities {
         let Ok(certificate) = Certificate::from_der(new) else { continue };
         if known.contains(new)
             || !crate::tls::in_force(&certificate, now)
-            || !self_issued(&certificate)
+            || !is_root(&certificate)
             || !stands_above(new)
         {
             continue;

@@ -50,6 +50,8 @@ async fn authorities(server: &Server, config: rustls::ClientConfig, now: UnixTim
 pub(crate) enum Proof<'a> {
     /// RFC 7030 §3.2.3; the user name says nothing.
     Token(&'a EnrollToken),
+    /// None but the key of the request: its SHA-256, as people compare it.
+    Key(&'a str),
     /// RFC 7030 §3.3.2, for §4.2.2.
     Certificate(Own<'a>),
 }
@@ -63,7 +65,7 @@ pub(crate) async fn enroll(
     now: UnixTime,
 ) -> Result<Reply> {
     let (config, path) = match proof {
-        Proof::Token(_) => (tls::verified(roots, None, now)?, "simpleenroll"),
+        Proof::Token(_) | Proof::Key(_) => (tls::verified(roots, None, now)?, "simpleenroll"),
         Proof::Certificate(own) => (tls::verified(roots, Some(own), now)?, "simplereenroll"),
     };
     let mut request = post(server, path, csr)?;
@@ -71,12 +73,11 @@ pub(crate) async fn enroll(
         request.headers_mut().insert(AUTHORIZATION, basic(&token.to_text())?);
     }
     let answer = ask(server, config, request, now).await?;
-    let renewal = matches!(proof, Proof::Certificate(_));
     match answer.status {
         StatusCode::OK => Ok(Reply::Certificates(certificates(&answer.body)?)),
         StatusCode::ACCEPTED => Ok(later(&answer, false)),
         StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => Ok(later(&answer, true)),
-        status => Err(denied(server, status, &answer, renewal)),
+        status => Err(denied(server, status, &answer, proof)),
     }
 }
 
@@ -94,11 +95,21 @@ fn later(answer: &Answer, busy: bool) -> Reply {
     Reply::Later { after: answer.retry_after.unwrap_or(WAIT).max(SHORTEST_WAIT), text: answer.text(), busy }
 }
 
-fn denied(server: &Server, status: StatusCode, answer: &Answer, renewal: bool) -> Error {
+fn denied(server: &Server, status: StatusCode, answer: &Answer, proof: &Proof<'_>) -> Error {
     let said = answer.text();
     let because = if said.is_empty() { String::new() } else { format!(": {said}") };
+    if let (StatusCode::UNAUTHORIZED, Proof::Key(key)) = (status, proof) {
+        return Error::new(
+            Kind::Refused,
+            format!("{server} does not know this machine{because}"),
+            format!(
+                "the operator lists its key (sallyport machine add NAME --key {key}) or its network, or lets machines wait for \
+                 approval (sallyport cert profile set machine --methods token,list,approval,renewal); then run the same command again"
+            ),
+        );
+    }
     match status {
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN if renewal => Error::new(
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN if matches!(proof, Proof::Certificate(_)) => Error::new(
             Kind::Refused,
             format!("{server} does not renew this machine's certificate{because}"),
             "if it has lapsed or was revoked, get a new token (sallyport token create) and run sallyport enroll with it",

@@ -333,6 +333,7 @@ impl Folder {
             remove_dir(&self.dir.join(number.to_string()))?;
         }
         remove_dir(&self.dir.join(PENDING))?;
+        self.clear_waiting()?;
         files::remove(&self.dir.join(LOCK))?;
         let _ = fs::remove_dir(&self.dir);
         Ok(())

@@ -18,16 +18,9 @@ pub enum Outcome {
     Renewed(Identity),
 }
 
-/// When a certificate is renewed: from two thirds of its life on, and later by up to a sixth of it, by a hash of its serial, so
-/// that machines that were enrolled together do not all come back together. A sixth is left for what goes wrong.
+/// When a certificate is renewed: see [`sallyport_ca::renewal::Life::renewed_from`].
 pub fn due(certificate: &Certificate) -> UnixTime {
-    let (from, to) = (certificate.not_before.0, certificate.not_after.0);
-    let life = u64::try_from(to.saturating_sub(from)).unwrap_or(0);
-    let hash = ring::digest::digest(&ring::digest::SHA256, certificate.serial.as_be_bytes());
-    let share = hash.as_ref().first_chunk::<4>().map_or(0, |b| u32::from_be_bytes(*b));
-    let spread = (u128::from(life / 6) * u128::from(share)) >> 32;
-    let after = life / 3 * 2 + u64::try_from(spread).unwrap_or(0);
-    UnixTime(from.saturating_add(i64::try_from(after).unwrap_or(i64::MAX)))
+    certificate.renewal_due()
 }
 
 /// Gets a new certificate for a new key if one is due, or in any case. On any failure what was in force stays in force.

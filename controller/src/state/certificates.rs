@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use sallyport_ca::Profile;
+use sallyport_ca::renewal::Life;
 use sallyport_proto::v1;
 
 use super::enroll::ENROLL_LEVEL;
@@ -44,7 +45,7 @@ impl State {
         {
             let rules = self.profile(Profile::Machine);
             let life_ms = record.not_after_ms.saturating_sub(self.now_ms());
-            let due_ms = self.now_ms().saturating_add(life_ms / 100 * u64::from(rules.overdue_percent));
+            let due_ms = Life { from: self.now_ms(), length: life_ms }.overdue_from(rules.overdue_percent);
             self.note_enrolled(record, (v1::EnrollMethod::Operator, due_ms, ""));
         }
         match (&recorded.outcome, &command.record) {

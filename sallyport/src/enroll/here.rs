@@ -10,6 +10,7 @@ use sallyport_enroll::install::{Ran, Runner};
 use sallyport_enroll::{Kind, Progress, Surroundings};
 
 use crate::clock::unix_now;
+use crate::duration::show_seconds;
 use crate::error::{Error, Exit};
 use crate::output::one_line;
 
@@ -39,11 +40,13 @@ impl Surroundings for Here {
 
     fn progress(&self, progress: Progress) {
         let line = match progress {
-            Progress::Known(root) => format!("the server is of the authority that the token names: {root}"),
-            Progress::Waiting { after, text } if text.is_empty() => {
-                format!("waiting for an operator's approval; asking again in {} s", after.as_secs())
+            Progress::Known(root) => format!("the server is of the authority that was named: {root}"),
+            Progress::Key(sha256) => format!("the key of this machine has the SHA-256 {sha256}"),
+            Progress::Waiting { after, left, text } => {
+                let why = if text.is_empty() { "an operator has yet to approve this machine" } else { &text };
+                let (after, left) = (after.as_secs(), show_seconds(left.as_secs()));
+                format!("waiting: {why}; asking again in {after} s, for {left} at most")
             }
-            Progress::Waiting { after, text } => format!("waiting: {text}; asking again in {} s", after.as_secs()),
         };
         // If standard error is closed, nobody waits to be told.
         let _ = writeln!(std::io::stderr().lock(), "{}", one_line(&line));

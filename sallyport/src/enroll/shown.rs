@@ -1,8 +1,10 @@
 //! What `sallyport enroll` prints.
 
-use sallyport_ca::Certificate;
+use std::path::Path;
+
+use sallyport_ca::{Certificate, Fingerprint};
 use sallyport_enroll::install::Host;
-use sallyport_enroll::{Identity, Settings, due};
+use sallyport_enroll::{Folder, Identity, Settings, due};
 use serde::Serialize;
 
 use crate::clock::unix_now;
@@ -10,14 +12,16 @@ use crate::error::Result;
 use crate::output::{Column, Format, Printer, Record, rfc3339};
 
 /// The certificate of this machine.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub(super) struct Row {
     name: String,
     state: &'static str,
     pub(super) serial: String,
     issuer: String,
     key: String,
-    server: String,
+    /// SHA-256 of the public key, as operators see it.
+    pub(super) key_sha256: String,
+    pub(super) server: String,
     not_before: String,
     pub(super) not_after: String,
     due: String,
@@ -25,6 +29,22 @@ pub(super) struct Row {
 }
 
 impl Row {
+    /// Of a machine that has a certificate, or waits for its first.
+    pub(super) fn look(dir: &Path) -> Result<Self> {
+        if let Some((waiting, key_sha256)) = Folder::look_waiting(dir)? {
+            return Ok(Self {
+                name: waiting.name.unwrap_or_default(),
+                state: "waiting",
+                key: waiting.key,
+                key_sha256,
+                server: waiting.server,
+                ..Self::default()
+            });
+        }
+        let (settings, identity) = Folder::look(dir)?;
+        Ok(Self::new(&settings, &identity))
+    }
+
     pub(super) fn new(settings: &Settings, identity: &Identity) -> Self {
         let (certificate, now) = (&identity.certificate, unix_now());
         let above = identity.chain.first().or(identity.roots.first());
@@ -41,6 +61,7 @@ impl Row {
             serial: certificate.serial.to_string(),
             issuer,
             key: identity.key.public_key().algorithm().to_string(),
+            key_sha256: Fingerprint::of(&certificate.spki_der()).to_string(),
             server: settings.server.clone(),
             not_before: rfc3339(certificate.not_before),
             not_after: rfc3339(certificate.not_after),
@@ -59,12 +80,21 @@ impl Record for Row {
         Column::left("INSTALLED FOR"),
         Column::left("ISSUER"),
         Column::left("SERIAL"),
+        Column::left("KEY SHA-256"),
     ];
 
     fn cells(&self) -> Vec<String> {
-        let installed = if self.installed.is_empty() { "-".to_owned() } else { self.installed.join(",") };
-        let (name, issuer) = (self.name.clone(), self.issuer.clone());
-        vec![name, self.state.into(), self.not_after.clone(), self.due.clone(), installed, issuer, self.serial.clone()]
+        let or_dash = |text: &str| if text.is_empty() { "-".to_owned() } else { text.to_owned() };
+        vec![
+            or_dash(&self.name),
+            self.state.into(),
+            or_dash(&self.not_after),
+            or_dash(&self.due),
+            or_dash(&self.installed.join(",")),
+            or_dash(&self.issuer),
+            or_dash(&self.serial),
+            self.key_sha256.clone(),
+        ]
     }
 }
 

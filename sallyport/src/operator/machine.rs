@@ -29,11 +29,13 @@ pub(crate) enum Command {
     },
     /// Add a machine that may enroll without a token, or change what the list says of it.
     #[command(after_help = "\
-What lets it in is its key, or once the network that it comes from; with both given, both are needed. It asks by EST
-without a password (`sallyport enroll` wants a token). All that the list says of the machine is replaced.
+What lets it in is its key, or once the network that it comes from; with both given, both are needed. There it is
+`sallyport enroll --server HOST --root-fingerprint SHA256` (`sallyport ca show root` has the fingerprint), which prints the key's SHA-256
+and keeps the key; other tools ask by EST without a password. All that the list says of the machine is replaced.
 
-Example:
-  sallyport machine add pos1.example.com --network 198.51.100.0/28 --holder 'shop 1'")]
+Examples:
+  sallyport machine add pos1.example.com --network 198.51.100.0/28 --holder 'shop 1'
+  sallyport machine add pos2.example.com --key 5d8c...")]
     Add(Add),
     /// Add many machines from a CSV file: all or none.
     #[command(after_help = "\

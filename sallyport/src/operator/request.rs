@@ -12,8 +12,9 @@ use crate::output::{Column, Record, rfc3339};
 /// What to do with requests.
 #[derive(Debug, Subcommand)]
 #[command(after_help = "\
-What a request says of itself proves nothing: compare the SHA-256 of its public key with that on the machine before you say yes
-(openssl req -in REQUEST -pubkey -noout | openssl pkey -pubin -outform der | sha256sum). The name in the certificate is the one that you
+What a request says of itself proves nothing: compare the SHA-256 of its public key with that on the machine before you say yes: there
+`sallyport enroll` has printed it, and `sallyport enroll status` does (for other tools: openssl req -in REQUEST -pubkey -noout |
+openssl pkey -pubin -outform der | sha256sum). The name in the certificate is the one that you
 give.")]
 pub(crate) enum Command {
     /// List the requests, the oldest first; each is kept for a week.

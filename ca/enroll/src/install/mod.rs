@@ -182,7 +182,36 @@ pub fn uninstall(software: Software, host: &mut Host<'_>, remaining: &[Software]
     Ok(())
 }
 
-/// Has `sallyport enroll renew` run every day: `program` is the path of this one, `dir` the machine's folder.
+/// Whether what renews can run `program` with the folder `dir`: to be asked before anything is changed.
+pub fn check_timer(host: &Host<'_>, program: &str, dir: &str) -> Result {
+    timer::check(host, program, dir)
+}
+
+/// Whether a path can be written into files of configuration: it is absolute, and no control character in it adds a line.
+pub(crate) fn check_path(what: &str, path: &str) -> Result {
+    // What is not UTF-8 was replaced when it became text.
+    let plain = !path.chars().any(|c| c.is_control() || c == char::REPLACEMENT_CHARACTER);
+    if plain && path.starts_with('/') && path.len() <= 1024 {
+        return Ok(());
+    }
+    Err(Error::new(
+        Kind::Usage,
+        format!("{what} cannot be written into a configuration: {:?}", crate::error::foreign(path)),
+        "an absolute path in UTF-8 without control characters, of at most 1024 bytes, is needed",
+    ))
+}
+
+/// A word for a shell.
+pub(crate) fn shell_word(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '-' | '_' | ':' | '=');
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', "'\\''"))
+    }
+}
+
+/// Has `sallyport enroll renew` run every hour: `program` is the path of this one, `dir` the machine's folder.
 pub fn install_timer(host: &mut Host<'_>, program: &str, dir: &str) -> Result {
     timer::install(host, program, dir)
 }

@@ -45,9 +45,9 @@ gateway={gateway}
 ipsec-enabled=yes
 ipsec-remote-id={gateway}
 machine-auth-type=tls
-machine-ca={ca}
-machine-cert={certificate}
-machine-key={key}
+machine-ca={}
+machine-cert={}
+machine-key={}
 machine-certpass-flags=4
 mtu=1400
 refuse-chap=yes
@@ -56,6 +56,9 @@ refuse-mschap=yes
 refuse-pap=yes
 ",
         uuid(&[gateway, name]),
+        escaped(ca).as_str(),
+        escaped(certificate).as_str(),
+        escaped(key).as_str(),
     ));
     if let Some(user) = &connection.user {
         text.push_str(&format!("user={}\n", escaped(user).as_str()));
@@ -96,6 +99,7 @@ fn uuid(of: &[&str]) -> String {
 
 pub(super) fn connection(host: &mut Host<'_>, identity: &Identity, connection: &Connection) -> Result {
     let dir = host.folder.clone();
+    super::check_path("the path of the folder", &dir)?;
     let path = |name: &str| format!("{dir}/{name}");
     let text = connection_file(connection, &identity.name(), &path("ca.pem"), &path("cert.pem"), &path("key.pem"));
     crate::files::make_dir(&host.path(FOLDER), 0o700)?;

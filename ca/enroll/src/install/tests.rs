@@ -274,6 +274,47 @@ fn the_timer_runs_this_program_on_this_folder() {
 }
 
 #[test]
+fn no_path_adds_a_line_to_a_unit_or_a_keyfile() {
+    let (temp, identity) = (tempfile::tempdir().unwrap(), identity(KeyAlgorithm::EcdsaP256));
+    let mut fake = Fake::default();
+    for bad in ["/opt/a\nExecStartPre=/bin/evil", "/opt/\u{1b}[31m", "opt/sallyport", "/opt/\u{fffd}", ""] {
+        let mut host = Host::new(Some(temp.path().to_owned()), bad, &mut fake);
+        assert!(install_timer(&mut host, bad, "/etc/sallyport/enroll").is_err(), "{bad:?}");
+        assert!(install_timer(&mut host, "/usr/bin/sallyport", bad).is_err(), "{bad:?}");
+        let installed =
+            install(Software::NetworkManager, &mut host, &identity, &connection(None), &SystemRandom::new());
+        assert!(installed.is_err(), "{bad:?}");
+    }
+    assert_eq!(fs::read_dir(temp.path()).unwrap().count(), 0);
+    let mut host = Host::new(Some(temp.path().to_owned()), "/opt/a\\b/enroll", &mut fake);
+    install(Software::NetworkManager, &mut host, &identity, &connection(None), &SystemRandom::new()).unwrap();
+    let file = text(temp.path(), "etc/NetworkManager/system-connections/sallyport.nmconnection");
+    assert!(file.contains("machine-key=/opt/a\\\\b/enroll/key.pem\n"), "{file}");
+}
+
+#[test]
+fn a_program_that_the_timer_cannot_run_is_said_before_anything_is_done() {
+    let mut fake = Fake::default();
+    let host = Host::new(Some("/nowhere".into()), "/etc/sallyport/enroll", &mut fake);
+    let folder = "/etc/sallyport/enroll";
+    for program in ["/root/sallyport", "/home/ada/bin/sallyport", "/tmp/t/debug/sallyport", "/run/user/0/sallyport"] {
+        let error = check_timer(&host, program, folder).unwrap_err();
+        assert!(error.cause.contains("cannot run") && error.remedy.contains("install -m 755"), "{error}");
+    }
+    let error = check_timer(&host, "/usr/bin/sallyport", "/home/ada/enroll").unwrap_err();
+    assert!(error.remedy.contains("--dir"), "{error}");
+    for good in ["/usr/local/bin/sallyport", "/opt/rooted/sallyport", "/homes/sallyport"] {
+        check_timer(&host, good, folder).unwrap();
+    }
+}
+
+#[test]
+fn words_of_a_shell_stay_whole() {
+    assert_eq!(shell_word("/opt/vpn"), "/opt/vpn");
+    assert_eq!(shell_word("/opt/my 'vpn'; rm"), r"'/opt/my '\''vpn'\''; rm'");
+}
+
+#[test]
 fn root_certificates_are_one_a_file() {
     let (temp, identity) = (tempfile::tempdir().unwrap(), identity(KeyAlgorithm::EcdsaP256));
     put(temp.path(), Software::Strongswan, &identity, &connection(None));

@@ -12,7 +12,7 @@ use sallyport_ca::pkcs12::{self, Contents, Protection};
 use sallyport_ca::{SecureRandom, pem};
 use zeroize::Zeroizing;
 
-use crate::install::Connection;
+use crate::install::{Connection, check_path, shell_word};
 use crate::{Identity, Result};
 
 /// For which system.
@@ -83,7 +83,7 @@ pub fn make(
 ) -> Result<Profile> {
     connection.check()?;
     match system {
-        System::NetworkManager => return Ok(network_manager(identity, connection, options)),
+        System::NetworkManager => return network_manager(identity, connection, options),
         System::Strongswan => return Ok(swan::strongswan(identity, connection)),
         _ => {}
     }
@@ -118,12 +118,14 @@ pub fn make(
     Ok(profile)
 }
 
-fn network_manager(identity: &Identity, connection: &Connection, options: &Options<'_>) -> Profile {
+fn network_manager(identity: &Identity, connection: &Connection, options: &Options<'_>) -> Result<Profile> {
     let dir = options.dir.unwrap_or("/etc/sallyport/profile");
+    check_path("the folder on that machine", dir)?;
     let path = |name: &str| format!("{}/{name}", dir.trim_end_matches('/'));
     let (ca, certificate, key) = (path("ca.pem"), path("cert.pem"), path("key.pem"));
     let keyfile = crate::install::connection_file(connection, &identity.name(), &ca, &certificate, &key);
-    Profile {
+    let (dir, key) = (shell_word(dir), shell_word(&key));
+    Ok(Profile {
         files: vec![
             File::private("sallyport.nmconnection", keyfile.as_bytes()),
             File::private("key.pem", identity.key.pem().as_bytes()),
@@ -133,12 +135,12 @@ fn network_manager(identity: &Identity, connection: &Connection, options: &Optio
         password: None,
         steps: vec![
             "on that machine, as root: install network-manager-l2tp (Fedora: NetworkManager-l2tp)".to_owned(),
-            format!("mkdir -p -m 700 {dir} && mv key.pem cert.pem ca.pem {dir}/ && chmod 600 {key}"),
+            format!("mkdir -p -m 700 {dir} && mv key.pem cert.pem ca.pem {dir} && chmod 600 {key}"),
             "install -m 600 sallyport.nmconnection /etc/NetworkManager/system-connections/ && nmcli connection reload"
                 .to_owned(),
             format!("nmcli connection up 'Sallyport {}' --ask", connection.gateway),
         ],
-    }
+    })
 }
 
 /// A name that is harmless as a file's and inside quotes of any shell.

@@ -252,7 +252,7 @@ async fn a_token_for_another_machine_is_noticed() {
     let world = World::new().await;
     let wanted = sallyport_enroll::Request { name: Some("laptop8.example.com".into()), ..request(&world.token) };
     let error = enroll(&world.folder(), &wanted, &world.machine).await.err().unwrap();
-    assert!(error.cause.contains("for laptop7.example.com, not for laptop8.example.com"), "{error}");
+    assert!(error.cause.contains("calls this machine laptop7.example.com, not laptop8.example.com"), "{error}");
     assert!(world.folder().identity().unwrap().is_none());
     // As the remedy says: the same request, and so the certificate that the token already brought.
     world.enroll().await.unwrap();

@@ -3,5 +3,6 @@
 mod endpoint;
 mod first;
 mod install;
+mod listed;
 mod renewal;
 mod support;

@@ -2,6 +2,7 @@
 
 use ring::digest;
 use sallyport_ca::Certificate;
+use sallyport_ca::renewal::Life;
 use sallyport_proto::v1;
 
 use super::{
@@ -75,7 +76,7 @@ impl State {
         self.use_up(grant.proof.kind.as_ref(), 1);
         let number = self.next_enrollment();
         let life_ms = record.not_after_ms.saturating_sub(at_ms);
-        let due_ms = at_ms.saturating_add(life_ms / 100 * u64::from(grant.rules.overdue_percent));
+        let due_ms = Life { from: at_ms, length: life_ms }.overdue_from(grant.rules.overdue_percent);
         let known = self.level() >= RULES_LEVEL;
         let row = IntentRow {
             transaction: command.transaction.clone(),

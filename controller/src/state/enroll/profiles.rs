@@ -1,6 +1,7 @@
 //! Profiles as the operator set them.
 
 use sallyport_ca::Profile;
+use sallyport_ca::renewal::{DEFAULT_OVERDUE_PERCENT, OVERDUE_PERCENT};
 use sallyport_proto::v1;
 
 use super::{ProfileRow, RULES_LEVEL, SetProfile};
@@ -41,7 +42,7 @@ impl ProfileRow {
             version: 1,
             validity_s: profile.default_validity().as_secs(),
             keys: keys.map(i32::from).to_vec(),
-            overdue_percent: 92,
+            overdue_percent: DEFAULT_OVERDUE_PERCENT,
             late_renewal_s: 30 * DAY_S,
             methods: methods.into_iter().map(i32::from).collect(),
             name_suffixes: Vec::new(),
@@ -71,7 +72,7 @@ impl ProfileRow {
         if !(MIN_VALIDITY_S..=max_s).contains(&self.validity_s) {
             return Err(format!("a certificate lives for an hour to {} days", max_s / DAY_S));
         }
-        if !(84..=99).contains(&self.overdue_percent) {
+        if !OVERDUE_PERCENT.contains(&self.overdue_percent) {
             return Err("machines renew up to five sixths of the life: they are overdue after 84 to 99 percent".into());
         }
         if self.late_renewal_s > MAX_LATE_S {

@@ -17,7 +17,7 @@ use sallyport_ca::{
     Authority, Certificate, EnrollToken, Fingerprint, KeyAlgorithm, KeyPair, Profile, PublicKey, SecureRandom, Serial,
     Subject, SystemRandom, UnixTime,
 };
-use sallyport_enroll::{Folder, Identity, Progress, Request, Result, Settings, Surroundings, enroll};
+use sallyport_enroll::{Access, Folder, Identity, Progress, Request, Result, Settings, Surroundings, enroll};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
@@ -346,12 +346,14 @@ pub(crate) fn honest(of: &Arc<Hierarchy>, token: &EnrollToken, clock: &Clock) ->
 /// What a first enrollment asks for.
 pub(crate) fn request(token: &EnrollToken) -> Request {
     Request {
-        token: token.clone(),
+        access: Access::Token(token.clone()),
         server: None,
         name: None,
+        claim: None,
         key: KeyAlgorithm::EcdsaP256,
         gateway: None,
         wait: Duration::ZERO,
+        waiting: None,
     }
 }
 
