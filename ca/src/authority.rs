@@ -234,9 +234,6 @@ impl Authority {
         validity: Duration,
         serial: Serial,
     ) -> Result<Prepared, Error> {
-        if profile == Profile::User {
-            return Err(Error::Request("the profile user is reserved"));
-        }
         if validity.is_zero() || validity > profile.max_validity() {
             return Err(Error::Validity("the profile allows at most 398 days"));
         }
@@ -287,16 +284,24 @@ impl Authority {
     pub fn check_recorded(&self, tbs: &[u8], signature: &[u8], recorded: &Recorded<'_>) -> Result<Certificate, Error> {
         let certificate = Certificate::assemble(tbs, signature)?;
         lint::recheck(certificate.der(), recorded, &self.facts)?;
-        if !certificate.is_issued_by(&self.certificate) {
-            return Err(Error::Authority("its key has not made this signature"));
-        }
+        self.has_signed(&certificate)?;
         Ok(certificate)
     }
 
     /// Signs what [`Authority::prepare`] built.
     pub fn sign(&self, prepared: &Prepared, rng: &dyn SecureRandom) -> Result<Certificate, Error> {
         let der = attach_signature(&prepared.tbs, CERTIFICATE_HEAD, &self.key, rng)?;
-        Certificate::from_der(&der)
+        let certificate = Certificate::from_der(&der)?;
+        self.has_signed(&certificate)?;
+        Ok(certificate)
+    }
+
+    /// A wrong signature helps nobody but whoever computes the key from it.
+    fn has_signed(&self, certificate: &Certificate) -> Result<(), Error> {
+        if certificate.is_issued_by(&self.certificate) {
+            return Ok(());
+        }
+        Err(Error::Authority("its key has not made this signature"))
     }
 }
 

@@ -29,7 +29,7 @@ pub enum Profile {
     Operator,
     /// A computer's certificate for IKE: clientAuth, ikeIntermediate, ipsecIKE; its host name as SAN.
     Machine,
-    /// A person's certificate. Reserved: nothing is issued from it yet.
+    /// A person's certificate: clientAuth. It opens no service of ours: it is for what stands behind the VPN.
     User,
     /// What the HTTPS endpoint shows to machines that enroll: serverAuth; the public names of the service as SAN. And cmcRA, which
     /// no other server has: a gateway has the same names and serverAuth, and must not be taken for who hears tokens.
@@ -116,7 +116,7 @@ impl core::str::FromStr for Profile {
     fn from_str(s: &str) -> Result<Self, Error> {
         let known = Self::ALL.into_iter().find(|p| p.name() == s);
         known.ok_or(Error::Request(
-            "unknown profile; gateway, gateway-link, controller, operator, machine or endpoint is expected",
+            "unknown profile; gateway, gateway-link, controller, operator, machine, user or endpoint is expected",
         ))
     }
 }

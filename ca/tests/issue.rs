@@ -48,13 +48,14 @@ fn subject(profile: Profile) -> Subject {
     .unwrap()
 }
 
-const ISSUED: [Profile; 6] = [
+const ISSUED: [Profile; 7] = [
     Profile::Gateway,
     Profile::GatewayLink,
     Profile::Controller,
     Profile::Operator,
     Profile::Machine,
     Profile::Endpoint,
+    Profile::User,
 ];
 
 /// The extended key usages that the profiles promise, as dotted identifiers.
@@ -297,7 +298,7 @@ fn profiles_refuse_names_that_they_do_not_carry() {
         assert_eq!(issue(profile, &mailbox), Err(Error::Lint(Lint::AltNames)));
     }
     assert!(issue(Profile::Operator, &nameless).is_ok());
-    assert!(issue(Profile::User, &mailbox).is_err());
+    assert!(issue(Profile::User, &mailbox).is_ok());
     let short = Serial::from_be_bytes(&[1, 2, 3]);
     let refused = authority.issue(Profile::Machine, &subject(Profile::Machine), &public, NOW, short, &rng());
     assert_eq!(refused, Err(Error::Lint(Lint::Serial)));

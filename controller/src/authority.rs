@@ -125,7 +125,7 @@ pub(crate) const fn profile_to_proto(profile: Profile) -> v1::CertificateProfile
         Profile::Operator => v1::CertificateProfile::Operator,
         Profile::Controller => v1::CertificateProfile::Controller,
         Profile::Endpoint => v1::CertificateProfile::Endpoint,
-        Profile::User => v1::CertificateProfile::Unspecified,
+        Profile::User => v1::CertificateProfile::User,
     }
 }
 

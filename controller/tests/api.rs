@@ -44,10 +44,12 @@ async fn only_an_operator_may_operate_and_only_a_gateway_may_be_one() {
     let machine = issue(&site.running, Profile::Machine, "laptop.example.com").await;
     let gateway = issue(&site.running, Profile::GatewayLink, "gw1").await;
     let operator = issue(&site.running, Profile::Operator, "olga").await;
+    let person = issue(&site.running, Profile::User, "olga@example.com").await;
     for (issued, operate, report) in [
         (&machine, Code::PermissionDenied, Code::PermissionDenied),
         (&gateway, Code::PermissionDenied, Code::InvalidArgument), // got as far as the request, which is empty
         (&operator, Code::Ok, Code::PermissionDenied),
+        (&person, Code::PermissionDenied, Code::PermissionDenied),
     ] {
         let name = &issued.record.name;
         assert_eq!(status_call(site.channel(issued).await.expect("TLS")).await, operate, "{name}");
@@ -549,6 +551,13 @@ async fn operators_manage_users_pools_and_certificates() {
         let request = v1::IssueCertificateRequest { profile: profile.into(), name: name.into(), ..request.clone() };
         assert_eq!(operator.issue_certificate(request).await.expect_err("refused").code(), Code::InvalidArgument);
     }
+    let person = v1::IssueCertificateRequest {
+        profile: v1::CertificateProfile::User.into(),
+        name: "ada@example.com".into(),
+        ..Default::default()
+    };
+    let person = operator.issue_certificate(person).await.expect("issues").into_inner().info.expect("a record");
+    assert_eq!((person.profile(), person.sans), (v1::CertificateProfile::User, vec!["ada@example.com".to_owned()]));
     let request = v1::ListCertificatesRequest { profile: v1::CertificateProfile::Machine.into(), ..Default::default() };
     let listed = operator.list_certificates(request).await.expect("certificates").into_inner().certificates;
     assert_eq!(listed, [info]);

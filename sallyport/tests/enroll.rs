@@ -9,9 +9,13 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::Value;
 use support::*;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
 
 #[allow(clippy::disallowed_methods, reason = "the program that is tested reads the same clock")]
 fn clock() -> Clock {
@@ -173,4 +177,85 @@ async fn a_machine_without_a_token_shows_its_key_leaves_and_the_timers_command_e
     let (code, _, error) = run(&root, &[&line[..4], &["--binary", "/root/sallyport"]].concat());
     assert!(code == 2 && error.contains("install -m 755 /root/sallyport /usr/local/bin/sallyport"), "{error}");
     assert_eq!(server.requests("simpleenroll").len(), asked);
+}
+
+/// A gateway that was taken over: its own key and certificate for clients, at the port where it should pass connections on. It gives
+/// away what anybody may know, and counts who says a token.
+async fn taken_over(gateway: &sallyport_controller::Issued) -> (u16, Arc<AtomicUsize>) {
+    let chain = std::iter::once(&gateway.certificate).chain(&gateway.chain);
+    let chain: Vec<CertificateDer<'static>> = chain.map(|der| CertificateDer::from(der.clone())).collect();
+    let key = PrivateKeyDer::Pkcs8(gateway.private_key.to_vec().into());
+    let config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (port, heard) = (listener.local_addr().unwrap().port(), Arc::new(AtomicUsize::new(0)));
+    let (acceptor, tokens) = (tokio_rustls::TlsAcceptor::from(Arc::new(config)), Arc::clone(&heard));
+    let list = certs(&gateway.chain);
+    tokio::spawn(async move {
+        while let Ok((tcp, _)) = listener.accept().await {
+            let Ok(mut stream) = acceptor.accept(tcp).await else { continue };
+            let mut head = Vec::new();
+            while !head.windows(4).any(|w| w == b"\r\n\r\n") && stream.read_buf(&mut head).await.is_ok_and(|n| n > 0) {}
+            let head = String::from_utf8_lossy(&head).to_lowercase();
+            tokens.fetch_add(usize::from(head.contains("authorization:")), Ordering::SeqCst);
+            let _ = stream.write_all(&list).await;
+            let _ = stream.shutdown().await;
+        }
+    });
+    (port, heard)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_is_said_to_a_controllers_endpoint_and_not_to_a_gateway_of_the_same_name_and_authority() {
+    let temp = tempfile::tempdir().unwrap();
+    let mut config = sallyport_controller::Config { metrics_listen: None, ..Default::default() };
+    config.listen.set_port(0);
+    config.enrollment.names = vec!["localhost".into()];
+    config.enrollment.listen = Some(([127, 0, 0, 1], 0).into());
+    let state = temp.path().join("state");
+    let running = sallyport_controller::Controller::start(config, &state).await.unwrap();
+    let [https, _] = running.enrollment_addresses();
+    let gateway = sallyport_controller::IssueRequest {
+        profile: sallyport_ca::Profile::Gateway,
+        name: "localhost".into(),
+        sans: Vec::new(),
+        key: sallyport_ca::KeyAlgorithm::EcdsaP256,
+        days: 0,
+    };
+    let (hostile, heard) = taken_over(&running.issue(gateway).await.unwrap()).await;
+
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sallyport"));
+    command.args(["token", "create", "--machine", NAME, "--output", "json", "--identity"]);
+    command.arg(running.operator_dir()).env_clear().stdin(Stdio::null());
+    let made = tokio::task::block_in_place(|| command.output()).unwrap();
+    let made: Value = serde_json::from_slice(&made.stdout).unwrap();
+    let file = temp.path().join("token");
+    fs::write(&file, made["token"].as_str().unwrap()).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+
+    let root = temp.path().join("root");
+    let enroll = |port: u16| {
+        let server = format!("localhost:{port}");
+        run(&root, &["--token-file", file.to_str().unwrap(), "--server", &server, "--for", "strongswan"])
+    };
+    let (code, out, error) = enroll(hostile);
+    assert!(code != 0 && error.contains("not the enrollment endpoint's"), "{code} {out}{error}");
+    assert_eq!(heard.load(Ordering::SeqCst), 0);
+    // A new controller has a certificate for its endpoint after a moment.
+    let port = https.unwrap().port();
+    let mut said = (-1, String::new(), String::new());
+    for _ in 0..120 {
+        said = enroll(port);
+        if said.0 == 0 {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    }
+    let (code, out, error) = said;
+    assert!(code == 0 && out.starts_with("laptop7.example.com has a certificate: serial "), "{code} {out}{error}");
+    running.shutdown().await;
 }

@@ -179,6 +179,7 @@ const fn name_of(profile: v1::CertificateProfile) -> &'static str {
         P::Gateway => "gateway (IKE)",
         P::GatewayLink => "gateway",
         P::Operator => "operator",
+        P::User => "user",
         P::Controller => "controller",
         P::Root => "root",
         P::Endpoint => "endpoint",

@@ -165,7 +165,10 @@ pub(super) fn profile(asked: v1::CertificateProfile) -> Result<Profile, Status> 
         P::Gateway => Ok(Profile::Gateway),
         P::GatewayLink => Ok(Profile::GatewayLink),
         P::Operator => Ok(Profile::Operator),
-        P::Unspecified => Err(Status::invalid_argument("profile: say machine, gateway, gateway-link or operator")),
+        P::User => Ok(Profile::User),
+        P::Unspecified => {
+            Err(Status::invalid_argument("profile: say machine, gateway, gateway-link, operator or user"))
+        }
         P::Controller | P::Endpoint | P::Root | P::Issuing => Err(Status::invalid_argument(
             "profile: certificates of controllers and authorities are not issued by request",
         )),

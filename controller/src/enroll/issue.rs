@@ -124,8 +124,8 @@ pub(super) fn intent(core: &Core, case: &Case, grant: &Grant) -> Result<IntendCe
 }
 
 /// Signs what was intended and records it. Two who do it at a time make two signatures over the same certificate, and one of them
-/// leaves this house.
-pub(super) async fn complete(core: &Arc<Core>, intent: IntentRow) -> Result<(), Error> {
+/// leaves this house. Whether there is one now, here or from somebody else.
+pub(super) async fn complete(core: &Arc<Core>, intent: IntentRow) -> Result<bool, Error> {
     let authority = core.issuing_by(intent.issuer)?.authority;
     let is_rsa = authority.key_algorithm().is_rsa();
     let (worker, signer, row) = (core.clone(), authority.clone(), intent.clone());
@@ -149,7 +149,7 @@ pub(super) async fn hand_in(
     authority: &Authority,
     intent: &IntentRow,
     signature: Vec<u8>,
-) -> Result<(), Error> {
+) -> Result<bool, Error> {
     let checked = Said::of(intent)
         .and_then(|said| authority.check_recorded(&intent.tbs, &signature, &said.recorded()).map(|_| said.serial));
     let serial = match checked {
@@ -159,14 +159,14 @@ pub(super) async fn hand_in(
     let command = CompleteCertificate { serial, signature };
     match core.propose_idempotent(Action::CompleteCertificate(command)).await?.outcome {
         // Not found: it was abandoned meanwhile.
-        Some(Outcome::Done(_) | Outcome::Conflict(_)) => Ok(()),
+        Some(Outcome::Done(_) | Outcome::Conflict(_)) => Ok(true),
         other => Err(Error::Internal(format!("recording a certificate: {other:?}"))),
     }
 }
 
 /// Gives up what no try would mend: the bytes are not what was said of them, or the key is not the authority's. What allowed the
 /// certificate is good again.
-async fn abandon(core: &Core, intent: &IntentRow, fault: sallyport_ca::Error) -> Result<(), Error> {
+async fn abandon(core: &Core, intent: &IntentRow, fault: sallyport_ca::Error) -> Result<bool, Error> {
     // The random source, say: the next try, or another controller, may have more luck.
     if matches!(fault, sallyport_ca::Error::Crypto(_)) {
         return Err(Error::Authority(fault.to_string()));
@@ -178,7 +178,7 @@ async fn abandon(core: &Core, intent: &IntentRow, fault: sallyport_ca::Error) ->
     );
     core.metrics.abandoned();
     core.propose_idempotent(Action::AbandonCertificate(AbandonCertificate { serial: record.serial })).await?;
-    Ok(())
+    Ok(false)
 }
 
 /// What the log says of a certificate that is to be signed.
@@ -237,7 +237,8 @@ pub(crate) async fn finish_intents(core: &Arc<Core>) -> Result<(), Error> {
         let done =
             if old { Err(Error::Internal("nobody signed it in time".into())) } else { complete(core, intent).await };
         match done {
-            Ok(()) => tracing::info!(%serial, "finished a certificate that somebody had left"),
+            Ok(true) => tracing::info!(%serial, "finished a certificate that somebody had left"),
+            Ok(false) => {}
             Err(error) if old => {
                 tracing::warn!(%serial, %error, "gave up a certificate that was to be signed");
                 core.propose_idempotent(Action::AbandonCertificate(AbandonCertificate { serial })).await?;

@@ -302,7 +302,7 @@ async fn what_is_not_what_the_log_says_of_it_is_never_signed_and_gives_its_token
     for (what, tbs, mut half) in others {
         half.command.tbs = tbs;
         let row = half.intend(&site).await;
-        issue::complete(&site.core, row).await.expect(what);
+        assert!(!issue::complete(&site.core, row).await.expect(what), "{what}");
         let state = site.core.node.shared().read();
         assert!(state.intents.is_empty() && !state.certificates.contains(&half.serial()), "{what}");
         let Ok(Some(ProofKind::Token(token))) = proof(&half.token) else { panic!("a token") };
@@ -327,7 +327,7 @@ async fn a_signature_that_is_not_the_authoritys_leaves_no_controller() {
     ];
     for (what, signature) in wrong {
         let row = half.intend(&site).await;
-        issue::hand_in(&site.core, &authority, &row, signature).await.expect(what);
+        assert!(!issue::hand_in(&site.core, &authority, &row, signature).await.expect(what), "{what}");
         let state = site.core.node.shared().read();
         assert!(state.intents.is_empty() && !state.certificates.contains(&half.serial()), "{what}");
     }

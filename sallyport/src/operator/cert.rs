@@ -31,7 +31,8 @@ Examples:
   sallyport cert issue --machine laptop7.example.com --out laptop7
   sallyport cert issue --machine phone3.example.com --key ecdsa-p256 --validity 90d
   sallyport cert issue --gateway vpn.example.com --san 192.0.2.1 --out gw1
-  sallyport cert issue --operator grace --out ~/.config/sallyport")]
+  sallyport cert issue --operator grace --out ~/.config/sallyport
+  sallyport cert issue --user ada@example.com --out ada")]
     Issue(Issue),
     /// List the certificates, newest first.
     #[command(alias = "ls")]
@@ -95,6 +96,9 @@ pub(crate) struct Subject {
     /// Of an operator.
     #[arg(long, value_name = "NAME")]
     operator: Option<String>,
+    /// Of a person, for services behind the VPN; the name is a mailbox or whatever they are called.
+    #[arg(long, value_name = "NAME")]
+    user: Option<String>,
 }
 
 /// A kind of key.
@@ -148,6 +152,8 @@ pub(crate) enum Profile {
     Issuing,
     /// Controllers, as machines that enroll see them.
     Endpoint,
+    /// People.
+    User,
 }
 
 impl From<Profile> for CertificateProfile {
@@ -161,6 +167,7 @@ impl From<Profile> for CertificateProfile {
             Profile::Root => Self::Root,
             Profile::Issuing => Self::Issuing,
             Profile::Endpoint => Self::Endpoint,
+            Profile::User => Self::User,
         }
     }
 }
@@ -315,7 +322,7 @@ impl Issue {
                 }
             }
         }
-        if profile != CertificateProfile::Machine
+        if matches!(profile, CertificateProfile::Gateway | CertificateProfile::Operator)
             && let Some(file) = folder.write_revoked(&context.connection.revoked)?
         {
             files.push(file);
@@ -341,7 +348,7 @@ impl Issued {
             text += &format!("wrote {}\n", file.display());
         }
         text + match profile {
-            CertificateProfile::Machine => {
+            CertificateProfile::Machine | CertificateProfile::User => {
                 "copy these files to the machine, then remove key.pem here: the controller kept no copy of it"
             }
             CertificateProfile::Gateway => "copy the folder to the gateway and name it there as `[gateway] identity`",
@@ -364,7 +371,8 @@ impl Subject {
             Self { machine: Some(name), .. } => Ok((CertificateProfile::Machine, name)),
             Self { gateway: Some(name), .. } => Ok((CertificateProfile::Gateway, name)),
             Self { operator: Some(name), .. } => Ok((CertificateProfile::Operator, name)),
-            _ => Err(Error::usage("one of --machine, --gateway and --operator is needed")),
+            Self { user: Some(name), .. } => Ok((CertificateProfile::User, name)),
+            _ => Err(Error::usage("one of --machine, --gateway, --operator and --user is needed")),
         }
     }
 }

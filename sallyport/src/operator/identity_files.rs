@@ -64,7 +64,7 @@ impl Folder {
         let mut certificate = certificate_pem(&response.certificate);
         let above: String = intermediates.iter().map(|der| certificate_pem(der)).collect();
         // VPN clients want each certificate in a file of its own; programs that speak TLS want them in one.
-        let apart = piece.profile == CertificateProfile::Machine;
+        let apart = matches!(piece.profile, CertificateProfile::Machine | CertificateProfile::User);
         if !apart {
             certificate += &above;
         }

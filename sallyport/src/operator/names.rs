@@ -107,6 +107,7 @@ pub(super) fn profile(profile: CertificateProfile) -> &'static str {
         CertificateProfile::Root => "root",
         CertificateProfile::Endpoint => "endpoint",
         CertificateProfile::Issuing => "issuing",
+        CertificateProfile::User => "user",
     }
 }
 

@@ -12,7 +12,8 @@ use crate::state::{CertificateRow, ConflictKind, Reply, State};
 /// The level from which on the log refuses what breaks these rules.
 pub(crate) const RULES_LEVEL: u32 = 7;
 /// Profiles of which an operator can have a certificate made, key and all.
-pub const ISSUABLE: [Profile; 4] = [Profile::Machine, Profile::Gateway, Profile::GatewayLink, Profile::Operator];
+pub const ISSUABLE: [Profile; 5] =
+    [Profile::Machine, Profile::Gateway, Profile::GatewayLink, Profile::Operator, Profile::User];
 /// Profiles of which the controllers make certificates for themselves, with keys of this kind.
 const OWN: [Profile; 3] = [Profile::Controller, Profile::Operator, Profile::Endpoint];
 const OWN_KEY: v1::KeyAlgorithm = v1::KeyAlgorithm::EcdsaP256;

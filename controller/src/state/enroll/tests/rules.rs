@@ -125,7 +125,7 @@ fn whoever_has_a_certificate_made_goes_by_the_profiles_keys_names_life_and_ways(
     }
     // What the cluster needs for itself an operator never gets.
     let o = office();
-    for profile in [Profile::Controller, Profile::Endpoint, Profile::User] {
+    for profile in [Profile::Controller, Profile::Endpoint] {
         assert!(o.make(profile, Maker::Operator, EC, "a.example.com", 0).is_err(), "{profile}");
     }
     assert!(o.make(Profile::Controller, Maker::Cluster, EC, sallyport_proto::CONTROLLER_NAME, 0).is_ok());
