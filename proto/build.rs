@@ -2,11 +2,12 @@
 
 use std::error::Error;
 
-const FILES: [&str; 5] = [
+const FILES: [&str; 6] = [
     "sallyport/v1/types.proto",
     "sallyport/v1/gateway.proto",
     "sallyport/v1/operator.proto",
     "sallyport/v1/raft.proto",
+    "sallyport/v1/root.proto",
     "sallyport/v1/trust.proto",
 ];
 

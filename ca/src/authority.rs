@@ -1,5 +1,6 @@
 //! The authority: one CA certificate, its private key, and the issuing of certificates from it.
 
+mod cross;
 mod issuing;
 mod service;
 
@@ -23,6 +24,7 @@ use crate::{
     UnixTime, lint,
 };
 
+pub use self::cross::MAX_ABOVE;
 pub use self::issuing::{DEFAULT_ISSUING_VALIDITY, IssuingConfig};
 pub use self::service::{MAX_OCSP_SIGNER_VALIDITY, MAX_RA_VALIDITY};
 
@@ -131,8 +133,8 @@ impl Authority {
         params.distinguished_name = distinguished_name(Some(&config.organization), &config.common_name);
         params.serial_number = Some(SerialNumber::from_slice(Serial::generate(rng)?.as_be_bytes()));
         (params.not_before, params.not_after) = (date(not_before)?, date(not_after)?);
-        // A root may have issuing authorities below it, and these none below themselves.
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(1));
+        // A root may have issuing authorities below it, and one time another root, whom it cross-certifies, with his.
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(2));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let unsigned = Unsigned { spki: &key.public_key(), algorithm: key.signature_algorithm() };
         let tbs = params.self_signed(&unsigned).map_err(|_| Error::Crypto("the root could not be encoded"))?;
@@ -183,6 +185,11 @@ impl Authority {
     }
 
     pub(crate) const fn key(&self) -> &KeyPair {
+        &self.key
+    }
+
+    /// The private key: for whoever takes it out of the cluster.
+    pub const fn private_key(&self) -> &KeyPair {
         &self.key
     }
 

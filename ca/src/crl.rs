@@ -5,6 +5,7 @@
 
 mod learned;
 mod reason;
+mod signers;
 
 use std::collections::BTreeMap;
 
@@ -16,7 +17,7 @@ use rcgen::{
 };
 use ring::rand::SecureRandom;
 use x509_parser::certificate::X509Certificate;
-use x509_parser::extensions::{ParsedExtension, X509Extension};
+use x509_parser::extensions::{DistributionPointName, GeneralName, ParsedExtension, X509Extension};
 use x509_parser::prelude::FromDer as _;
 use x509_parser::revocation_list::CertificateRevocationList;
 
@@ -130,6 +131,8 @@ impl Authority {
 pub struct RevocationList {
     /// Its number, big-endian without leading zeros.
     pub number: Serial,
+    /// Which part of the authority's certificates it is about: its distribution point, empty where it has none.
+    pub scope: String,
     /// The revoked certificates, and when they were.
     pub revoked: BTreeMap<Serial, UnixTime>,
 }
@@ -161,8 +164,23 @@ impl RevocationList {
         let number = list.crl_number().ok_or(BAD("it has no number"))?;
         let entries = list.iter_revoked_certificates();
         let revoked = entries.map(|c| (Serial::from_be_bytes(c.raw_serial()), UnixTime(c.revocation_date.timestamp())));
-        Ok(Self { number: Serial::from_be_bytes(&number.to_bytes_be()), revoked: revoked.collect() })
+        let number = Serial::from_be_bytes(&number.to_bytes_be());
+        Ok(Self { number, scope: scope(&list), revoked: revoked.collect() })
     }
+}
+
+/// The first address of the issuing distribution point, if the list has one.
+fn scope(list: &CertificateRevocationList<'_>) -> String {
+    let point = list.extensions().iter().find_map(|extension| match extension.parsed_extension() {
+        ParsedExtension::IssuingDistributionPoint(point) => point.distribution_point.as_ref(),
+        _ => None,
+    });
+    let Some(DistributionPointName::FullName(names)) = point else { return String::new() };
+    let address = names.iter().find_map(|name| match name {
+        GeneralName::URI(uri) => Some((*uri).to_owned()),
+        _ => None,
+    });
+    address.unwrap_or_default()
 }
 
 /// Whether an authority's key usage, if it has one, allows it to sign lists (RFC 5280 §4.2.1.3).

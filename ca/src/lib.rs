@@ -56,7 +56,7 @@ pub mod verify;
 mod weak;
 
 pub use authority::{
-    Authority, DEFAULT_ISSUING_VALIDITY, DEFAULT_ROOT_VALIDITY, IssuingConfig, MAX_OCSP_SIGNER_VALIDITY,
+    Authority, DEFAULT_ISSUING_VALIDITY, DEFAULT_ROOT_VALIDITY, IssuingConfig, MAX_ABOVE, MAX_OCSP_SIGNER_VALIDITY,
     MAX_RA_VALIDITY, Prepared, RevocationUrls, RootConfig,
 };
 pub use certificate::{Certificate, Fingerprint, Serial};

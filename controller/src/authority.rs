@@ -2,6 +2,8 @@
 
 mod issuers;
 mod opened;
+pub(crate) mod rollover;
+pub(crate) mod root;
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -146,13 +146,18 @@ fn keep_authority_files(core: &Core) -> Result<(), Error> {
     let dir = core.paths.ca();
     files::private_dir(&dir)?;
     files::private_dir(&core.paths.controller())?;
-    let root = core.root().pem();
-    let mut wanted = vec![(core.paths.controller().join("ca.pem"), root.clone().into_bytes())];
+    core.close_erased();
+    let mut wanted = vec![
+        (core.paths.controller().join("ca.pem"), core.roots_pem().into_bytes()),
+        (dir.join("root.pem"), core.root().pem().into_bytes()),
+    ];
     {
         let state = core.node.shared().read();
-        let newest = state.roots.iter().next_back().map(|(_, root)| root.sealed_key.clone());
-        wanted.push((dir.join("root.pem"), root.into_bytes()));
-        wanted.push((dir.join("root.key.sealed"), newest.unwrap_or_default()));
+        let of_root = state.root_in_force().map(|(_, root)| root.sealed_key.clone());
+        match of_root.filter(|key| !key.is_empty()) {
+            Some(key) => wanted.push((dir.join("root.key.sealed"), key)),
+            None => files::destroy(&dir.join("root.key.sealed"))?,
+        }
         for (number, row) in state.issuers.iter() {
             wanted
                 .push((dir.join(format!("issuing-{number}.pem")), authority::pem_of([&row.certificate]).into_bytes()));

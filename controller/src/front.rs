@@ -170,8 +170,8 @@ pub(crate) async fn keep_certificate(core: Arc<Core>, front: Arc<Front>) {
 #[derive(Debug)]
 struct Shown {
     names: Vec<String>,
-    /// Number of the authority that issued it.
-    issuer: u64,
+    /// The authority that issued it, and what is above that.
+    above: Vec<Vec<u8>>,
     /// Version of the profile by which it was made.
     version: u64,
     /// Its serial number.
@@ -194,13 +194,14 @@ async fn refresh(core: &Arc<Core>, front: &Front, shown: &mut Option<Shown>) -> 
     }
     let now_ms = core.now_ms();
     let issuing = core.issuing(KEY)?;
+    // What is above its issuer can change without it: another root, or a company's.
+    let above = issuing.chain();
     let public = public_names(core);
     let (names, rules) = {
         let state = core.node.shared().read();
         let (names, rules) = (state.allowed_at_endpoint(public), state.profile(Profile::Endpoint));
-        let same = |s: &Shown| {
-            s.issuer == issuing.number && s.version == rules.version && now_ms < s.due_ms && s.is_recorded(&state)
-        };
+        let same =
+            |s: &Shown| s.above == above && s.version == rules.version && now_ms < s.due_ms && s.is_recorded(&state);
         // Nobody asked by a name yet; the page and the lists are there all the same.
         let own = core.address.rsplit_once(':').map(|(host, _)| host.trim_matches(['[', ']']).to_owned());
         let names: Vec<String> = if names.is_empty() { own.into_iter().collect() } else { names };
@@ -225,7 +226,7 @@ async fn refresh(core: &Arc<Core>, front: &Front, shown: &mut Option<Shown>) -> 
         core.catch_up().await;
     }
     // With what is between it and the root, which machines have.
-    let mut chain = issuing.chain();
+    let mut chain = above.clone();
     chain.pop();
     chain.insert(0, certificate.der().to_vec());
     front.endpoint.set_certificate(&chain, key.pkcs8_der()).map_err(|e| Error::Internal(e.to_string()))?;
@@ -233,7 +234,7 @@ async fn refresh(core: &Arc<Core>, front: &Front, shown: &mut Option<Shown>) -> 
     tracing::info!(names = names.join(" "), %serial, "the enrollment endpoint has a certificate");
     let life = Life { from: now_ms, length: rules.validity_s.saturating_mul(1_000) };
     let due_ms = life.renewed_from(&certificate.serial);
-    *shown = Some(Shown { names, issuer: issuing.number, version: rules.version, serial, due_ms });
+    *shown = Some(Shown { names, above, version: rules.version, serial, due_ms });
     Ok(true)
 }
 

@@ -27,7 +27,7 @@ pub(crate) async fn operator(core: &Arc<Core>, dir: &Path) -> Result<(), Error> 
         days: 0,
     };
     pair(core, request, core.node.id(), &dir.join("cert.pem"), &KeyPlace::File(dir.join("key.pem"))).await?;
-    write_if_other(&dir.join("ca.pem"), core.root().pem().as_bytes())
+    write_if_other(&dir.join("ca.pem"), core.roots_pem().as_bytes())
 }
 
 /// A gateway's folder.
@@ -50,7 +50,7 @@ pub(crate) async fn gateway(core: &Arc<Core>, name: &str, public_names: &[String
         let key = KeyPlace::File(dir.join(format!("{file}.key")));
         pair(core, request, 0, &dir.join(format!("{file}.pem")), &key).await?;
     }
-    write_if_other(&dir.join("ca.pem"), core.root().pem().as_bytes())
+    write_if_other(&dir.join("ca.pem"), core.roots_pem().as_bytes())
 }
 
 /// Where a private key is kept.
@@ -113,6 +113,11 @@ fn is_good(core: &Core, request: &IssueRequest, cert: &Path, key: &KeyPlace<'_>)
     let now_ms = core.now_ms();
     let state = core.node.shared().read();
     let Some(record) = state.certificates.get(&certificate.serial.to_string()) else { return Ok(false) };
+    // Below a root that another one follows: as soon as that one issues, this is made anew.
+    let root = state.issuers.get(&record.issuer).map(|issuer| issuer.root);
+    if root.is_some_and(|root| root != state.root_number()) {
+        return Ok(false);
+    }
     let life = record.not_after_ms.saturating_sub(record.not_before_ms);
     let as_asked = record.name == request.name
         && request.sans.iter().all(|san| record.sans.contains(&san.to_ascii_lowercase()))

@@ -8,6 +8,7 @@ use sallyport_proto::v1;
 use tokio::time::MissedTickBehavior;
 
 use crate::app::Core;
+use crate::authority::root;
 use crate::enroll;
 use crate::raft::ProposeError;
 use crate::soft::{GatewaySigns, SessionSigns};
@@ -64,6 +65,9 @@ pub(crate) async fn run(core: Arc<Core>) {
             sweep_gateways(&core).await?;
             if let Err(error) = enroll::finish_intents(&core).await {
                 tracing::debug!(%error, "could not finish certificates that were left; trying again");
+            }
+            if let Err(error) = root::sweep(&core).await {
+                tracing::debug!(%error, "could not erase the root's key again; trying again");
             }
             if count.is_multiple_of(SESSIONS_EVERY) {
                 sweep_sessions(&core).await?;

@@ -11,7 +11,7 @@
 //! | `seal.sealed` | this node's copy of the key that opens everything that is sealed |
 //! | `node.key` | opens that copy, unless another method is configured; keep it apart from backups of the rest |
 //! | `raft/store`, `raft/snapshots` | log, state, snapshots |
-//! | `ca/root.pem`, `ca/root.key.sealed` | the root and its sealed key, outside the store |
+//! | `ca/root.pem`, `ca/root.key.sealed` | the root and its sealed key, outside the store; the key not while it is kept elsewhere |
 //! | `ca/issuing-N.pem`, `ca/issuing-N.key.sealed` | the issuing authorities below it, the same |
 //! | `controller/` | this controller's own certificate and key; the key sealed where the node key is elsewhere |
 //! | `operator/` | certificate, key and root for the first operator's tool |
@@ -38,6 +38,7 @@ mod metrics;
 mod monitored;
 mod own_key;
 pub mod raft;
+pub mod root_key;
 mod seal;
 mod soft;
 mod software;

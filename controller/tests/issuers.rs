@@ -1,6 +1,8 @@
 //! A root, and issuing authorities below it: made at the first start, or when a cluster of an earlier version rises.
 
 mod common;
+#[path = "issuers/root.rs"]
+mod root;
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;

@@ -181,12 +181,15 @@ impl Channel {
         Ok(())
     }
 
-    /// Asks which controllers' certificates were taken back: the list in DER, whose signature the caller looks at. Whoever is asked
-    /// may keep it back or give an old one, so all are asked, and what they say adds up (`sallyport_ca::crl::Revocations`).
+    /// Asks which controllers' certificates were taken back: lists, and certificates of those below a root that have signed some, in
+    /// DER, one behind the other; the caller looks at the signatures. Whoever is asked may keep it back or give an old one, so all are asked, and what they say adds up (`sallyport_ca::crl::Revocations`).
     pub async fn revoked_controllers(&self, patience: Duration) -> Result<Vec<u8>, Status> {
         let mut client = RevocationClient::new(self.clone()).max_decoding_message_size(crate::MAX_MESSAGE_BYTES);
         match tokio::time::timeout(patience, client.list_controllers(v1::ListControllersRequest {})).await {
-            Ok(answer) => Ok(answer?.into_inner().crl),
+            Ok(answer) => {
+                let v1::ListControllersResponse { crl, below } = answer?.into_inner();
+                Ok([crl, below].concat())
+            }
             Err(_) => Err(Status::deadline_exceeded("no answer in time")),
         }
     }

@@ -1,6 +1,8 @@
 //! The operator's nouns against a controller: both are the real program, in processes of their own.
 
 mod common;
+#[path = "operator/root.rs"]
+mod root;
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;

@@ -7,7 +7,8 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use super::RevocationList;
+use super::signers::{self, MAX_SIGNERS};
+use super::{CONTROLLERS, RevocationList};
 use crate::der::{Der, SEQUENCE};
 use crate::{Certificate, Error, Serial, UnixTime, pem};
 
@@ -16,6 +17,8 @@ const MAX_SERIALS: usize = 65_536;
 /// Lists that one reader keeps beside each other. Lists of one authority differ by what was revoked between them and by what has
 /// expired, so there is one more at most each time that a certificate is revoked after another has expired.
 pub const MAX_LISTS: usize = 16;
+/// Lists that are looked at in what one controller says: what another reader has kept, and the newest.
+const MAX_TAKEN: usize = 2 * MAX_LISTS;
 
 /// What a reader has learned from lists.
 #[derive(Debug, Default)]
@@ -34,6 +37,8 @@ struct Learned {
 #[derive(Debug)]
 struct Kept {
     der: Vec<u8>,
+    /// What is between its signer and a root, the signer first; empty where a root has signed it.
+    signers: Vec<Vec<u8>>,
     list: RevocationList,
 }
 
@@ -45,7 +50,19 @@ impl Revocations {
 
     /// Takes up a list in DER; gives the certificates that were not known to be revoked.
     pub fn take(&self, der: &[u8]) -> Result<Vec<Serial>, Error> {
-        let list = RevocationList::verify(der, &self.authorities)?;
+        self.take_signed(der, &[])
+    }
+
+    /// The same of a list that a root has signed, or one of these authorities below a root.
+    fn take_signed(&self, der: &[u8], given: &[Vec<u8>]) -> Result<Vec<Serial>, Error> {
+        let (list, signers) = match RevocationList::verify(der, &self.authorities) {
+            Ok(list) => (list, Vec::new()),
+            Err(error) => self.signed_below(der, given).ok_or(error)?,
+        };
+        // The authorities' public lists may be long, and say nothing about controllers: they would only fill this one up.
+        if list.scope != CONTROLLERS {
+            return Err(Error::RevocationList("it is not about controllers"));
+        }
         let mut learned = self.learned.write().unwrap_or_else(PoisonError::into_inner);
         let mut news = Vec::new();
         for serial in list.revoked.keys() {
@@ -53,20 +70,44 @@ impl Revocations {
                 news.push(serial.clone());
             }
         }
-        learned.keep(Kept { der: der.to_vec(), list });
+        learned.keep(Kept { der: der.to_vec(), signers, list });
         Ok(news)
     }
 
-    /// Takes up what [`Self::lists`] gave. Of what is damaged, or of another authority, the rest is taken; the error is that of the
-    /// first list that was not.
+    /// A list that one of these authorities has signed, and the path from it to a root.
+    fn signed_below(&self, der: &[u8], given: &[Vec<u8>]) -> Option<(RevocationList, Vec<Vec<u8>>)> {
+        RevocationList::verify(der, given).ok()?;
+        given.iter().find_map(|signer| {
+            let list = RevocationList::verify(der, std::slice::from_ref(signer)).ok()?;
+            let path = signers::path(signer, given, &self.authorities)?;
+            // Who is taken back says nothing any more.
+            path.iter().all(|above| self.refuses(above).is_none()).then_some(())?;
+            Some((list, path.into_iter().map(<[u8]>::to_vec).collect()))
+        })
+    }
+
+    /// Takes up what [`Self::lists`] gave, or a controller: lists, and certificates of authorities below the roots that have signed
+    /// some of them, in DER, one behind the other. Of what is damaged, or of another authority, the rest is taken; the error is that
+    /// of the first list that was not.
     pub fn take_all(&self, lists: &[u8]) -> Result<Vec<Serial>, Error> {
         let (mut der, mut news, mut broken) = (Der::new(lists), Vec::new(), None);
+        let (mut given, mut all) = (Vec::new(), Vec::new());
         while !der.is_empty() {
-            let Some(list) = der.expect(SEQUENCE) else {
-                broken.get_or_insert(Error::RevocationList("it is none in DER"));
+            let Some(element) = der.expect(SEQUENCE) else {
+                broken = Some(Error::RevocationList("it is none in DER"));
                 break;
             };
-            match self.take(list.whole) {
+            match signers::is_certificate(element.whole) {
+                true if given.len() < MAX_SIGNERS => given.push(element.whole.to_vec()),
+                false if all.len() < MAX_TAKEN => all.push(element.whole),
+                _ => {
+                    broken = Some(Error::RevocationList("there are too many lists or certificates at a time"));
+                    break;
+                }
+            }
+        }
+        for list in all {
+            match self.take_signed(list, &given) {
                 Ok(more) => news.extend(more),
                 Err(error) => drop(broken.get_or_insert(error)),
             }
@@ -74,11 +115,19 @@ impl Revocations {
         broken.map_or(Ok(news), Err)
     }
 
-    /// The lists that together name all that is known to be revoked, in DER, one behind the other; empty where nothing is. At most
+    /// The lists that together name all that is known to be revoked, and before them the certificates between the signers and the
+    /// roots, in DER, one behind the other; empty where nothing is. At most
     /// [`MAX_LISTS`]: beyond that the one goes whose certificates were revoked longest ago, as they expire first.
     pub fn lists(&self) -> Vec<u8> {
         let learned = self.learned.read().unwrap_or_else(PoisonError::into_inner);
-        learned.lists.iter().flat_map(|kept| kept.der.iter().copied()).collect()
+        let mut signers: Vec<&Vec<u8>> = Vec::new();
+        for signer in learned.lists.iter().flat_map(|kept| &kept.signers) {
+            if !signers.contains(&signer) {
+                signers.push(signer);
+            }
+        }
+        let lists = learned.lists.iter().map(|kept| &kept.der);
+        signers.into_iter().chain(lists).flat_map(|der| der.iter().copied()).collect()
     }
 
     /// The serial number of a certificate in DER, if it is revoked. What is no certificate counts as one without a number.

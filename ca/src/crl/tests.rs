@@ -163,3 +163,79 @@ fn of_lists_that_were_kept_the_good_ones_are_taken_whatever_stands_beside_them()
     }
     assert_eq!(issuer.reader().take_all(&[]), Ok(Vec::new()));
 }
+
+fn below(root: &Authority, key: KeyAlgorithm) -> Authority {
+    let rng = SystemRandom::new();
+    let config = crate::IssuingConfig::new("Example VPN Issuing", key);
+    Authority::create_issuing(root, &config, &SealKey::generate(&rng).unwrap(), NOW, &rng).unwrap().0
+}
+
+#[test]
+fn a_list_of_an_authority_below_the_root_counts_where_the_way_to_the_root_comes_with_it() {
+    let (root, rng) = (authority(KeyAlgorithm::EcdsaP256), SystemRandom::new());
+    let issuing = below(&root, KeyAlgorithm::Rsa2048);
+    let (bad, good) = (controller(&issuing), controller(&issuing));
+    let (signed, signer) = (list(&issuing, 1, &[&bad]), issuing.certificate().der().to_vec());
+    let reader = || Revocations::trusting(root.certificate().pem().as_bytes()).unwrap();
+    let known = reader();
+    assert!(known.take(&signed).is_err() && known.take_all(&signed).is_err(), "who signed it?");
+    let both = [signer.as_slice(), &signed].concat();
+    assert_eq!(known.take_all(&both).unwrap(), std::slice::from_ref(&bad.serial));
+    assert_eq!((known.refuses(bad.der()), known.refuses(good.der())), (Some(bad.serial.clone()), None));
+    // What is kept says as much, beside a list of the root's.
+    let by_root = list(&root, 2, &[&good]);
+    known.take(&by_root).unwrap();
+    let again = reader();
+    assert_eq!(again.take_all(&known.lists()).unwrap().len(), 2);
+    assert_eq!(again.lists(), known.lists());
+    // Older software takes the root's list of it.
+    assert!(RevocationList::verify(&by_root, &[root.certificate().der().to_vec()]).is_ok());
+    // Who trusts another root only finds the way over a cross-certificate.
+    let config = RootConfig::new("Example", "Example VPN Root 2");
+    let other = Authority::create(&config, &SealKey::generate(&rng).unwrap(), NOW, &rng).unwrap().0;
+    let reader = Revocations::trusting(other.certificate().pem().as_bytes()).unwrap();
+    assert!(reader.take_all(&both).is_err());
+    let cross = other.cross_certify(root.certificate(), NOW, &rng).unwrap();
+    assert_eq!(reader.take_all(&[cross.der(), &both].concat()).unwrap(), std::slice::from_ref(&bad.serial));
+    assert_eq!(reader.take_all(&reader.lists()), Ok(Vec::new()), "and keeps it");
+}
+
+#[test]
+fn machines_strangers_and_authorities_that_were_taken_back_sign_no_list() {
+    let (root, rng) = (authority(KeyAlgorithm::EcdsaP256), SystemRandom::new());
+    let (issuing, stranger) = (below(&root, KeyAlgorithm::EcdsaP256), authority(KeyAlgorithm::EcdsaP256));
+    let good = controller(&issuing);
+    let reader = || Revocations::trusting(root.certificate().pem().as_bytes()).unwrap();
+    // A machine's key, under the certificate of an authority and under its own.
+    let key = KeyPair::generate(KeyAlgorithm::EcdsaP256, &rng).unwrap();
+    let (subject, serial) = (Subject::new("m.example.com", vec![]).unwrap(), Serial::generate(&rng).unwrap());
+    let machine = issuing.issue(Profile::Machine, &subject, &key.public_key(), NOW, serial, &rng).unwrap();
+    let tbs = issuing
+        .prepare_revocation_list(&Contents {
+            distribution_point: CONTROLLERS,
+            number: 1,
+            revoked: &[Revoked { serial: good.serial.clone(), at: NOW, reason: Reason::Unspecified }],
+            this_update: NOW,
+            next_update: UnixTime(NOW.0 + 1),
+        })
+        .unwrap();
+    let forged = crate::authority::attach_signature(&tbs, &[crate::der::INTEGER], &key, &rng).unwrap();
+    let of_stranger = below(&stranger, KeyAlgorithm::EcdsaP256);
+    let (fine, issuer) = (list(&issuing, 1, &[&good]), issuing.certificate().der());
+    for all in [
+        [issuer, machine.der(), &forged].concat(),
+        [of_stranger.certificate().der(), &list(&of_stranger, 1, &[&good])].concat(),
+        [stranger.certificate().der(), &list(&stranger, 1, &[&good])].concat(),
+        // Its public list is not about controllers.
+        [issuer, &issuing.revocation_list("", 1, &[(good.serial.clone(), NOW)], NOW, &rng).unwrap()].concat(),
+        [issuer.repeat(65), fine.clone()].concat(),
+    ] {
+        let reader = reader();
+        assert!(reader.take_all(&all).is_err());
+        assert_eq!(reader.refuses(good.der()), None);
+    }
+    let reader = reader();
+    reader.take(&list(&root, 1, &[issuing.certificate()])).unwrap();
+    assert!(reader.take_all(&[issuer, &fine].concat()).is_err(), "the root has taken it back");
+    assert_eq!(reader.refuses(good.der()), None);
+}

@@ -17,7 +17,7 @@ mod tls;
 mod watch;
 
 pub(crate) use error::conflict;
-pub(crate) use revocation::revoked_controllers;
+pub(crate) use revocation::{revoked_controllers, signed_list};
 pub(crate) use tls::Tls;
 
 use std::future::Future;

@@ -21,6 +21,7 @@ mod backup;
 mod certificates;
 mod cluster;
 mod enrollment;
+mod root;
 mod sessions;
 mod settings;
 mod users;
@@ -123,6 +124,7 @@ calls! {
     list_authorities, ListAuthorities, ListAuthoritiesRequest -> ListAuthoritiesResponse, do_list_authorities;
     add_issuer, AddIssuer, AddIssuerRequest -> AddIssuerResponse, do_add_issuer;
     retire_issuer, RetireIssuer, RetireIssuerRequest -> RetireIssuerResponse, do_retire_issuer;
+    manage_root, ManageRoot, ManageRootRequest -> ManageRootResponse, do_manage_root;
     list_roots, ListRoots, ListRootsRequest -> ListRootsResponse, do_list_roots;
     set_psk, SetPsk, SetPskRequest -> SetPskResponse, do_set_psk;
     clear_psk, ClearPsk, ClearPskRequest -> ClearPskResponse, do_clear_psk;

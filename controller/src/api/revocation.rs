@@ -3,13 +3,14 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use sallyport_ca::crl::CONTROLLERS;
-use sallyport_ca::{Serial, UnixTime};
+use sallyport_ca::{Authority, Serial, UnixTime};
 use sallyport_proto::v1;
 use sallyport_proto::v1::revocation_server::Revocation;
 use tonic::{Request, Response, Status};
 
 use super::forward;
 use crate::app::Core;
+use crate::error::Error;
 use crate::state::State;
 
 /// A list is signed anew when it is this old.
@@ -20,7 +21,9 @@ const FRESH_MS: u64 = 24 * 3_600 * 1_000;
 struct Signed {
     revoked: Vec<(String, u64)>,
     at_ms: u64,
-    crl: Vec<u8>,
+    /// Version of what gateways are told: it changes when authorities do.
+    policy: u64,
+    said: v1::ListControllersResponse,
 }
 
 /// The service. Whoever calls may be anybody: the list is signed once and then handed out.
@@ -42,23 +45,60 @@ fn time(ms: u64) -> UnixTime {
     UnixTime(i64::try_from(ms / 1_000).unwrap_or(i64::MAX))
 }
 
-fn sign(core: &Core, revoked: &[(String, u64)], number: u64, now_ms: u64) -> Result<Vec<u8>, Status> {
-    let broken = |e: sallyport_ca::Error| Status::internal(format!("the revocation list: {e}"));
+fn sign(core: &Core, by: &Authority, revoked: &[(String, u64)], number: u64, now_ms: u64) -> Result<Vec<u8>, Error> {
+    let broken = |e: sallyport_ca::Error| Error::Authority(format!("the revocation list: {e}"));
     let entries = revoked.iter().map(|(serial, at_ms)| Ok((serial.parse::<Serial>()?, time(*at_ms))));
     let entries = entries.collect::<Result<Vec<_>, sallyport_ca::Error>>().map_err(broken)?;
-    // Readers know the root, and of the authorities below it nothing.
-    let root = core.root_authority()?.authority;
-    root.revocation_list(CONTROLLERS, number, &entries, time(now_ms), core.sealer.rng()).map_err(broken)
+    by.revocation_list(CONTROLLERS, number, &entries, time(now_ms), core.sealer.rng()).map_err(broken)
 }
 
-/// The list as it is now, for a node that is about to receive the state.
+/// The list as it is now, signed by this root.
+pub(crate) fn signed_list(core: &Core, root: &Authority) -> Result<Vec<u8>, Error> {
+    let now_ms = core.now_ms();
+    let (revoked, number) = {
+        let state = core.node.shared().read();
+        (revoked(&state, now_ms), state.last_certificate())
+    };
+    sign(core, root, &revoked, number, now_ms)
+}
+
+/// What is said, now. Readers know a root, and of the authorities below it nothing: so the root signs. While its key is away, or another
+/// root follows it, an issuing authority does, and the way to each root comes with its list; who only knows roots takes a list of the
+/// older root's, which it signed last or does now.
+fn say(core: &Core, revoked: &[(String, u64)], number: u64, now_ms: u64) -> Result<v1::ListControllersResponse, Error> {
+    let (oldest, has_key, alone, kept, issuer, crossing) = {
+        let state = core.node.shared().read();
+        let rollover = state.rollover();
+        let oldest = rollover.map_or_else(|| state.root_number(), |r| r.from.min(r.to));
+        let has_key = state.roots.get(&oldest).is_some_and(|row| !row.sealed_key.is_empty());
+        let issuer = state.issuers_in_force().next().map(|(number, _)| number);
+        let kept = state.root_life(oldest).controllers_list;
+        (oldest, has_key, rollover.is_none(), kept, issuer, state.cross_certificates())
+    };
+    let crl = match has_key {
+        true => sign(core, &core.root_authority_of(oldest)?.authority, revoked, number, now_ms)?,
+        false => kept,
+    };
+    if has_key && alone {
+        return Ok(v1::ListControllersResponse { crl, below: Vec::new() });
+    }
+    let by = core.issuer(issuer.ok_or_else(|| Error::Authority("no authority is there to sign the list".into()))?)?;
+    let mut below = by.authority.certificate().der().to_vec();
+    below.extend(crossing.concat());
+    below.extend(sign(core, &by.authority, revoked, number, now_ms)?);
+    Ok(v1::ListControllersResponse { crl, below })
+}
+
+/// The lists as they are now, for a node that is about to receive the state.
 pub(crate) fn revoked_controllers(core: &Core) -> Result<Vec<u8>, Status> {
     let now_ms = core.now_ms();
     let (revoked, number) = {
         let state = core.node.shared().read();
         (revoked(&state, now_ms), state.last_certificate())
     };
-    sign(core, &revoked, number, now_ms)
+    let v1::ListControllersResponse { crl, below } = say(core, &revoked, number, now_ms)?;
+    // Such a node knows of other signers, and trusts the root in force alone: another root's list would be an error there.
+    Ok(if below.is_empty() { crl } else { below })
 }
 
 impl RevocationService {
@@ -67,19 +107,20 @@ impl RevocationService {
         Self { core, last: Arc::default() }
     }
 
-    fn list(&self) -> Result<Vec<u8>, Status> {
+    fn list(&self) -> Result<v1::ListControllersResponse, Status> {
         let now_ms = self.core.now_ms();
-        let (revoked, number) = {
+        let (revoked, number, policy) = {
             let state = self.core.node.shared().read();
-            (revoked(&state, now_ms), state.last_certificate())
+            (revoked(&state, now_ms), state.last_certificate(), state.policy_version())
         };
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        if !last.crl.is_empty() && last.revoked == revoked && now_ms.saturating_sub(last.at_ms) < FRESH_MS {
-            return Ok(last.crl.clone());
+        let same = last.revoked == revoked && last.policy == policy;
+        if last.at_ms != 0 && same && now_ms.saturating_sub(last.at_ms) < FRESH_MS {
+            return Ok(last.said.clone());
         }
-        let crl = sign(&self.core, &revoked, number, now_ms)?;
-        *last = Signed { revoked, at_ms: now_ms, crl };
-        Ok(last.crl.clone())
+        let said = say(&self.core, &revoked, number, now_ms)?;
+        *last = Signed { revoked, at_ms: now_ms, policy, said };
+        Ok(last.said.clone())
     }
 }
 
@@ -90,6 +131,6 @@ impl Revocation for RevocationService {
         _request: Request<v1::ListControllersRequest>,
     ) -> Result<Response<v1::ListControllersResponse>, Status> {
         forward::ready(&self.core)?;
-        Ok(Response::new(v1::ListControllersResponse { crl: self.list()? }))
+        Ok(Response::new(self.list()?))
     }
 }

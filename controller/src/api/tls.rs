@@ -20,7 +20,7 @@ use crate::own_key::OwnKey;
 pub(crate) struct Tls {
     own: Arc<Own>,
     provider: Arc<CryptoProvider>,
-    acceptor: TlsAcceptor,
+    config: ArcSwap<ServerConfig>,
 }
 
 #[derive(Debug)]
@@ -33,45 +33,51 @@ impl ResolvesServerCert for Own {
 }
 
 impl Tls {
-    /// Reads our certificate and the root that we trust.
+    /// Reads our certificate and the roots that we trust.
     pub(crate) fn new(core: &Core) -> Result<Self, Error> {
-        let internal = |e: &dyn std::fmt::Display| Error::Internal(format!("TLS: {e}"));
         // Named, not looked up: another provider in the process must not matter.
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let own = Arc::new(Own(ArcSwap::from_pointee(load(core, &provider)?)));
-        let mut roots = RootCertStore::empty();
-        // From the file: a new member has no state yet.
-        let path = core.paths.controller().join("ca.pem");
-        let text = files::read_public(&path)?.unwrap_or_default();
-        for root in pem::certificates(&text).map_err(|e| internal(&e))? {
-            roots.add(CertificateDer::from(root)).map_err(|e| internal(&e))?;
-        }
-        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
-            // Who wants to join has no certificate; every other call asks for one.
-            .allow_unauthenticated()
-            .build()
-            .map_err(|e| internal(&e))?;
-        let mut config = ServerConfig::builder_with_details(provider.clone(), core.node.time().clone())
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .map_err(|e| internal(&e))?
-            .with_client_cert_verifier(verifier)
-            .with_cert_resolver(own.clone());
-        config.alpn_protocols = vec![b"h2".to_vec()];
-        // No resumption: each connection shows its certificate.
-        config.send_tls13_tickets = 0;
-        Ok(Self { own, provider, acceptor: TlsAcceptor::from(Arc::new(config)) })
+        let config = ArcSwap::from_pointee(config(core, &provider, &own)?);
+        Ok(Self { own, provider, config })
     }
 
-    /// Takes up a renewed certificate for connections to come.
+    /// Takes up a renewed certificate, and the roots of today, for connections to come.
     pub(crate) fn reload(&self, core: &Core) -> Result<(), Error> {
         self.own.0.store(Arc::new(load(core, &self.provider)?));
+        self.config.store(Arc::new(config(core, &self.provider, &self.own)?));
         Ok(())
     }
 
     /// Accepts connections.
-    pub(crate) const fn acceptor(&self) -> &TlsAcceptor {
-        &self.acceptor
+    pub(crate) fn acceptor(&self) -> TlsAcceptor {
+        TlsAcceptor::from(self.config.load_full())
     }
+}
+
+fn config(core: &Core, provider: &Arc<CryptoProvider>, own: &Arc<Own>) -> Result<ServerConfig, Error> {
+    let internal = |e: &dyn std::fmt::Display| Error::Internal(format!("TLS: {e}"));
+    let mut roots = RootCertStore::empty();
+    // From the file: a new member has no state yet.
+    let path = core.paths.controller().join("ca.pem");
+    let text = files::read_public(&path)?.unwrap_or_default();
+    for root in pem::certificates(&text).map_err(|e| internal(&e))? {
+        roots.add(CertificateDer::from(root)).map_err(|e| internal(&e))?;
+    }
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+        // Who wants to join has no certificate; every other call asks for one.
+        .allow_unauthenticated()
+        .build()
+        .map_err(|e| internal(&e))?;
+    let mut config = ServerConfig::builder_with_details(provider.clone(), core.node.time().clone())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(|e| internal(&e))?
+        .with_client_cert_verifier(verifier)
+        .with_cert_resolver(own.clone());
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    // No resumption: each connection shows its certificate.
+    config.send_tls13_tickets = 0;
+    Ok(config)
 }
 
 fn load(core: &Core, provider: &CryptoProvider) -> Result<CertifiedKey, Error> {

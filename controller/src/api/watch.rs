@@ -30,7 +30,7 @@ pub(super) fn policy(core: &Core) -> Result<v1::Policy, Error> {
         let settings = state.settings();
         let policy = v1::Policy {
             version: state.policy_version(),
-            trusted_roots: state.roots.iter().rev().map(|(_, r)| r.certificate.clone()).collect(),
+            trusted_roots: state.trusted_roots().map(|(_, r)| r.certificate.clone()).collect(),
             psk: None,
             ike: Some(settings.ike.unwrap_or_default()),
             pools: state.pools.iter().map(|(name, row)| pool(name, row)).collect(),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use sallyport_ca::{Authority, IssuingConfig, KeyAlgorithm, UnixTime};
 use sallyport_proto::v1;
 
-use super::record_of;
+use super::{Issuing, record_of};
 use crate::app::Core;
 use crate::error::Error;
 use crate::state::{Action, AddIssuers, ISSUERS_LEVEL, NewIssuer, Outcome};
@@ -15,22 +15,47 @@ const LONGEST_NAME: usize = 64;
 
 /// The common name of an issuing authority: after the root's, with its number, so that no two have the same name.
 fn name_below(root: &str, number: u64) -> String {
-    let stem = root.strip_suffix(" Root").or_else(|| root.strip_suffix(" Root CA")).unwrap_or(root);
-    let end = format!(" Issuing {number}");
+    named(root, &format!(" Issuing {number}"))
+}
+
+/// The common name of the root that follows one.
+pub(super) fn next_root_name(root: &str, number: u64) -> String {
+    named(root, &format!(" Root {number}"))
+}
+
+/// What a root is called without "Root" and a number, and an end of another.
+fn named(root: &str, end: &str) -> String {
+    let stem = root.trim_end_matches(|c: char| c.is_ascii_digit()).trim_end();
+    let stem = stem.strip_suffix(" Root").or_else(|| root.strip_suffix(" Root CA")).unwrap_or(root);
     let room = LONGEST_NAME.saturating_sub(end.len());
     let stem: String = stem.chars().take(room).collect();
     format!("{}{end}", stem.trim_end())
 }
 
 /// The common name in a subject as text.
-fn common_name(root: &sallyport_ca::Certificate) -> String {
+pub(super) fn common_name(root: &sallyport_ca::Certificate) -> String {
     root.subject.rsplit_once("CN=").map_or_else(|| "Sallyport".to_owned(), |(_, name)| name.to_owned())
 }
 
 /// Makes an issuing authority for each kind of key and puts all of them into the log. With `replace`, those of the same kinds that
 /// are in force are retired by the same entry. Gives their numbers.
 pub(crate) async fn add(core: &Arc<Core>, kinds: Vec<KeyAlgorithm>, replace: bool) -> Result<Vec<u64>, Error> {
-    let root = core.root_authority()?;
+    let issuers = make(core, core.root_authority()?, kinds).await?;
+    let numbers: Vec<u64> = issuers.iter().map(|new| new.number).collect();
+    let reply = core.propose(Action::AddIssuers(AddIssuers { issuers, replace })).await?;
+    match reply.outcome {
+        Some(Outcome::Done(_)) => {
+            core.catch_up().await;
+            tracing::info!(?numbers, "made issuing authorities");
+            Ok(numbers)
+        }
+        Some(Outcome::Conflict(conflict)) => Err(Error::Refused(conflict.message)),
+        other => Err(Error::Internal(format!("making issuing authorities: {other:?}"))),
+    }
+}
+
+/// An issuing authority below a root for each kind of key. They issue once they are in the log.
+pub(super) async fn make(core: &Arc<Core>, root: Issuing, kinds: Vec<KeyAlgorithm>) -> Result<Vec<NewIssuer>, Error> {
     let first = core.node.shared().read().next_issuer();
     let now = UnixTime(i64::try_from(core.now_ms() / 1_000).unwrap_or(i64::MAX));
     let worker = core.clone();
@@ -57,21 +82,9 @@ pub(crate) async fn add(core: &Arc<Core>, kinds: Vec<KeyAlgorithm>, replace: boo
         });
         each.collect()
     });
-    let issuers = made
-        .await
+    made.await
         .map_err(|_| Error::Internal("making an issuing authority panicked".into()))?
-        .map_err(|e| Error::Authority(e.to_string()))?;
-    let numbers: Vec<u64> = issuers.iter().map(|new| new.number).collect();
-    let reply = core.propose(Action::AddIssuers(AddIssuers { issuers, replace })).await?;
-    match reply.outcome {
-        Some(Outcome::Done(_)) => {
-            core.catch_up().await;
-            tracing::info!(?numbers, "made issuing authorities");
-            Ok(numbers)
-        }
-        Some(Outcome::Conflict(conflict)) => Err(Error::Refused(conflict.message)),
-        other => Err(Error::Internal(format!("making issuing authorities: {other:?}"))),
-    }
+        .map_err(|e| Error::Authority(e.to_string()))
 }
 
 /// The first issuing authorities of a cluster, as configured, once all members know of such; nothing if there are some. Only who
@@ -98,6 +111,11 @@ mod tests {
     fn an_issuing_authority_is_named_after_its_root_in_at_most_64_characters() {
         assert_eq!(name_below("Sallyport Root", 1), "Sallyport Issuing 1");
         assert_eq!(name_below("Example", 12), "Example Issuing 12");
+        assert_eq!(name_below("Example Root CA", 1), "Example Issuing 1");
+        assert_eq!(name_below("Sallyport Root 2", 3), "Sallyport Issuing 3");
+        assert_eq!(next_root_name("Sallyport Root", 2), "Sallyport Root 2");
+        assert_eq!(next_root_name("Sallyport Root 2", 3), "Sallyport Root 3");
+        assert_eq!(next_root_name("Plant 7", 2), "Plant 7 Root 2");
         let long = name_below(&"ü".repeat(64), u64::MAX);
         assert!(long.chars().count() <= LONGEST_NAME && long.ends_with(&u64::MAX.to_string()), "{long}");
     }

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sallyport_ca::seal::Sealed;
 use sallyport_ca::{Authority, Certificate, KeyAlgorithm};
@@ -10,15 +11,32 @@ use sallyport_ca::{Authority, Certificate, KeyAlgorithm};
 use super::algorithm_to_proto;
 use crate::app::Core;
 use crate::error::Error;
-use crate::state::{IssuerRow, RootRow};
+use crate::state::IssuerRow;
+
+/// What cannot be done, and how it can.
+const AWAY: &str = "this needs the root's private key, which is out of the cluster; bring it back for a while with \
+                    sallyport ca root import FILE, and repeat the command";
 
 /// Open keys, by the number of their authority in the state.
 #[derive(Debug, Default)]
 pub(crate) struct Opened {
-    /// The newest root's certificate; set before anything that could ask for it is started.
-    root: OnceLock<Arc<Certificate>>,
+    /// The certificate of the root in force, when it was last asked for; set before anything that could ask for it is started.
+    root: Mutex<Option<Arc<Certificate>>>,
     roots: Mutex<BTreeMap<u64, Arc<Authority>>>,
     issuers: Mutex<BTreeMap<u64, Arc<Authority>>>,
+    /// When the end of the root's list was last looked at, the log's time.
+    looked_ms: AtomicU64,
+}
+
+impl Opened {
+    /// Whether it is time to look at the end of the root's list: once a day.
+    pub(crate) fn warns_of_list(&self, now_ms: u64) -> bool {
+        let due = now_ms.saturating_sub(self.looked_ms.load(Ordering::Relaxed)) >= 86_400_000;
+        if due {
+            self.looked_ms.store(now_ms, Ordering::Relaxed);
+        }
+        due
+    }
 }
 
 /// Who issues a certificate.
@@ -51,33 +69,58 @@ fn unseal(core: &Core, what: &str, sealed_key: Vec<u8>, certificate: &[u8]) -> R
 }
 
 impl Core {
-    /// The certificate of the newest root.
-    pub(crate) fn root(&self) -> &Certificate {
-        self.authorities.root.get().expect("bootstrap opens the authorities")
+    /// The certificate of the root in force.
+    pub(crate) fn root(&self) -> Arc<Certificate> {
+        let mut known = lock(&self.authorities.root);
+        let state = self.node.shared().read();
+        let now = state.root_in_force().map(|(_, row)| row.certificate.as_slice());
+        if let Some(changed) = now.filter(|now| known.as_ref().is_none_or(|known| known.der() != *now))
+            && let Ok(certificate) = Certificate::from_der(changed)
+        {
+            *known = Some(Arc::new(certificate));
+        }
+        known.clone().expect("bootstrap opens the authorities")
+    }
+
+    /// The certificates of all roots that are trusted, that in force first, PEM: what folders hold as `ca.pem`.
+    pub(crate) fn roots_pem(&self) -> String {
+        let state = self.node.shared().read();
+        super::pem_of(state.trusted_roots().map(|(_, row)| &row.certificate))
     }
 
     /// Whether the root is known here: a new member first receives the state.
     pub(crate) fn knows_root(&self) -> bool {
-        self.authorities.root.get().is_some()
+        lock(&self.authorities.root).is_some()
     }
 
-    /// The newest root and its number in the state.
-    fn newest_root(&self) -> Result<(u64, RootRow), Error> {
-        let state = self.node.shared().read();
-        let newest = state.roots.iter().next_back().map(|(number, root)| (*number, root.clone()));
-        newest.ok_or_else(|| Error::Internal("there is no root".into()))
-    }
-
-    /// The newest root with its key, and its number in the state.
+    /// The root in force with its key, and its number in the state.
     pub(crate) fn root_authority(&self) -> Result<Issuing, Error> {
-        let (number, row) = self.newest_root()?;
+        let number = self.node.shared().read().root_number();
+        self.root_authority_of(number)
+    }
+
+    /// A root with its key, which may be out of the cluster.
+    pub(crate) fn root_authority_of(&self, number: u64) -> Result<Issuing, Error> {
+        let row = self.node.shared().read().roots.get(&number).cloned();
+        let row = row.ok_or_else(|| Error::Refused(format!("there is no root {number}; see sallyport ca list")))?;
         let mut opened = lock(&self.authorities.roots);
+        if row.sealed_key.is_empty() {
+            opened.remove(&number);
+            return Err(Error::Authority(AWAY.into()));
+        }
         if let Some(authority) = opened.get(&number) {
             return Ok(Issuing { number, authority: authority.clone() });
         }
         let authority = Arc::new(unseal(self, "the root's key", row.sealed_key, &row.certificate)?);
         opened.insert(number, authority.clone());
         Ok(Issuing { number, authority })
+    }
+
+    /// Closes the keys of roots that were erased from the state.
+    pub(crate) fn close_erased(&self) {
+        let state = self.node.shared().read();
+        let here = |number: &u64| state.roots.get(number).is_some_and(|row| !row.sealed_key.is_empty());
+        lock(&self.authorities.roots).retain(|number, _| here(number));
     }
 
     /// An issuing authority, retired or not.
@@ -93,7 +136,10 @@ impl Core {
 
     fn open_issuer(&self, number: u64, row: IssuerRow, above: &[Vec<u8>]) -> Result<Issuing, Error> {
         let mut opened = lock(&self.authorities.issuers);
-        if let Some(authority) = opened.get(&number) {
+        // What stands above may have changed since: a root elsewhere, another root of ours.
+        let as_it_is =
+            |a: &&Arc<Authority>| a.chain().skip(1).map(Certificate::der).eq(above.iter().map(Vec::as_slice));
+        if let Some(authority) = opened.get(&number).filter(as_it_is) {
             return Ok(Issuing { number, authority: authority.clone() });
         }
         let what = format!("the key of issuing authority {number}");
@@ -129,15 +175,21 @@ impl Core {
 
     /// Opens all keys that this state holds, so that a seal key that does not fit is found at once.
     pub(crate) fn open_authorities(&self) -> Result<(), Error> {
-        let (_, newest) = self.newest_root()?;
-        let certificate = Certificate::from_der(&newest.certificate)
+        let (certificate, has_key) = {
+            let state = self.node.shared().read();
+            let root = state.root_in_force().map(|(_, row)| (row.certificate.clone(), !row.sealed_key.is_empty()));
+            root.ok_or_else(|| Error::Internal("there is no root".into()))?
+        };
+        let certificate = Certificate::from_der(&certificate)
             .map_err(|e| Error::Authority(format!("the root's certificate: {e}")))?;
-        self.root_authority()?;
+        if has_key {
+            self.root_authority()?;
+        }
         let numbers: Vec<u64> = self.node.shared().read().issuers_in_force().map(|(number, _)| number).collect();
         for number in numbers {
             self.issuer(number)?;
         }
-        let _ = self.authorities.root.set(Arc::new(certificate)); // the first to set it
+        *lock(&self.authorities.root) = Some(Arc::new(certificate));
         Ok(())
     }
 }

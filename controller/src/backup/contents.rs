@@ -3,11 +3,12 @@
 use std::path::Path;
 
 use sallyport_ca::seal::{Purpose, Sealed};
-use sallyport_ca::{Authority, Certificate, Fingerprint};
+use sallyport_ca::{Authority, Certificate, Fingerprint, PublicKey};
 
 use super::file::Backup;
 use super::head::{Fault, Info};
 use crate::error::Error;
+use crate::state::RootRow;
 
 /// What is in a backup.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,11 +33,11 @@ pub struct Contents {
     pub last_certificate: u64,
     /// Whether a pre-shared key is set.
     pub psk: bool,
-    /// The roots, each with its key, the newest last.
+    /// The roots that are trusted, the one in force last.
     pub roots: Vec<Root>,
 }
 
-/// A root whose key opened and fits it.
+/// A root whose key opened and fits it, or is kept elsewhere.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Root {
     /// Its subject.
@@ -47,6 +48,29 @@ pub struct Root {
     pub key: String,
     /// Until when it is valid, seconds since 1970.
     pub not_after: i64,
+}
+
+/// A root whose key opens and fits. Where its key is away, that of an authority does that it has certified: whoever made the backup had
+/// the one or the other.
+fn look_at_root(backup: &Backup, number: u64, root: &RootRow) -> Result<Root, Fault> {
+    let fingerprint = Fingerprint::of(&root.certificate);
+    let strange =
+        |e: sallyport_ca::Error| Fault::Content(format!("the key of the root {fingerprint} does not open: {e}"));
+    let certificate = Certificate::from_der(&root.certificate).map_err(strange)?;
+    let key = PublicKey::from_spki_der(&certificate.spki_der()).map_err(strange)?.algorithm().name();
+    if !root.sealed_key.is_empty() {
+        let sealed = Sealed::from_bytes(root.sealed_key.clone());
+        Authority::open(&sealed, &backup.seal_key, &root.certificate).map_err(strange)?;
+    } else if !backup.state.issuers.iter().any(|(_, issuer)| issuer.root == number) {
+        // Each of these is looked at below.
+        return Err(Fault::Content(format!("it has no key of the root {fingerprint}, nor of an authority below it")));
+    }
+    Ok(Root {
+        subject: certificate.subject.clone(),
+        fingerprint: fingerprint.0,
+        key: if root.sealed_key.is_empty() { format!("{key}, kept elsewhere") } else { key.to_owned() },
+        not_after: certificate.not_after.0,
+    })
 }
 
 impl Contents {
@@ -72,17 +96,11 @@ impl Contents {
     pub(super) fn of(backup: &Backup) -> Result<Self, Fault> {
         let state = &backup.state;
         let mut roots = Vec::new();
-        for (_, root) in state.roots.iter() {
-            let fingerprint = Fingerprint::of(&root.certificate);
-            let sealed = Sealed::from_bytes(root.sealed_key.clone());
-            let authority = Authority::open(&sealed, &backup.seal_key, &root.certificate)
-                .map_err(|e| Fault::Content(format!("the key of the root {fingerprint} does not open: {e}")))?;
-            roots.push(Root {
-                subject: authority.certificate().subject.clone(),
-                fingerprint: fingerprint.0,
-                key: authority.key_algorithm().name().to_owned(),
-                not_after: authority.certificate().not_after.0,
-            });
+        // The root in force is the last.
+        let mut trusted: Vec<_> = state.trusted_roots().collect();
+        trusted.reverse();
+        for (number, root) in trusted {
+            roots.push(look_at_root(backup, number, root)?);
         }
         if roots.is_empty() {
             return Err(Fault::Content("there is no root in it".into()));

@@ -26,7 +26,9 @@ fn list_path(paths: &Paths) -> PathBuf {
 fn unusable(path: PathBuf, cause: &sallyport_ca::Error) -> Error {
     Error::File {
         path,
-        cause: format!("this is no list of controllers' certificates that the root has signed: {cause}"),
+        cause: format!(
+            "this is no list of controllers' certificates that the root, or an authority below it, has signed: {cause}"
+        ),
         remedy: "put it back from a backup of the state folder, or remove the folder and join with a new token".into(),
     }
 }
@@ -42,7 +44,7 @@ pub(crate) fn keep_list(paths: &Paths, ca: &[u8], list: &[u8]) -> Result<(), Err
 
 /// The certificates on a list, which the roots (PEM) must have signed.
 fn serials(ca: &[u8], list: &[u8]) -> Result<BTreeSet<String>, sallyport_ca::Error> {
-    let listed = Revocations::trusting(ca)?.take(list)?;
+    let listed = Revocations::trusting(ca)?.take_all(list)?;
     Ok(listed.iter().map(ToString::to_string).collect())
 }
 

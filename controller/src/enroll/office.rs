@@ -112,13 +112,14 @@ impl Office for ControllerOffice {
     fn authorities(&self) -> Vec<Vec<u8>> {
         let state = self.core.node.shared().read();
         let issuers = state.issuers_in_force().map(|(_, row)| &row.certificate);
-        issuers.chain(state.roots.iter().rev().map(|(_, root)| &root.certificate)).cloned().collect()
+        let above = state.cross_certificates();
+        issuers.cloned().chain(above).chain(state.trusted_roots().map(|(_, root)| root.certificate.clone())).collect()
     }
 
     fn authority(&self, issuer: u64) -> Option<Vec<u8>> {
         let state = self.core.node.shared().read();
         match issuer {
-            0 => state.roots.iter().next_back().map(|(_, root)| root.certificate.clone()),
+            0 => state.root_in_force().map(|(_, root)| root.certificate.clone()),
             number => state.issuers.get(&number).map(|row| row.certificate.clone()),
         }
     }

@@ -13,6 +13,7 @@ use super::enroll::{
 };
 use super::issuers::ISSUERS_LEVEL;
 use super::net::Net;
+use super::root::{BeginRollover, EraseRootKey, InstallRootChain, ROOT_LEVEL, RestoreRootKey, TurnRollover};
 use super::row::{CertificateRow, SettingsRow};
 use super::users::USERS_LEVEL;
 
@@ -58,7 +59,7 @@ pub struct Command {
     /// What to do.
     #[prost(
         oneof = "Action",
-        tags = "3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49"
+        tags = "3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49"
     )]
     pub action: Option<Action>,
 }
@@ -162,6 +163,21 @@ pub enum Action {
     /// An issuing authority issues no more.
     #[prost(message, tag = "34")]
     RetireIssuer(RetireIssuer),
+    /// A root's key leaves the state.
+    #[prost(message, tag = "35")]
+    EraseRootKey(EraseRootKey),
+    /// A root's key comes back.
+    #[prost(message, tag = "36")]
+    RestoreRootKey(RestoreRootKey),
+    /// A root stands below another authority's.
+    #[prost(message, tag = "37")]
+    InstallRootChain(InstallRootChain),
+    /// Another root beside the one in force.
+    #[prost(message, tag = "38")]
+    BeginRollover(BeginRollover),
+    /// A step in a change of roots.
+    #[prost(message, tag = "39")]
+    TurnRollover(TurnRollover),
     /// A profile is set.
     #[prost(message, tag = "40")]
     SetProfile(SetProfile),
@@ -241,6 +257,11 @@ impl Action {
             }
             Self::UpdateUser(_) | Self::UnlockUser(_) => USERS_LEVEL,
             Self::AddIssuers(_) | Self::RetireIssuer(_) => ISSUERS_LEVEL,
+            Self::EraseRootKey(_)
+            | Self::RestoreRootKey(_)
+            | Self::InstallRootChain(_)
+            | Self::BeginRollover(_)
+            | Self::TurnRollover(_) => ROOT_LEVEL,
             Self::SetProfile(c) => match &c.profile {
                 Some(row) if row.no_addresses || row.not_by_operators => RULES_LEVEL,
                 _ => ENROLL_LEVEL,

@@ -43,10 +43,12 @@ impl State {
 
     /// What stands above the certificates of an issuing authority (0 for the root): its own certificate, then the root.
     pub fn chain_of(&self, issuer: u64) -> Vec<Vec<u8>> {
-        let row = self.issuers.get(&issuer);
-        let root = row.and_then(|row| self.roots.get(&row.root));
-        let root = root.or_else(|| self.roots.iter().next_back().map(|(_, root)| root));
-        row.map(|row| &row.certificate).into_iter().chain(root.map(|root| &root.certificate)).cloned().collect()
+        let Some(row) = self.issuers.get(&issuer) else {
+            return self.root_in_force().map(|(_, root)| root.certificate.clone()).into_iter().collect();
+        };
+        let mut chain = vec![row.certificate.clone()];
+        chain.extend(self.above_issuers_of(row.root));
+        chain
     }
 
     /// Number of the next issuing authority: none is used twice.

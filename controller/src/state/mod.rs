@@ -17,6 +17,7 @@ pub mod net;
 mod pools;
 mod reply;
 mod restore;
+mod root;
 mod row;
 mod rows;
 mod sessions;
@@ -36,6 +37,10 @@ pub use lockouts::GATEWAY_FACTOR;
 pub use reply::{
     Admitted, Conflict, ConflictKind, DENIAL_PHASE, DenialKind, Denied, Done, Intended, Issued, Opened, Outcome,
     Registered, Reply, ReplyBatch,
+};
+pub use root::{
+    BeginRollover, EraseRootKey, InstallRootChain, MAX_ROOTS, RestoreRootKey, Rollover, RolloverStep, RootLifeRow,
+    TurnRollover,
 };
 pub use row::*;
 pub use rows::{RowError, Rows};
@@ -88,6 +93,7 @@ const MACHINES: u8 = 16;
 const REQUESTS: u8 = 17;
 const INTENTS: u8 = 18;
 const ISSUED: u8 = 19;
+const ROOT_LIVES: u8 = 20;
 
 /// The state.
 #[derive(Debug)]
@@ -126,6 +132,7 @@ pub struct State {
     /// What shall be signed, by number.
     pub intents: Rows<u64, IntentRow>,
     issued: Rows<u64, IssuedRow>,
+    root_lives: Rows<u64, RootLifeRow>,
     index: Index,
     /// Not part of the state: counts what gateways must hear of.
     notices: u64,
@@ -202,6 +209,7 @@ impl State {
             requests: Rows::new(REQUESTS),
             intents: Rows::new(INTENTS),
             issued: Rows::new(ISSUED),
+            root_lives: Rows::new(ROOT_LIVES),
             index: Index::default(),
             notices: 0,
         }
@@ -281,7 +289,8 @@ impl State {
         self.machines.each_row(&mut each)?;
         self.requests.each_row(&mut each)?;
         self.intents.each_row(&mut each)?;
-        self.issued.each_row(&mut each)
+        self.issued.each_row(&mut each)?;
+        self.root_lives.each_row(&mut each)
     }
 
     /// Every row.
@@ -318,6 +327,7 @@ impl State {
         self.requests.take_changes(&mut ops);
         self.intents.take_changes(&mut ops);
         self.issued.take_changes(&mut ops);
+        self.root_lives.take_changes(&mut ops);
         ops
     }
 
@@ -432,6 +442,7 @@ impl Loading {
             REQUESTS => state.requests.load(key, value),
             INTENTS => state.intents.load(key, value),
             ISSUED => state.issued.load(key, value),
+            ROOT_LIVES => state.root_lives.load(key, value),
             other => Err(RowError::Table(other)),
         }
     }

@@ -61,6 +61,18 @@ pub struct CoreRow {
     /// Number of what came last in enrollment: requests, intents. Since level 6.
     #[prost(uint64, tag = "25")]
     pub last_enrollment: u64,
+    /// Number of the root in force; 0 for the only one. Since level 7.
+    #[prost(uint64, tag = "30")]
+    pub root_in_force: u64,
+    /// While roots change: the one before. Since level 7.
+    #[prost(uint64, tag = "31")]
+    pub rollover_from: u64,
+    /// While roots change: the next one; else 0. Since level 7.
+    #[prost(uint64, tag = "32")]
+    pub rollover_to: u64,
+    /// While roots change: since when the next one is in force; 0 while it is not. Since level 7.
+    #[prost(uint64, tag = "33")]
+    pub rollover_activated_ms: u64,
 }
 
 /// Settings of the cluster.

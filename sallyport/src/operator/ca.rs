@@ -1,4 +1,4 @@
-//! `sallyport ca`: the root, and the issuing authorities below it.
+//! `sallyport ca`: the roots, and the issuing authorities below them.
 
 use clap::{Args, Subcommand};
 use sallyport_ca::Certificate;
@@ -29,6 +29,12 @@ pub(crate) enum Command {
     /// Make an issuing authority, or end the issuing of one.
     #[command(subcommand)]
     Issuer(Issuer),
+    /// Take the root's private key out of the cluster and bring it back; stand below a company's root.
+    #[command(subcommand)]
+    Root(super::ca_root::Command),
+    /// Put another root in the place of the one in force.
+    #[command(subcommand)]
+    Rollover(super::ca_rollover::Command),
 }
 
 /// What to do with issuing authorities.
@@ -80,20 +86,24 @@ struct Row {
 }
 
 impl Row {
-    /// How an authority is called: the newest root is `root`, an older one has its number behind that.
-    fn new(info: v1::AuthorityInfo, newest_root: u64) -> Self {
+    /// How an authority is called: the root in force is `root`, another one has its number behind that.
+    fn new(info: v1::AuthorityInfo, in_force: u64) -> Self {
         let parsed = Certificate::from_der(&info.certificate).ok();
         let text = |of: fn(&Certificate) -> String| parsed.as_ref().map(of).unwrap_or_default();
         Self {
             authority: match info.is_root {
-                true if info.number == newest_root => "root".into(),
+                true if info.number == in_force => "root".into(),
                 true => format!("root-{}", info.number),
                 false => info.number.to_string(),
             },
             subject: text(|c| c.subject.clone()),
             key: names::key_algorithm(info.key_algorithm()),
-            state: if info.retired_unix_ms == 0 { "in force" } else { "retired" },
-            private_key: if info.has_key { "sealed" } else { "erased" },
+            state: match info.retired_unix_ms {
+                0 if info.is_root && info.number != in_force => "trusted",
+                0 => "in force",
+                _ => "retired",
+            },
+            private_key: if info.has_key { "sealed" } else { "kept elsewhere" },
             not_after: text(|c| rfc3339(c.not_after)),
             made: text(|c| rfc3339(c.not_before)),
             retired: rfc3339(unix(info.retired_unix_ms)),
@@ -152,8 +162,10 @@ struct Changed {
 async fn list(context: &mut Context) -> Result<Vec<Row>> {
     let request = v1::ListAuthoritiesRequest {};
     let infos = context.connection.client.list_authorities(request).await.map_err(refused)?.into_inner().authorities;
-    let newest = infos.iter().filter(|a| a.is_root).map(|a| a.number).max().unwrap_or_default();
-    Ok(infos.into_iter().map(|info| Row::new(info, newest)).collect())
+    // Older controllers have one root, and do not say that it is in force.
+    let in_force = infos.iter().find(|a| a.in_force).or_else(|| infos.iter().find(|a| a.is_root));
+    let in_force = in_force.map(|a| a.number).unwrap_or_default();
+    Ok(infos.into_iter().map(|info| Row::new(info, in_force)).collect())
 }
 
 /// Runs the command.
@@ -185,6 +197,8 @@ pub(crate) async fn run(command: Command, global: &Global) -> Result {
             let text = format!("issuing authority {number} issues no more; what it has issued stays good");
             context.printer.one(&Changed { authority: number }, &text)
         }
+        Command::Root(command) => super::ca_root::run(command, &mut context).await,
+        Command::Rollover(command) => super::ca_rollover::run(command, &mut context).await,
     }
 }
 
@@ -196,13 +210,13 @@ mod tests {
     use crate::cli::Cli;
 
     #[test]
-    fn the_newest_root_is_called_root_and_issuing_authorities_by_their_number() {
+    fn the_root_in_force_is_called_root_and_issuing_authorities_by_their_number() {
         let info = |number, is_root, has_key| v1::AuthorityInfo { number, is_root, has_key, ..Default::default() };
         let called = |info, newest| Row::new(info, newest).authority;
         assert_eq!(called(info(2, true, true), 2), "root");
         assert_eq!(called(info(1, true, true), 2), "root-1");
         assert_eq!(called(info(2, false, true), 2), "2");
-        assert_eq!(Row::new(info(1, true, false), 1).private_key, "erased");
+        assert_eq!(Row::new(info(1, true, false), 1).private_key, "kept elsewhere");
     }
 
     #[test]

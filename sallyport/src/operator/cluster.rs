@@ -248,9 +248,10 @@ key and what every password is checked against. Nothing of that changes by itsel
   change the passwords            sallyport user passwd NAME
   and the pre-shared key          sallyport psk set
   revoke what you do not know     sallyport cert list --live, then sallyport cert revoke SERIAL
-and because of the CA's key make a new cluster when you can, whose CA the machines then trust instead:
-  on an empty state folder        sallyport controller --bootstrap
-  for every machine and gateway   sallyport cert issue --machine NAME, sallyport cert issue --gateway NAME
+and because of the CA's key put another root in its place, which it does not know (sallyport ca rollover --help):
+  make it, and let it issue       sallyport ca rollover begin, then activate
+  for who does not enroll         sallyport cert issue --machine NAME, sallyport cert issue --gateway NAME
+  trust the one before no more    sallyport ca rollover finish
 A controller that only failed, and whose disk you have, needs none of this.";
 
 #[derive(Serialize)]

@@ -3,6 +3,8 @@
 pub(crate) mod attempt;
 pub(crate) mod backup;
 pub(crate) mod ca;
+mod ca_rollover;
+mod ca_root;
 pub(crate) mod cert;
 mod cert_profile;
 pub(crate) mod cluster;

@@ -42,14 +42,14 @@ impl Revoked {
 
     /// Takes up what a controller says. What cannot be kept (the folder may be another's) is asked for again next time.
     pub(crate) fn take(&self, list: &[u8]) {
-        match self.known.take(list) {
-            Ok(news) if news.is_empty() => {}
-            Ok(_) => {
-                if let Err(error) = self.keep_in(&self.path) {
-                    tracing::debug!(path = %self.path.display(), %error, "the list of revoked controllers is not kept");
-                }
-            }
-            Err(error) => tracing::debug!(%error, "a controller sent no list of revoked controllers that can be used"),
+        let before = self.known.lists();
+        if let Err(error) = self.known.take_all(list) {
+            tracing::debug!(%error, "not all of what a controller sent of revoked controllers can be used");
+        }
+        if self.known.lists() != before
+            && let Err(error) = self.keep_in(&self.path)
+        {
+            tracing::debug!(path = %self.path.display(), %error, "the list of revoked controllers is not kept");
         }
     }
 

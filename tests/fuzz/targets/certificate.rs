@@ -7,7 +7,8 @@
 use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
-use sallyport_ca::UnixTime;
+use sallyport_ca::crl::Revocations;
+use sallyport_ca::{UnixTime, pem};
 use sallyport_ca::verify::{CertPayload, IkeId, PeerRole, TrustStore, describe_id, verify_peer};
 use sallyport_fuzz::steps;
 
@@ -37,5 +38,9 @@ fuzz_target!(|data: &[u8]| {
     // A configured authority is read by the same code.
     for payload in &received {
         let _ = TrustStore::new().add_anchor_der(payload.data);
+        // And what a controller says of others that were taken back: lists, and certificates of who signed them.
+        if let Ok(known) = Revocations::trusting(pem::encode("CERTIFICATE", include_bytes!("../seeds/root.der")).as_bytes()) {
+            let _ = known.take_all(payload.data);
+        }
     }
 });

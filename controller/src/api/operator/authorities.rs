@@ -20,12 +20,15 @@ impl OperatorService {
     ) -> Result<v1::ListAuthoritiesResponse, Status> {
         let mut authorities = {
             let state = self.core.node.shared().read();
+            let in_force = state.root_number();
             let roots = state.roots.iter().map(|(number, row)| v1::AuthorityInfo {
                 number: *number,
                 is_root: true,
                 certificate: row.certificate.clone(),
                 key_algorithm: self.root_kind(&row.certificate).into(),
                 has_key: !row.sealed_key.is_empty(),
+                retired_unix_ms: state.root_life(*number).retired_ms,
+                in_force: *number == in_force,
                 ..Default::default()
             });
             let issuers = state.issuers.iter().map(|(number, row)| v1::AuthorityInfo {
@@ -37,10 +40,12 @@ impl OperatorService {
                 retired_unix_ms: row.retired_ms,
                 has_key: !row.sealed_key.is_empty(),
                 certificates: 0,
+                in_force: false,
             });
             roots.chain(issuers).collect::<Vec<_>>()
         };
-        let newest = authorities.iter().rposition(|a| a.is_root);
+        // Roots issued certificates before there were issuing authorities, and so before there was a second root.
+        let first = authorities.iter().position(|a| a.is_root);
         let (now_ms, mut before) = (self.core.now_ms(), u64::MAX);
         loop {
             let state = self.core.node.shared().read();
@@ -51,7 +56,7 @@ impl OperatorService {
                     continue;
                 }
                 let of = match row.issuer {
-                    0 => newest,
+                    0 => first,
                     number => authorities.iter().position(|a| !a.is_root && a.number == number),
                 };
                 if let Some(authority) = of.and_then(|at| authorities.get_mut(at)) {

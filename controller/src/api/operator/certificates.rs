@@ -95,6 +95,6 @@ impl OperatorService {
         _request: v1::ListRootsRequest,
     ) -> Result<v1::ListRootsResponse, Status> {
         let state = self.core.node.shared().read();
-        Ok(v1::ListRootsResponse { roots: state.roots.iter().rev().map(|(_, r)| r.certificate.clone()).collect() })
+        Ok(v1::ListRootsResponse { roots: state.trusted_roots().map(|(_, r)| r.certificate.clone()).collect() })
     }
 }

@@ -63,6 +63,7 @@ impl OperatorService {
         let core = &self.core;
         let figures = core.node.figures();
         let gateways_alive = u32::try_from(core.gateways_alive()).unwrap_or(u32::MAX);
+        let root_fingerprint = core.root().fingerprint.0.to_vec();
         let state = core.node.shared().read();
         let (leases_size, leases_used) = state
             .pools
@@ -84,7 +85,7 @@ impl OperatorService {
             certificates: state.certificates.len() as u64,
             leases_size,
             leases_used,
-            root_fingerprint: core.root().fingerprint.0.to_vec(),
+            root_fingerprint,
             policy_version: state.policy_version(),
             starting: core.with_gateway && gateways_alive == 0,
         })

@@ -1,4 +1,4 @@
-//! Who is a controller no more: its certificate chains to the root, but a list that the root has signed names it.
+//! Who is a controller no more: its certificate chains to the root, but a list that the root, or an authority below it, has signed names it.
 //!
 //! Whoever carries such a list may keep it back, and whoever was a controller would. So every controller that is configured is
 //! asked, before the first is told anything and then again and again; what was learned is kept as long as the process runs. A list
@@ -100,7 +100,13 @@ impl Watchman {
             Ok(crl) => crl,
             Err(status) => return debug!(address, status = %super::words(&status), "no list of revoked controllers"),
         };
-        match self.known.take(&crl) {
+        let before = self.known.lists();
+        let taken = self.known.take_all(&crl);
+        // Beside what could not be used there may have been something new.
+        if taken.is_err() && self.known.lists() != before {
+            self.news.send_modify(|n| *n += 1);
+        }
+        match taken {
             Ok(news) if news.is_empty() => {}
             Ok(news) => {
                 for serial in news {

@@ -55,7 +55,7 @@ impl Revocation for Scripted {
         _request: Request<v1::ListControllersRequest>,
     ) -> Result<Response<v1::ListControllersResponse>, Status> {
         let crl = self.group.crl.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        Ok(Response::new(v1::ListControllersResponse { crl }))
+        Ok(Response::new(v1::ListControllersResponse { crl, ..Default::default() }))
     }
 }
 

@@ -1,0 +1,185 @@
+//! Another root in the place of one: made, vouched for by the old one and trusted beside it, then issuing, then alone.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use sallyport_ca::{Authority, Certificate, KeyAlgorithm, RootConfig, UnixTime};
+use sallyport_proto::v1;
+
+use super::{algorithm_to_proto, issuers, record_of};
+use crate::app::Core;
+use crate::error::Error;
+use crate::state::{Action, BeginRollover, Outcome, Rollover, RolloverStep, TurnRollover};
+
+/// Of those who wait, so many are named.
+const NAMED: usize = 100;
+/// Certificates that are counted before others may have the state.
+const AT_A_TIME: usize = 10_000;
+
+fn none() -> Error {
+    Error::Authority("no change of roots is under way; begin one: sallyport ca rollover begin".into())
+}
+
+/// Makes the next root, with the root in force vouching for it and the reverse.
+pub(crate) async fn begin(core: &Arc<Core>, key: Option<KeyAlgorithm>, name: String) -> Result<(), Error> {
+    let old = core.root_authority()?;
+    let (number, now) = (core.node.shared().read().next_root(), UnixTime(core.now_ms() as i64 / 1_000));
+    let worker = core.clone();
+    let made = tokio::task::spawn_blocking(move || -> Result<BeginRollover, sallyport_ca::Error> {
+        let (rng, before) = (worker.sealer.rng(), old.authority.certificate());
+        let above = issuers::common_name(before);
+        let config = RootConfig {
+            organization: worker.config.authority.organization.clone(),
+            common_name: if name.is_empty() { issuers::next_root_name(&above, number) } else { name },
+            key: key.unwrap_or_else(|| old.authority.key_algorithm()),
+            validity: worker.config.root_validity(),
+        };
+        let (new, sealed) = Authority::create(&config, worker.sealer.key(), now, rng)?;
+        if new.certificate().subject_der() == before.subject_der() {
+            return Err(sallyport_ca::Error::Authority("it has the name of the root in force; choose another"));
+        }
+        let profile = v1::CertificateProfile::Root;
+        let record = record_of(new.certificate(), profile, &config.common_name, Vec::new(), config.key);
+        Ok(BeginRollover {
+            number,
+            certificate: new.certificate().der().to_vec(),
+            sealed_key: sealed.into_bytes(),
+            record: Some(record),
+            before: old.number,
+            by_before: old.authority.cross_certify(new.certificate(), now, rng)?.der().to_vec(),
+            of_before: new.cross_certify(before, now, rng)?.der().to_vec(),
+        })
+    });
+    let command = made
+        .await
+        .map_err(|_| Error::Internal("making a root panicked".into()))?
+        .map_err(|e| Error::Authority(e.to_string()))?;
+    put(core, Action::BeginRollover(command)).await
+}
+
+async fn put(core: &Core, action: Action) -> Result<(), Error> {
+    match core.propose(action).await?.outcome {
+        Some(Outcome::Done(_)) => {
+            core.catch_up().await;
+            Ok(())
+        }
+        Some(Outcome::Conflict(conflict)) => Err(Error::Authority(conflict.message)),
+        other => Err(Error::Internal(format!("changing roots: {other:?}"))),
+    }
+}
+
+/// Makes issuing authorities below the next root, of the kinds that are in force, and lets them issue instead of these.
+pub(crate) async fn activate(core: &Arc<Core>, force: bool) -> Result<(), Error> {
+    let info = status(core).ok_or_else(none)?;
+    if info.activated_unix_ms != 0 {
+        return Err(Error::Authority("the next root is in force already".into()));
+    }
+    if info.waiting != 0 && !info.leads_on && !force {
+        return Err(Error::Authority(format!(
+            "{} have yet to renew and learn of the next root, and the path length of the root in force (1) does not let it lead \
+             them there: they would refuse what is issued from then on. Wait (sallyport ca rollover status lists them), or \
+             activate with --force",
+            info.waiting
+        )));
+    }
+    let kinds: Vec<KeyAlgorithm> = {
+        let state = core.node.shared().read();
+        let in_force: Vec<v1::KeyAlgorithm> = state.issuers_in_force().map(|(_, row)| row.key_algorithm()).collect();
+        KeyAlgorithm::ALL.into_iter().filter(|kind| in_force.contains(&algorithm_to_proto(*kind))).collect()
+    };
+    let root = core.root_authority_of(info.to)?;
+    let issuers = issuers::make(core, root, kinds).await?;
+    let step = RolloverStep::Activate.into();
+    put(core, Action::TurnRollover(TurnRollover { step, from: info.from, to: info.to, issuers })).await
+}
+
+/// Trusts the root before no more.
+pub(crate) async fn finish(core: &Arc<Core>, force: bool) -> Result<(), Error> {
+    let info = status(core).ok_or_else(none)?;
+    if info.activated_unix_ms != 0 && info.below_from != 0 && !force {
+        return Err(Error::Authority(format!(
+            "{} have their newest certificate below the root before, and it would be of no use from then on: wait until they \
+             renew (sallyport ca rollover status), or finish with --force",
+            info.below_from
+        )));
+    }
+    turn(core, &info, RolloverStep::Finish).await
+}
+
+/// Goes back.
+pub(crate) async fn abort(core: &Arc<Core>) -> Result<(), Error> {
+    let info = status(core).ok_or_else(none)?;
+    turn(core, &info, RolloverStep::Abort).await
+}
+
+async fn turn(core: &Core, info: &v1::RolloverInfo, step: RolloverStep) -> Result<(), Error> {
+    let command = TurnRollover { step: step.into(), from: info.from, to: info.to, issuers: Vec::new() };
+    put(core, Action::TurnRollover(command)).await
+}
+
+/// The newest live certificate of somebody.
+struct Newest {
+    issued_ms: u64,
+    not_after_ms: u64,
+    below_from: bool,
+}
+
+/// How far the change of roots is that is under way.
+pub(crate) fn status(core: &Core) -> Option<v1::RolloverInfo> {
+    let (Rollover { from, to, activated_ms }, begun_ms, leads_on) = {
+        let state = core.node.shared().read();
+        let rollover = state.rollover()?;
+        let before = state.roots.get(&rollover.from).and_then(|row| Certificate::from_der(&row.certificate).ok());
+        // Below it stand the next root's certificate by it, and an issuing authority.
+        let leads_on = before.is_some_and(|before| before.path_length().is_none_or(|limit| limit >= 2));
+        (rollover, state.root_life(rollover.from.max(rollover.to)).begun_ms, leads_on)
+    };
+    let now_ms = core.now_ms();
+    let mut holders = BTreeMap::<(i32, i32, String), Newest>::new();
+    let mut before = u64::MAX;
+    loop {
+        let state = core.node.shared().read();
+        let mut seen = 0;
+        for row in state.certificates_before(before).take(AT_A_TIME) {
+            (before, seen) = (row.number, seen + 1);
+            let of_authority = matches!(row.profile(), v1::CertificateProfile::Root | v1::CertificateProfile::Issuing);
+            if row.revoked_ms != 0 || row.not_after_ms <= now_ms || of_authority {
+                continue;
+            }
+            // What a root itself has issued is of the time before there were issuing authorities: of the first root.
+            let root = state.issuers.get(&row.issuer).map_or(1, |issuer| issuer.root);
+            // The newest comes first.
+            let newest = Newest { issued_ms: row.issued_ms, not_after_ms: row.not_after_ms, below_from: root == from };
+            let member = if row.member == 0 { String::new() } else { format!(" (controller {})", row.member) };
+            // A gateway shows one of each kind of key.
+            let kind = if row.profile() == v1::CertificateProfile::Gateway { row.key_algorithm } else { 0 };
+            holders.entry((row.profile, kind, format!("{}{member}", row.name))).or_insert(newest);
+        }
+        if seen < AT_A_TIME {
+            break;
+        }
+    }
+    let mut waiting: Vec<v1::WaitingInfo> = Vec::new();
+    let (mut ready, mut below_from) = (0, 0);
+    for ((profile, _, name), newest) in holders {
+        below_from += u64::from(newest.below_from);
+        match newest.issued_ms >= begun_ms {
+            true => ready += 1,
+            false => waiting.push(v1::WaitingInfo { name, profile, not_after_unix_ms: newest.not_after_ms }),
+        }
+    }
+    waiting.sort_by_key(|w| w.not_after_unix_ms);
+    let count = waiting.len() as u64;
+    waiting.truncate(NAMED);
+    Some(v1::RolloverInfo {
+        from,
+        to,
+        begun_unix_ms: begun_ms,
+        activated_unix_ms: activated_ms,
+        ready,
+        waiting: count,
+        below_from,
+        leads_on,
+        waiting_first: waiting,
+    })
+}
