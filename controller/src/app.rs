@@ -11,6 +11,7 @@ use sallyport_proto::v1;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
+use crate::api::live::Live;
 use crate::api::{Tls, server};
 use crate::auth::Authenticator;
 use crate::auth::lockout::Lockout;
@@ -105,6 +106,8 @@ pub(crate) struct Core {
     pub(crate) lockout: Lockout,
     pub(crate) authenticator: OnceLock<Authenticator>,
     pub(crate) authorities: Opened,
+    /// What gateways have of the set of live certificates.
+    pub(crate) live: Live,
     pub(crate) metrics: Metrics,
     /// The enrollment endpoint.
     pub(crate) front: OnceLock<Weak<Front>>,
@@ -454,6 +457,7 @@ impl Controller {
             lockout: Lockout::default(),
             authenticator: OnceLock::new(),
             authorities: Opened::default(),
+            live: Live::default(),
             front: OnceLock::new(),
         });
         let front = Arc::new(Front::new(&core)?);

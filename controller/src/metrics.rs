@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use prometheus::{
-    Encoder, Gauge, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
 };
 use sallyport_endpoint::{Limit, Outcome as EnrollmentOutcome, Service};
 use sallyport_proto::v1;
@@ -59,6 +60,9 @@ pub(crate) enum Rpc {
     PromoteMember,
     TransferLeader,
     RevokeClusterTokens,
+    RevokeCertificates,
+    ReleaseCertificates,
+    GetRevocation,
     CreateEnrollToken,
     ListEnrollTokens,
     RevokeEnrollToken,
@@ -117,6 +121,9 @@ impl Rpc {
             Self::PromoteMember => "promote_member",
             Self::TransferLeader => "transfer_leader",
             Self::RevokeClusterTokens => "revoke_cluster_tokens",
+            Self::RevokeCertificates => "revoke_certificates",
+            Self::ReleaseCertificates => "release_certificates",
+            Self::GetRevocation => "get_revocation",
             Self::CreateEnrollToken => "create_enroll_token",
             Self::ListEnrollTokens => "list_enroll_tokens",
             Self::RevokeEnrollToken => "revoke_enroll_token",
@@ -206,6 +213,7 @@ pub(crate) struct Metrics {
     registry: Registry,
     rpcs: IntCounterVec,
     rpc_seconds: HistogramVec,
+    revocation_seconds: Histogram,
     authentications: IntCounterVec,
     admissions: IntCounterVec,
     connections: IntCounterVec,
@@ -239,6 +247,10 @@ impl Metrics {
         let seconds = HistogramOpts::new("rpc_seconds", "Time to answer a call").buckets(buckets);
         let rpc_seconds = HistogramVec::new(seconds, &["rpc"])?;
         registry.register(Box::new(rpc_seconds.clone()))?;
+        let buckets = vec![0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 60.0, 600.0];
+        let help = "Time from a revocation to its acknowledgement by a gateway, which has ended the tunnels by then";
+        let revocation_seconds = Histogram::with_opts(HistogramOpts::new("revocation_seconds", help).buckets(buckets))?;
+        registry.register(Box::new(revocation_seconds.clone()))?;
         let healthy = IntGauge::new("healthy", "1 while storage works and a leader is known")?;
         registry.register(Box::new(healthy.clone()))?;
         let ahead = "By how much this machine's clock is ahead of the cluster's time; 0 while that is not known";
@@ -247,6 +259,7 @@ impl Metrics {
         Ok(Self {
             rpcs: counters("rpcs_total", "Calls answered, by gRPC status", &["rpc", "code"])?,
             rpc_seconds,
+            revocation_seconds,
             authentications: counters("authentications_total", "Decisions on users", &["method", "outcome"])?,
             admissions: counters("admissions_total", "Decisions on machines", &["outcome"])?,
             connections: counters("connections_total", "Connections to the gRPC address", &["outcome"])?,
@@ -288,8 +301,19 @@ impl Metrics {
     }
 
     /// A machine was decided on.
-    pub(crate) fn admission(&self, admitted: bool) {
-        self.admissions.with_label_values(&[if admitted { "admitted" } else { "refused" }]).inc();
+    pub(crate) fn admission(&self, admitted: Result<(), v1::CertificateVerdict>) {
+        let label = match admitted {
+            Ok(()) => "admitted",
+            Err(v1::CertificateVerdict::Forged) => "forged",
+            Err(v1::CertificateVerdict::Revoked) => "revoked",
+            Err(v1::CertificateVerdict::Unknown | v1::CertificateVerdict::Unspecified) => "refused",
+        };
+        self.admissions.with_label_values(&[label]).inc();
+    }
+
+    /// A gateway has acknowledged a revocation so many milliseconds after it.
+    pub(crate) fn revocation_acknowledged(&self, after_ms: u64) {
+        self.revocation_seconds.observe(Duration::from_millis(after_ms).as_secs_f64());
     }
 
     /// Somebody connected.

@@ -5,6 +5,8 @@ mod common;
 mod enrollment;
 #[path = "api/escalations.rs"]
 mod escalations;
+#[path = "api/revocation.rs"]
+mod revocation;
 
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
@@ -400,7 +402,7 @@ async fn the_stream_brings_policy_kills_and_revocations_and_ends_with_the_certif
     let mut operator = site.operator().await;
     add_user(&mut operator, "ada", "open sesame").await;
     let mut gateway = site.gateway("gw1").await;
-    let request = v1::WatchPolicyRequest { member: Some(gateway.member) };
+    let request = v1::WatchPolicyRequest { member: Some(gateway.member), ..Default::default() };
     let mut stream = gateway.client.watch_policy(request).await.expect("a stream").into_inner();
     let Update::Policy(policy) = next(&mut stream).await else { panic!("the policy comes first") };
     assert_eq!(policy.trusted_roots, [site.running.root_certificate()]);

@@ -141,6 +141,7 @@ impl Gateway {
         let mut machine = Machine::new(machine_config, random()?, clock.now());
         let mut applier = policy::Applier { base, inside: Some(inside), ppp: server };
         if let Some(policy) = registered.policy {
+            machine.set_stale_policy(clock.now(), policy.max_stale_s, policy.fail_closed);
             applier.apply(policy, &mut machine, &jobs).await;
         }
         let DataPlane { to_data, from_data, handle } = plane;

@@ -1,13 +1,16 @@
 //! Every metric of the gateway, its name and its labels. Labels are closed sets: a peer cannot invent one.
 
-use prometheus::{Encoder, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
+use prometheus::{
+    Encoder, Gauge as FloatGauge, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+};
 use sallyport_proto::v1;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use crate::control::controller::Vitals;
 use crate::control::held::{Lost, Report};
-use crate::control::machine::Machine;
+use crate::control::machine::{Judgement, Machine};
 use crate::data::{Count, DataStats, DropReason, Gauge};
 use crate::link::LinkStats;
 
@@ -35,6 +38,9 @@ pub struct Metrics {
     l2tp: IntGaugeVec,
     link_drops: IntGaugeVec,
     carriages: IntCounterVec,
+    machines: IntCounterVec,
+    live_certificates: IntGauge,
+    revocation_lag: FloatGauge,
 }
 
 /// What became of a connection to the enrollment ports.
@@ -135,6 +141,21 @@ impl Metrics {
                 "Connections to the enrollment ports that have ended, by what became of them",
                 "outcome",
             )?,
+            machines: counters(
+                "sallyport_gateway_machines_total",
+                "Machines with a good chain, by what was decided here: let in as known, refused as revoked, or the controllers asked",
+                "decision",
+            )?,
+            live_certificates: gauge(
+                "sallyport_gateway_live_certificates",
+                "Certificates of machines that this gateway knows to be live",
+            )?,
+            revocation_lag: {
+                let help = "Time since this gateway last knew all revocations, seconds; -1 while it never did";
+                let lag = FloatGauge::new("sallyport_revocation_lag_seconds", help)?;
+                registry.register(Box::new(lag.clone()))?;
+                lag
+            },
             registry,
             working: AtomicBool::new(true),
             data,
@@ -163,6 +184,22 @@ impl Metrics {
     /// Counts a connection to the enrollment ports.
     pub fn note_carriage(&self, carriage: Carriage) {
         self.carriages.with_label_values(&[carriage.label()]).inc();
+    }
+
+    /// Counts a decision on a machine.
+    pub fn note_judgement(&self, judgement: &Judgement) {
+        let label = match judgement {
+            Judgement::Admit => "known",
+            Judgement::Refuse(_) => "revoked",
+            Judgement::Ask(_) => "asked",
+        };
+        self.machines.with_label_values(&[label]).inc();
+    }
+
+    /// Brings up to date what is known of live certificates.
+    pub fn publish_live(&self, certificates: usize, lag: Option<Duration>) {
+        self.live_certificates.set(i64::try_from(certificates).unwrap_or(i64::MAX));
+        self.revocation_lag.set(lag.map_or(-1.0, |lag| lag.as_secs_f64()));
     }
 
     /// Brings the gauges up to date with the machines.

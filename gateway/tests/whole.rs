@@ -1,5 +1,7 @@
 //! The whole gateway in memory and virtual time: see `world`.
 
+#[path = "whole/revocation.rs"]
+mod revocation;
 mod world;
 
 use std::time::Duration;

@@ -67,6 +67,7 @@ fn every_command_of_the_issue_is_there_and_has_help() {
         "cert issue",
         "cert list",
         "cert revoke",
+        "cert release",
         "session list",
         "session kill",
         "gateway list",

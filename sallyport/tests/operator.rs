@@ -153,12 +153,33 @@ fn certificates_are_issued_into_folders_and_revoked() {
     let (code, _, error) = controller.run(&["status", "--identity", identity, "--controller", address.trim()]);
     assert!(code == 5 || code == 4, "{code}: {error}");
 
+    wait_for_the_level(&controller);
     let live = controller.json(&["cert", "list", "laptop7", "--profile", "machine", "--live"]);
     let serial = live[0]["serial"].as_str().unwrap();
-    let revoked = controller.json(&["cert", "revoke", serial, "--reason", "lost on a train"]);
-    assert_eq!((&revoked["state"], &revoked["revocation_reason"]), (&json!("revoked"), &json!("lost on a train")));
+    let why = ["--reason", "key-compromise", "--note", "lost on a train"];
+    let revoked = controller.json(&[&["cert", "revoke", serial][..], &why].concat());
+    let certificate = &revoked["certificates"][0];
+    assert_eq!((&certificate["state"], &certificate["reason"]), (&json!("revoked"), &json!("key-compromise")));
+    assert_eq!(certificate["revocation_reason"], json!("lost on a train"));
     assert_eq!(controller.json(&["cert", "list", "laptop7", "--live"]), json!([]));
     controller.refused(&["cert", "revoke", "0123456789abcdef0123456789abcdef"]);
+
+    // On hold and back, by the machine's name; with nobody to wait for.
+    controller.ok(&["cert", "issue", "--machine", "phone3.example.com", "--key", "ecdsa-p256"]);
+    let held = controller.ok(&["cert", "revoke", "--machine", "phone3.example.com", "--hold", "--wait"]);
+    assert!(held.starts_with("put on hold the machine certificate of phone3.example.com"), "{held}");
+    assert!(held.contains("no gateway runs"), "{held}");
+    assert_eq!(controller.json(&["cert", "list", "phone3"])[0]["state"], json!("on hold"));
+    let released = controller.json(&["cert", "release", "--machine", "phone3.example.com", "--wait"]);
+    assert_eq!((&released["certificates"][0]["state"], &released["gateways"]), (&json!("valid"), &json!([])));
+    controller.refused(&["cert", "release", "--machine", "phone3.example.com"]);
+    controller.refused(&["cert", "revoke", "--holder", "nobody"]);
+    controller.ok(&["machine", "remove", "phone3.example.com", "--revoke"]);
+    assert_eq!(controller.json(&["cert", "list", "phone3"])[0]["reason"], json!("cessation-of-operation"));
+    let (code, _, error) = controller.run(&["cert", "revoke", "--machine", "x", "--reason", "stolen"]);
+    assert!(code == 2 && error.contains("key-compromise"), "{code}: {error}");
+    let (code, _, error) = controller.run(&["cert", "revoke"]);
+    assert!(code == 2 && error.contains("--machine"), "{code}: {error}");
 }
 
 #[test]

@@ -16,6 +16,9 @@ const PAGE: (usize, usize) = (100, 1_000);
 /// Most proposals of IKE, and of ESP: more than there are.
 const MAX_PROPOSALS: usize = 128;
 
+/// Shortest time after which a gateway that hears of no revocations lets nobody in, seconds: a controller that starts anew takes some.
+const SHORTEST_STALE_S: u32 = 30;
+
 /// How many entries a page holds.
 pub(super) fn page_size(asked: u32) -> usize {
     match asked as usize {
@@ -154,6 +157,7 @@ pub(super) fn certificate(row: &CertificateRow) -> v1::CertificateInfo {
         key_algorithm: row.key_algorithm,
         issued_unix_ms: row.issued_ms,
         issuer: row.issuer,
+        revocation_code: i32::try_from(row.revocation_code).unwrap_or_default(),
     }
 }
 
@@ -209,6 +213,8 @@ pub(super) fn settings(state: &State) -> v1::Settings {
         psk_set_unix_ms: psk.map_or(0, |(_, at)| at),
         audit_keep: row.audit_keep,
         hold_upgrade: row.hold_upgrade,
+        max_stale_s: row.max_stale_s,
+        fail_closed: row.fail_closed,
     }
 }
 
@@ -245,6 +251,9 @@ pub(super) fn settings_row(settings: v1::Settings) -> Result<SettingsRow, Status
     if ike.dpd_timeout_s != 0 && ike.dpd_timeout_s < ike.dpd_delay_s {
         return bad("dpd_timeout_s must not be less than dpd_delay_s");
     }
+    if settings.max_stale_s != 0 && settings.max_stale_s < SHORTEST_STALE_S {
+        return bad("max_stale_s: at least 30 seconds, or 0 for the default of 600");
+    }
     let ppp = settings.ppp.unwrap_or_default();
     if ppp.mru != 0 && !(128..=1500).contains(&ppp.mru) {
         return bad("mru must be 128 to 1500 bytes");
@@ -265,5 +274,7 @@ pub(super) fn settings_row(settings: v1::Settings) -> Result<SettingsRow, Status
         lockout_s: settings.lockout_s,
         audit_keep: if settings.audit_keep == 0 { 10_000 } else { settings.audit_keep },
         hold_upgrade: settings.hold_upgrade,
+        max_stale_s: settings.max_stale_s,
+        fail_closed: settings.fail_closed,
     })
 }

@@ -6,7 +6,6 @@ use ring::digest;
 use sallyport_proto::v1::gateway_client::GatewayClient;
 use sallyport_proto::v1::gateway_server::Gateway;
 use sallyport_proto::{MAX_MESSAGE_BYTES, v1};
-use subtle::ConstantTimeEq;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -15,11 +14,14 @@ use super::caller::Caller;
 use super::convert::{session_id, session_text};
 use super::error::{conflict, done};
 use super::forward::{self, Leader};
-use super::{observed, watch as policy};
+use super::{live, observed, watch as policy};
 use crate::app::{Core, Sight};
 use crate::metrics::Rpc;
-use crate::state::{Action, EndSessions, EndedSession, Outcome, RecordAttempts, RegisterGateway, SessionsUp, State};
+use crate::state::{
+    Action, EndSessions, EndedSession, Outcome, REVOCATION_LEVEL, RecordAttempts, RegisterGateway, SessionsUp, State,
+};
 
+mod admit;
 mod authenticate;
 mod carry;
 
@@ -159,10 +161,18 @@ impl GatewayService {
         // Answered by every member from its own state, once that shows all that was acknowledged.
         self.core.linearizable().await?;
         let caller = self.caller(&request)?;
-        let member = self.member(&caller, request.into_inner().member).await?;
+        let request = request.into_inner();
+        let member = self.member(&caller, request.member).await?;
         let (tx, rx) = mpsc::channel(policy::QUEUE);
         let evicted = self.streams.open(&caller.name);
-        tokio::spawn(policy::follow(self.core.clone(), caller, member, tx, self.stopped.clone(), evicted));
+        tokio::spawn(policy::follow(
+            self.core.clone(),
+            caller,
+            (member, request.live),
+            tx,
+            self.stopped.clone(),
+            evicted,
+        ));
         Ok(ReceiverStream::new(rx))
     }
 
@@ -172,26 +182,15 @@ impl GatewayService {
         let request = request.into_inner();
         request_id(&request.request_id)?;
         self.member(&caller, request.member).await?;
-        let decision = {
+        let (decision, records_verdicts) = {
             let state = self.core.node.shared().read();
-            let now_ms = self.core.now_ms();
-            state.machine_certificate(&request.certificate_serial, now_ms).and_then(|record| {
-                if bool::from(record.fingerprint.ct_eq(&request.fingerprint)) {
-                    return Ok(record.name.clone());
-                }
-                Err((
-                    format!(
-                        "the certificate with serial number {} is not the one that this authority issued under it",
-                        record.serial
-                    ),
-                    "the authority's key was used elsewhere: replace the root".to_owned(),
-                ))
-            })
+            let decision = admit::judge(&state, &request, self.core.now_ms());
+            (decision, state.level() >= REVOCATION_LEVEL)
         };
-        self.core.metrics.admission(decision.is_ok());
+        self.core.metrics.admission(decision.as_ref().map(drop).map_err(|refusal| refusal.verdict));
         let decision = match decision {
             Ok(name) => Decision::Admitted(v1::PeerAdmitted { name }),
-            Err((cause, remedy)) => {
+            Err(admit::Refusal { verdict, cause, remedy }) => {
                 let attempt = v1::Attempt {
                     id: request.request_id,
                     time_unix_ms: self.core.now_ms(),
@@ -208,6 +207,7 @@ impl GatewayService {
                     cause: cause.clone(),
                     remedy: remedy.clone(),
                     controller_time: true,
+                    certificate_verdict: if records_verdicts { verdict.into() } else { 0 },
                     ..v1::Attempt::default()
                 };
                 self.record(vec![attempt]).await?;
@@ -317,6 +317,7 @@ impl GatewayService {
             return Err(Status::invalid_argument(format!("at most {MAX_BATCH} attempts in one call")));
         }
         self.member(&caller, request.member).await?;
+        let records_verdicts = self.core.node.shared().read().level() >= REVOCATION_LEVEL;
         let mut attempts = Vec::with_capacity(request.attempts.len());
         for attempt in request.attempts {
             if attempt.id.len() != 16 {
@@ -332,6 +333,7 @@ impl GatewayService {
                 remedy: cut(attempt.remedy),
                 session_id: cut(attempt.session_id),
                 controller_time: false,
+                certificate_verdict: if records_verdicts { attempt.certificate_verdict } else { 0 },
                 ..attempt
             });
         }
@@ -350,9 +352,16 @@ impl GatewayService {
             signs.half_open = request.half_open;
             signs.draining = request.draining;
         }
+        {
+            let state = self.core.node.shared().read();
+            let times = live::Times { monotonic_ms: self.core.clock.monotonic_ms(), log_ms: self.core.now_ms() };
+            self.core.live.note(member, &request, &state, times, &self.core.metrics);
+        }
+        let state = self.core.node.shared().read();
         Ok(v1::HeartbeatResponse {
-            policy_version: self.core.node.shared().read().policy_version(),
+            policy_version: state.policy_version(),
             now_unix_ms: self.core.now_ms(),
+            revoked: Some(live::newest(&state)),
         })
     }
 }

@@ -8,6 +8,7 @@ mod gate;
 mod gateway;
 mod joining;
 mod latest;
+pub(crate) mod live;
 mod operator;
 mod peer;
 mod places;

@@ -21,6 +21,7 @@ mod backup;
 mod certificates;
 mod cluster;
 mod enrollment;
+mod revocation;
 mod root;
 mod sessions;
 mod settings;
@@ -121,6 +122,10 @@ calls! {
     issue_certificate, IssueCertificate, IssueCertificateRequest -> IssueCertificateResponse, do_issue_certificate;
     list_certificates, ListCertificates, ListCertificatesRequest -> ListCertificatesResponse, do_list_certificates;
     revoke_certificate, RevokeCertificate, RevokeCertificateRequest -> RevokeCertificateResponse, do_revoke_certificate;
+    revoke_certificates, RevokeCertificates, RevokeCertificatesRequest -> RevokeCertificatesResponse, do_revoke_certificates;
+    release_certificates, ReleaseCertificates, ReleaseCertificatesRequest -> ReleaseCertificatesResponse,
+        do_release_certificates;
+    get_revocation, GetRevocation, GetRevocationRequest -> GetRevocationResponse, do_get_revocation;
     list_authorities, ListAuthorities, ListAuthoritiesRequest -> ListAuthoritiesResponse, do_list_authorities;
     add_issuer, AddIssuer, AddIssuerRequest -> AddIssuerResponse, do_add_issuer;
     retire_issuer, RetireIssuer, RetireIssuerRequest -> RetireIssuerResponse, do_retire_issuer;

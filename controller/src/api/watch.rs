@@ -11,6 +11,7 @@ use tonic::Status;
 
 use super::caller::Caller;
 use super::convert::{pool, session_text};
+use super::live::{Cursor, TELL};
 use crate::app::Core;
 use crate::error::Error;
 use crate::raft::Health;
@@ -28,6 +29,7 @@ pub(super) fn policy(core: &Core) -> Result<v1::Policy, Error> {
     let (mut policy, sealed_psk, cluster) = {
         let state = core.node.shared().read();
         let settings = state.settings();
+        let max_stale_s = settings.max_stale_s();
         let policy = v1::Policy {
             version: state.policy_version(),
             trusted_roots: state.trusted_roots().map(|(_, r)| r.certificate.clone()).collect(),
@@ -37,6 +39,8 @@ pub(super) fn policy(core: &Core) -> Result<v1::Policy, Error> {
             auth_methods: settings.auth_methods,
             ppp: Some(settings.ppp.unwrap_or_default()),
             issuers: state.issuers.iter().rev().map(|(_, row)| row.certificate.clone()).collect(),
+            max_stale_s,
+            fail_closed: settings.fail_closed,
         };
         (policy, state.sealed_psk().map(|(sealed, _)| sealed.to_vec()), state.cluster_id().to_vec())
     };
@@ -52,8 +56,10 @@ struct Said {
     policy_version: Option<u64>,
     /// When each session was last named, monotonic milliseconds.
     kills: BTreeMap<u64, u64>,
-    /// Number of the last revocation that was named.
+    /// Number of the last revocation that was named as a command, to a gateway that keeps no set of what is live.
     revocation: u64,
+    /// Up to where the set was said, to one that does.
+    live: Option<Cursor>,
 }
 
 /// Policy streams that one gateway may have. It needs one; others may be left of connections that broke.
@@ -85,15 +91,17 @@ impl Streams {
 pub(super) async fn follow(
     core: Arc<Core>,
     caller: Caller,
-    member: v1::Member,
+    (member, live): (v1::Member, Option<v1::LiveFrom>),
     out: Sender,
     mut stopped: watch::Receiver<bool>,
     mut evicted: oneshot::Receiver<()>,
 ) {
     let mut changes = core.node.shared().changes();
-    let mut ticks = tokio::time::interval(Duration::from_millis(u64::from(core.config.gateways.heartbeat_ms)));
+    let heartbeat = Duration::from_millis(u64::from(core.config.gateways.heartbeat_ms));
+    let mut ticks = tokio::time::interval(if live.is_some() { heartbeat.min(TELL) } else { heartbeat });
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut said = Said { policy_version: None, kills: BTreeMap::new(), revocation: 0 };
+    let live = live.map(|from| Cursor::new(from, &core.node.shared().read()));
+    let mut said = Said { policy_version: None, kills: BTreeMap::new(), revocation: 0, live };
     loop {
         let tick = tokio::select! {
             _ = ticks.tick() => true,
@@ -125,7 +133,7 @@ async fn say(
         return Err(Some(Status::unavailable("this controller has stopped; see its log")));
     }
     let now = core.clock.monotonic_ms();
-    let (version, updates) = {
+    let (version, mut updates) = {
         let state = core.node.shared().read();
         caller.still_good(&state, core.now_ms(), v1::CertificateProfile::GatewayLink).map_err(Some)?;
         super::gateway::check_member(&state, caller, Some(*member)).map_err(Some)?;
@@ -137,15 +145,33 @@ async fn say(
         said.policy_version = Some(policy.version);
         news.push(Update::Policy(policy));
     }
-    news.extend(updates);
-    if tick && news.is_empty() {
-        news.push(Update::KeepAlive(v1::KeepAlive { policy_version: version }));
-    }
+    news.append(&mut updates);
+    // A gateway that reads slowly holds nobody's state up, and no more than a part of the set in memory.
     for update in news {
-        let message = v1::WatchPolicyResponse { update: Some(update) };
-        out.send(Ok(message)).await.map_err(|_| None)?;
+        send(out, update).await?;
+    }
+    let spoke = say_live(core, said, out).await?;
+    if tick && !spoke {
+        send(out, Update::KeepAlive(v1::KeepAlive { policy_version: version })).await?;
     }
     Ok(())
+}
+
+async fn send(out: &Sender, update: Update) -> Result<(), Option<Status>> {
+    let message = v1::WatchPolicyResponse { update: Some(update) };
+    out.send(Ok(message)).await.map_err(|_| None)
+}
+
+/// Says which certificates are live, part by part. Returns whether anything was said.
+async fn say_live(core: &Core, said: &mut Said, out: &Sender) -> Result<bool, Option<Status>> {
+    let Some(cursor) = said.live.as_mut() else { return Ok(false) };
+    let mut spoke = false;
+    loop {
+        let update = cursor.next(&core.node.shared().read());
+        let Some(update) = update else { return Ok(spoke) };
+        send(out, Update::Live(update)).await?;
+        spoke = true;
+    }
 }
 
 fn commands(state: &State, slot: u32, said: &mut Said, now: u64) -> Vec<Update> {
@@ -164,6 +190,9 @@ fn commands(state: &State, slot: u32, said: &mut Said, now: u64) -> Vec<Update> 
             reason: doom.reason,
             text: doom.text.clone(),
         })));
+    }
+    if said.live.is_some() {
+        return updates; // the set says it
     }
     // A new stream names every machine certificate that is revoked and would still be valid: the gateway may have missed it.
     let now_ms = state.now_ms();

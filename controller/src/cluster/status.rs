@@ -107,6 +107,7 @@ pub(crate) async fn cluster(core: &Core) -> v1::GetClusterResponse {
         level,
         level_held,
         seen_by: figures.id,
+        stale: Some(crate::api::live::stale_policy(core)),
     }
 }
 

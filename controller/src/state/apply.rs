@@ -89,6 +89,8 @@ impl State {
             Action::IntendCertificate(c) => self.intend_certificate(c),
             Action::CompleteCertificate(c) => self.complete_certificate(c),
             Action::AbandonCertificate(c) => self.abandon_certificate(c),
+            Action::RevokeCertificates(c) => self.revoke_certificates(c),
+            Action::ReleaseCertificates(c) => self.release_certificates(c),
         }
     }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use sallyport_ca::Profile;
+use sallyport_ca::crl::Reason;
 use sallyport_ca::renewal::Life;
 use sallyport_proto::v1;
 
@@ -67,7 +68,9 @@ impl State {
         row.number = number;
         row.issued_ms = self.now_ms();
         (row.revoked_ms, row.revocation_number) = (0, 0);
+        (row.revocation_code, row.release_number) = (0, 0);
         self.index.note_member_certificate(&row);
+        self.index.note_name(&row);
         self.index.note_gateway_certificate(&row);
         self.index.certificates.insert(number, row.serial.clone());
         self.certificates.insert(row.serial.clone(), row);
@@ -75,48 +78,43 @@ impl State {
     }
 
     pub(super) fn revoke_certificate(&mut self, command: &RevokeCertificate) -> Reply {
-        let now_ms = self.now_ms();
-        let Some(profile) = self.certificates.get(&command.serial).map(CertificateRow::profile) else {
-            return Reply::conflict(
-                ConflictKind::NotFound,
-                format!("this authority never issued a certificate with serial number {}", command.serial),
-            );
-        };
-        if profile == v1::CertificateProfile::Root {
-            return Reply::conflict(
-                ConflictKind::Precondition,
-                "a root cannot be revoked, only replaced: nothing above it could say so",
-            );
+        self.revoke_one(&command.serial, Reason::Unspecified, &command.reason)
+    }
+
+    /// Revokes a certificate, and with that of a machine its other one. The reason is recorded since level 7.
+    pub(super) fn revoke_one(&mut self, serial: &String, reason: Reason, text: &str) -> Reply {
+        if let Some(refused) = self.refuse_revocation(serial) {
+            return refused;
         }
-        if profile == v1::CertificateProfile::Issuing {
-            return Reply::conflict(
-                ConflictKind::Precondition,
-                "an issuing authority is not revoked like a machine: sallyport ca issuer retire ends its issuing",
-            );
-        }
-        let number = self.next_certificate();
-        if let Some(row) = self.certificates.change(&command.serial)
-            && row.revoked_ms == 0
-        {
-            row.revoked_ms = now_ms.max(1); // 0 says "not revoked"
-            row.revocation_reason.clone_from(&command.reason);
-            row.revocation_number = number;
-            self.index.revocations.insert(number, command.serial.clone());
-            self.notices += 1;
-        }
-        let ids = self.index.sessions_of_machine.get(&command.serial).cloned().unwrap_or_default();
-        let ended = self.doom(ids, v1::EndReason::Revoked, "the machine's certificate was revoked");
+        let ended = self.revoke_row(serial, reason, text);
         // Whoever has taken a machine has both of its certificates.
-        let Some(other) = self.other_of_machine(&command.serial) else { return Reply::ended(ended) };
-        let reason = command.reason.clone();
-        match self.revoke_certificate(&RevokeCertificate { serial: other, reason }).outcome {
+        let Some(other) = self.other_of_machine(serial) else { return Reply::ended(ended) };
+        match self.revoke_one(&other, reason, text).outcome {
             Some(Outcome::Done(done)) => Reply::ended(ended + done.ended_sessions),
             _ => Reply::ended(ended),
         }
     }
 
+    /// Why a certificate cannot be revoked.
+    pub(super) fn refuse_revocation(&self, serial: &String) -> Option<Reply> {
+        let Some(profile) = self.certificates.get(serial).map(CertificateRow::profile) else {
+            return Some(Reply::conflict(
+                ConflictKind::NotFound,
+                format!("this authority never issued a certificate with serial number {serial}"),
+            ));
+        };
+        let message = match profile {
+            v1::CertificateProfile::Root => "a root cannot be revoked, only replaced: nothing above it could say so",
+            v1::CertificateProfile::Issuing => {
+                "an issuing authority is not revoked like a machine: sallyport ca issuer retire ends its issuing"
+            }
+            _ => return None,
+        };
+        Some(Reply::conflict(ConflictKind::Precondition, message))
+    }
+
     /// The other live certificate of a machine, that before its newest or the newest itself. Since level 6.
-    fn other_of_machine(&self, serial: &String) -> Option<String> {
+    pub(super) fn other_of_machine(&self, serial: &String) -> Option<String> {
         if self.level() < ENROLL_LEVEL {
             return None;
         }
@@ -130,7 +128,7 @@ impl State {
     }
 
     /// From 1: as the number of a revocation, 0 says "not revoked".
-    fn next_certificate(&mut self) -> u64 {
+    pub(super) fn next_certificate(&mut self) -> u64 {
         let mut number = 0;
         self.change_core(|core| {
             core.last_certificate += 1;
@@ -149,10 +147,15 @@ impl State {
                     .into(),
             ));
         };
-        if row.revoked_ms != 0 {
-            let why = if row.revocation_reason.is_empty() { "no reason given" } else { &row.revocation_reason };
+        if row.is_on_hold() {
             return Err((
-                format!("the certificate of {:?} (serial number {serial}) is revoked: {why}", row.name),
+                format!("the certificate of {:?} (serial number {serial}) is on hold: {}", row.name, row.why_revoked()),
+                format!("sallyport cert release {serial} lets the machine in again"),
+            ));
+        }
+        if row.revoked_ms != 0 {
+            return Err((
+                format!("the certificate of {:?} (serial number {serial}) is revoked: {}", row.name, row.why_revoked()),
                 "issue a new certificate if the machine may connect again: sallyport cert issue --machine NAME".into(),
             ));
         }

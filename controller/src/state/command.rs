@@ -13,6 +13,7 @@ use super::enroll::{
 };
 use super::issuers::ISSUERS_LEVEL;
 use super::net::Net;
+use super::revocation::{REVOCATION_LEVEL, ReleaseCertificates, RevokeCertificates};
 use super::root::{BeginRollover, EraseRootKey, InstallRootChain, ROOT_LEVEL, RestoreRootKey, TurnRollover};
 use super::row::{CertificateRow, SettingsRow};
 use super::users::USERS_LEVEL;
@@ -59,7 +60,7 @@ pub struct Command {
     /// What to do.
     #[prost(
         oneof = "Action",
-        tags = "3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49"
+        tags = "3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 51"
     )]
     pub action: Option<Action>,
 }
@@ -208,11 +209,17 @@ pub enum Action {
     /// It will not be signed.
     #[prost(message, tag = "49")]
     AbandonCertificate(AbandonCertificate),
+    /// Certificates are no longer good, all of a machine or of a holder.
+    #[prost(message, tag = "50")]
+    RevokeCertificates(RevokeCertificates),
+    /// Certificates that were on hold are good again.
+    #[prost(message, tag = "51")]
+    ReleaseCertificates(ReleaseCertificates),
 }
 
 impl Action {
     /// The level from which on this may stand in the log: one for each command, or higher for fields that came later.
-    pub const fn level(&self) -> u32 {
+    pub fn level(&self) -> u32 {
         match self {
             Self::Bootstrap(_)
             | Self::AddUser(_)
@@ -224,7 +231,6 @@ impl Action {
             | Self::RevokeCertificate(_)
             | Self::SetPsk(_)
             | Self::ClearPsk(_)
-            | Self::UpdateSettings(_)
             | Self::RegisterGateway(_)
             | Self::LoseGateway(_)
             | Self::RemoveGateway(_)
@@ -248,6 +254,11 @@ impl Action {
                 Some(record) if record.issuer != 0 => ISSUERS_LEVEL,
                 _ => 1,
             },
+            Self::UpdateSettings(c) => match &c.settings {
+                Some(settings) if settings.max_stale_s != 0 || settings.fail_closed => REVOCATION_LEVEL,
+                _ => 1,
+            },
+            Self::RecordAttempts(c) if c.attempts.iter().any(|a| a.certificate_verdict != 0) => REVOCATION_LEVEL,
             Self::RecordAttempts(c) => {
                 if c.gateway.is_empty() {
                     1
@@ -255,6 +266,7 @@ impl Action {
                     4
                 }
             }
+            Self::RevokeCertificates(_) | Self::ReleaseCertificates(_) => REVOCATION_LEVEL,
             Self::UpdateUser(_) | Self::UnlockUser(_) => USERS_LEVEL,
             Self::AddIssuers(_) | Self::RetireIssuer(_) => ISSUERS_LEVEL,
             Self::EraseRootKey(_)

@@ -2,13 +2,13 @@
 //!
 //! What Raft calls membership follows these rows: the leader adds and removes nodes until both agree.
 
+use sallyport_ca::crl::Reason;
 use sallyport_proto::v1;
 
 use super::restore::RESTORED;
 use super::{
     AdmitMember, Admitted, CertificateRow, ConflictKind, CreateToken, DescribeMember, Index, MAX_MEMBERS,
-    MAX_REMOVED_MEMBERS, MemberRow, Outcome, PromoteMember, ReadmitMember, RemoveMember, Reply, RevokeCertificate,
-    State, TokenRow,
+    MAX_REMOVED_MEMBERS, MemberRow, Outcome, PromoteMember, ReadmitMember, RemoveMember, Reply, State, TokenRow,
 };
 
 impl Index {
@@ -265,7 +265,7 @@ impl State {
         let serials = self.index.certificates_of_member.get(&command.id).cloned().unwrap_or_default();
         for serial in serials {
             let reason = format!("controller {} was removed", command.id);
-            self.revoke_certificate(&RevokeCertificate { serial, reason });
+            self.revoke_one(&serial, Reason::CessationOfOperation, &reason);
         }
         self.notices += 1;
         Reply::done()

@@ -17,6 +17,7 @@ pub mod net;
 mod pools;
 mod reply;
 mod restore;
+mod revocation;
 mod root;
 mod row;
 mod rows;
@@ -38,6 +39,8 @@ pub use reply::{
     Admitted, Conflict, ConflictKind, DENIAL_PHASE, DenialKind, Denied, Done, Intended, Issued, Opened, Outcome,
     Registered, Reply, ReplyBatch,
 };
+pub(crate) use revocation::REVOCATION_LEVEL;
+pub use revocation::{MAX_REVOKED, ReleaseCertificates, RevokeCertificates, Revoked, Selector};
 pub use root::{
     BeginRollover, EraseRootKey, InstallRootChain, MAX_ROOTS, RestoreRootKey, Rollover, RolloverStep, RootLifeRow,
     TurnRollover,
@@ -175,6 +178,10 @@ struct Index {
     certificates: BTreeMap<u64, String>,
     /// Certificates by the order of revocation.
     revocations: BTreeMap<u64, String>,
+    /// Those that were released from hold, in the same order.
+    releases: BTreeMap<u64, String>,
+    /// Machines' certificates by a hash of the name, and their number.
+    certificates_of_name: BTreeSet<(u64, u64)>,
     enroll: enroll::EnrollIndex,
     /// Serial numbers of what gateways show to clients.
     certificates_of_gateways: BTreeSet<String>,
@@ -261,8 +268,12 @@ impl State {
             index.certificates.insert(certificate.number, serial.clone());
             index.note_member_certificate(certificate);
             index.note_gateway_certificate(certificate);
+            index.note_name(certificate);
             if certificate.revocation_number != 0 {
                 index.revocations.insert(certificate.revocation_number, serial.clone());
+            }
+            if certificate.release_number != 0 {
+                index.releases.insert(certificate.release_number, serial.clone());
             }
         }
         self.index_enrollment(&mut index);

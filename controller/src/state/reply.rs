@@ -4,6 +4,7 @@ use sallyport_proto::v1;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::command::{decode_tagged, encode_tagged};
+use super::revocation::Revoked;
 
 /// Answers to a batch, one for each command, in order.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -17,7 +18,7 @@ pub struct ReplyBatch {
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Reply {
     /// What it is.
-    #[prost(oneof = "Outcome", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
+    #[prost(oneof = "Outcome", tags = "1, 2, 3, 4, 5, 6, 7, 8, 50")]
     pub outcome: Option<Outcome>,
 }
 
@@ -48,6 +49,9 @@ pub enum Outcome {
     /// What will be signed is in the state.
     #[prost(message, tag = "8")]
     Intended(Intended),
+    /// Certificates were revoked or released.
+    #[prost(message, tag = "50")]
+    Revoked(Revoked),
 }
 
 /// Done.

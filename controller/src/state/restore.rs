@@ -1,8 +1,9 @@
 //! What changes in a state when a new cluster begins with it, which a backup gave back.
 
+use sallyport_ca::crl::Reason;
 use sallyport_proto::v1;
 
-use super::{RevokeCertificate, State};
+use super::State;
 
 /// By how much numbers go up that somebody who saw the lost end of the old log may still hold: no epoch of a gateway and no
 /// version of the policy comes twice.
@@ -60,7 +61,7 @@ impl State {
             .map(|(serial, _)| serial.clone())
             .collect();
         for serial in controllers {
-            self.revoke_certificate(&RevokeCertificate { serial, reason: RESTORED.into() });
+            self.revoke_one(&serial, Reason::CessationOfOperation, RESTORED);
         }
     }
 

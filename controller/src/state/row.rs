@@ -114,9 +114,20 @@ pub struct SettingsRow {
     /// Keep the level of the cluster as it is.
     #[prost(bool, tag = "12")]
     pub hold_upgrade: bool,
+    /// How long a gateway lets in what it knows while it hears of no revocations, seconds; 0 for the default. Since level 7.
+    #[prost(uint32, tag = "13")]
+    pub max_stale_s: u32,
+    /// And whether it ends its sessions then. Since level 7.
+    #[prost(bool, tag = "14")]
+    pub fail_closed: bool,
 }
 
 impl SettingsRow {
+    /// How long a gateway lets in what it knows while it hears of no revocations, seconds.
+    pub fn max_stale_s(&self) -> u32 {
+        if self.max_stale_s == 0 { crate::api::live::MAX_STALE_S } else { self.max_stale_s }
+    }
+
     /// What a new cluster starts with.
     pub fn initial() -> Self {
         Self {

@@ -5,6 +5,7 @@
 //! carry identifiers, so that a repetition is harmless.
 
 mod carry;
+mod live;
 mod reports;
 mod revocations;
 
@@ -24,6 +25,7 @@ pub use self::carry::Carried;
 use self::reports::Reports;
 use self::revocations::Watchman;
 use super::held::{Held, Lost, Report};
+use super::live::LEASE;
 use crate::identity::Identity;
 
 /// A decision that takes longer counts as "the controllers are away".
@@ -59,6 +61,15 @@ pub enum FromController {
         question: u64,
         /// The decision.
         decision: Result<v1::admit_peer_response::Decision, String>,
+    },
+    /// Which certificates are live, or what has changed of that.
+    Live(Box<v1::LiveUpdate>),
+    /// The newest revocation when a life sign was answered.
+    Newest {
+        /// Its number.
+        newest: v1::LiveFrom,
+        /// When the life sign was sent.
+        asked: tokio::time::Instant,
     },
     /// Sessions that are no longer ours.
     UnknownSessions(Vec<String>),
@@ -98,6 +109,7 @@ pub struct Controllers {
     reports: Arc<Reports>,
     away: Arc<AtomicBool>,
     vitals: watch::Sender<Vitals>,
+    live: Arc<live::Report>,
     watchman: Arc<Watchman>,
     registering: Arc<tokio::sync::Mutex<()>>,
 }
@@ -155,12 +167,15 @@ impl Controllers {
             reports: Arc::default(),
             away: Arc::default(),
             vitals,
+            live: Arc::default(),
             watchman,
             registering: Arc::default(),
         };
         tokio::spawn(this.clone().keep_looking(seed));
         tokio::spawn(this.clone().watch_policy(registration.clone()));
         let interval = Duration::from_millis(u64::from(registered.heartbeat_interval_ms.clamp(100, 60_000)));
+        // Twice in the time after which what is known of revocations is old.
+        let interval = interval.min(LEASE * 2 / 5);
         tokio::spawn(this.clone().heartbeat(registration, interval, vitals_rx));
         tokio::spawn(this.clone().deliver());
         Ok((this, registered))
@@ -277,7 +292,7 @@ impl Controllers {
     async fn watch_policy(mut self, registration: Registration) {
         let mut pause = BACKOFF.0;
         while !self.events.is_closed() {
-            let request = v1::WatchPolicyRequest { member: Some(self.member()) };
+            let request = v1::WatchPolicyRequest { member: Some(self.member()), live: Some(self.live.at()) };
             // Before the call: what is learned while it is under way may be about the one that answers it.
             let news = self.watchman.news();
             match self.client.watch_policy(request).await {
@@ -306,12 +321,14 @@ impl Controllers {
             let message = tokio::select! {
                 message = stream.message() => message?,
                 // It may come from a controller that is none any more: opened again, it comes from one that is.
+                () = self.live.follow_again() => return Err(Status::cancelled("something of it is missing")),
                 _ = news.changed() => return Err(Status::cancelled("a controller's certificate was revoked")),
             };
             let Some(message) = message else { break };
             let event = match message.update {
                 Some(Update::Policy(policy)) => FromController::Policy(policy),
                 Some(Update::Command(command)) => FromController::Command(command),
+                Some(Update::Live(update)) => FromController::Live(Box::new(update)),
                 Some(Update::KeepAlive(_)) | None => continue,
             };
             if self.events.send(event).await.is_err() {
@@ -349,16 +366,29 @@ impl Controllers {
         let mut ticks = tokio::time::interval(interval);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while !self.events.is_closed() {
-            ticks.tick().await;
+            // What was ended because of a revocation is said at once: somebody waits for it.
+            tokio::select! {
+                _ = ticks.tick() => {}
+                () = self.live.is_urgent() => {}
+            }
             let now = *vitals.borrow();
+            let (live, revocations) = self.live.said();
             let request = v1::HeartbeatRequest {
                 member: Some(self.member()),
                 live_sessions: now.live_sessions,
                 half_open: now.half_open,
                 draining: false,
+                live,
+                revocations,
             };
+            let asked = tokio::time::Instant::now();
             match tokio::time::timeout(CALL_TIMEOUT, self.client.heartbeat(request)).await {
-                Ok(Ok(_)) => self.note_away(None),
+                Ok(Ok(response)) => {
+                    self.note_away(None);
+                    if let Some(newest) = response.into_inner().revoked {
+                        let _ = self.events.send(FromController::Newest { newest, asked }).await;
+                    }
+                }
                 Ok(Err(status)) if status.code() == Code::FailedPrecondition => {
                     self.note_away(None);
                     self.register_again(&registration).await;

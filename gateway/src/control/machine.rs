@@ -4,6 +4,7 @@
 //! The runner (`super::run`) feeds it and carries out its [`Output`]s. It asks nobody itself: decisions are questions
 //! with a number, expensive work is a job with a number, and both come back as calls.
 
+mod admission;
 mod peers;
 mod sessions;
 
@@ -19,9 +20,12 @@ use sallyport_ppp as ppp;
 use sallyport_proto::v1;
 use tracing::{info, warn};
 
+use self::admission::Admitted;
+pub use self::admission::Judgement;
 use super::audit::{self, Who};
 use super::controller::Vitals;
 use super::held::Report;
+use super::live::{LiveSet, Standing};
 use super::session::Session;
 use crate::clock::Clock;
 use crate::link::{FromData, ToData};
@@ -137,8 +141,16 @@ pub struct Machine {
     deadlines: BTreeSet<(Instant, u16)>,
     scheduled: BTreeMap<u16, Instant>,
     /// Admitted machines by the token that IKE hands back, until their peer is up.
-    certificates: BTreeMap<u64, Proven>,
+    certificates: BTreeMap<u64, Admitted>,
     next_token: u64,
+    /// Which certificates are live.
+    live: LiveSet,
+    /// How current that was when it was last looked at.
+    standing: Standing,
+    /// What was ended lately because of revocations.
+    ended: VecDeque<v1::RevocationDone>,
+    /// What is wrong with the certificate of whom IKE is being told to refuse.
+    verdict: Option<v1::CertificateVerdict>,
     /// Under which id the controllers recorded the refusal that IKE is being told of.
     recorded: Option<[u8; 16]>,
     /// Why peers that are being taken down go, for the records of their sessions.
@@ -171,6 +183,10 @@ impl Machine {
             scheduled: BTreeMap::new(),
             certificates: BTreeMap::new(),
             next_token: 1,
+            live: LiveSet::default(),
+            standing: Standing::Without,
+            ended: VecDeque::new(),
+            verdict: None,
             recorded: None,
             down_reasons: BTreeMap::new(),
             questions: BTreeMap::new(),
@@ -189,7 +205,8 @@ impl Machine {
 
     /// When [`Machine::handle_timeout`] wants to be called.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        [self.ike.poll_timeout(), self.l2tp.poll_timeout(), self.deadlines.first().map(|(at, _)| *at)]
+        let of_sessions = self.deadlines.first().map(|(at, _)| *at);
+        [self.ike.poll_timeout(), self.l2tp.poll_timeout(), of_sessions, self.live.deadline(self.standing)]
             .into_iter()
             .flatten()
             .min()
@@ -276,50 +293,6 @@ impl Machine {
         self.recorded = None;
     }
 
-    /// A machine was admitted.
-    pub fn handle_admitted(&mut self, now: Instant, id: ike::JobId, machine: Proven) {
-        let token = self.next_token;
-        self.next_token += 1;
-        let name = machine.name.clone();
-        self.certificates.insert(token, machine);
-        // A peer that fails after its certificate was good leaves its entry behind.
-        if self.certificates.len() > VERIFIED {
-            self.certificates.pop_first();
-        }
-        self.handle_job(now, id, ike::Answer::Verified(ike::Verified { name, token }));
-    }
-
-    /// Whether a machine is in already: with this very certificate, which no controller has revoked since.
-    pub fn is_in(&self, machine: &Proven) -> bool {
-        let key = MachineKey::Certificate(machine.serial.clone());
-        let none = self.allowances.get(&key).is_none_or(|a| a.peers == 0);
-        !none
-            && self
-                .peers
-                .values()
-                .any(|p| p.certificate_serial == machine.serial && p.fingerprint == Some(machine.fingerprint))
-    }
-
-    /// No controller decided on a machine, and `cause` says why. One that is in renews its ISAKMP SA without them: its
-    /// certificate is valid now, it was admitted, and of a revocation this gateway would have heard before they went away.
-    pub fn handle_undecided(&mut self, now: Instant, id: ike::JobId, machine: Proven, cause: &str) {
-        if self.is_in(&machine) {
-            info!(
-                name = machine.name,
-                serial = machine.serial,
-                cause,
-                "a machine that is in is admitted by what is known of it"
-            );
-            return self.handle_admitted(now, id, machine);
-        }
-        let refusal = ike::VerifyRefusal {
-            name: Some(machine.name),
-            cause: format!("nobody decided whether this machine may in: {cause}"),
-            remedy: audit::CONTROLLERS_AWAY.into(),
-        };
-        self.handle_job(now, id, ike::Answer::Refused(refusal));
-    }
-
     /// A controller's command.
     pub fn handle_command(&mut self, now: Instant, command: v1::Command) {
         match command.action {
@@ -401,6 +374,7 @@ impl Machine {
     pub fn handle_timeout(&mut self, now: Instant) {
         self.ike.handle_timeout(now);
         self.l2tp.handle_timeout(now);
+        self.note_standing(now);
         while let Some((at, id)) = self.deadlines.first().copied()
             && at <= now
         {
@@ -497,7 +471,9 @@ impl Machine {
     pub(super) fn refused(&mut self, id: Option<[u8; 16]>, who: &Who, phase: v1::Phase, cause: String, remedy: String) {
         info!(remote = who.remote, user = who.user, ?phase, cause, remedy, "attempt refused");
         let id = id.unwrap_or_else(|| self.rng.bytes());
-        self.out.push_back(Output::Report(Report::Attempt(audit::attempt(id, who, phase, cause, remedy))));
+        let mut attempt = audit::attempt(id, who, phase, cause, remedy);
+        attempt.certificate_verdict = self.verdict.take().map_or(0, i32::from);
+        self.out.push_back(Output::Report(Report::Attempt(attempt)));
     }
 }
 

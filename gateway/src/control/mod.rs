@@ -5,6 +5,7 @@ pub mod audit;
 pub mod controller;
 pub mod held;
 pub mod jobs;
+pub mod live;
 pub mod machine;
 pub mod policy;
 pub mod session;
@@ -20,7 +21,7 @@ use tracing::{info, warn};
 
 use self::controller::{Controllers, FromController};
 use self::jobs::{Candidate, Done, Jobs};
-use self::machine::{Machine, Output, Proven};
+use self::machine::{Judgement, Machine, Output, Proven};
 use crate::clock::Clock;
 use crate::link::{FromData, FromDataReceiver, ToData, ToDataSender};
 use crate::metrics::Metrics;
@@ -113,22 +114,71 @@ impl Runner {
         let now = self.clock.now();
         match done {
             Done::Answer(id, answer) => self.machine.handle_job(now, id, answer),
-            Done::Admit(id, candidate) => match crate::clock::random::<16>() {
-                Ok(request_id) => {
-                    let proven = proven(&candidate);
-                    let known = self.machine.is_in(&proven);
-                    let question = admissions.ask(id, proven, request_id);
-                    self.controllers.admit(question, request(&candidate, request_id), known);
+            Done::Admit(id, candidate) => {
+                let proven = proven(&candidate);
+                let judgement = self.machine.judge(now, Clock::unix(), &proven);
+                self.metrics.note_judgement(&judgement);
+                match judgement {
+                    Judgement::Admit => self.machine.handle_admitted(now, id, proven),
+                    Judgement::Refuse(refusal) => {
+                        self.machine.handle_refused_here(now, id, refusal, v1::CertificateVerdict::Revoked);
+                    }
+                    Judgement::Ask(index) => self.ask(id, &candidate, (proven, index), admissions),
                 }
-                Err(e) => self.machine.handle_job(now, id, ike::Answer::Failed(e.to_string())),
-            },
+            }
         }
+    }
+
+    /// Asks the controllers about a machine.
+    fn ask(
+        &mut self,
+        id: ike::JobId,
+        candidate: &Candidate,
+        (machine, index): (Proven, u64),
+        admissions: &mut Admissions,
+    ) {
+        match crate::clock::random::<16>() {
+            Ok(request_id) => {
+                let known = self.machine.is_in(&machine);
+                let question = admissions.ask(Asked { id, machine, request_id, index });
+                self.controllers.admit(question, request(candidate, request_id), known);
+            }
+            Err(e) => self.machine.handle_job(self.clock.now(), id, ike::Answer::Failed(e.to_string())),
+        }
+    }
+
+    /// Takes in which certificates are live, and lets the controllers know when that is done.
+    async fn handle_live(&mut self, update: &v1::LiveUpdate) {
+        let urgent = !update.revoked.is_empty() || update.snapshot;
+        if let Err(misfit) = self.machine.handle_live(self.clock.now(), update) {
+            warn!(%misfit, "asks for the live certificates again");
+            return self.controllers.follow_again();
+        }
+        // What is revoked is out before that is acknowledged.
+        self.carry_out().await;
+        self.report_live(urgent);
+    }
+
+    fn report_live(&self, urgent: bool) {
+        let (held, done) = self.machine.live_report(self.clock.now());
+        self.controllers.report_live(held, done, urgent);
     }
 
     async fn handle_controller(&mut self, event: FromController, admissions: &mut Admissions) {
         let now = self.clock.now();
         match event {
-            FromController::Policy(policy) => self.policy.apply(policy, &mut self.machine, &self.jobs).await,
+            FromController::Policy(policy) => {
+                self.machine.set_stale_policy(now, policy.max_stale_s, policy.fail_closed);
+                self.policy.apply(policy, &mut self.machine, &self.jobs).await;
+            }
+            FromController::Live(update) => self.handle_live(&update).await,
+            FromController::Newest { newest, asked } => {
+                let ago = asked.elapsed();
+                let asked = Instant::from_micros(
+                    now.as_micros().saturating_sub(u64::try_from(ago.as_micros()).unwrap_or(u64::MAX)),
+                );
+                self.machine.handle_newest(now, newest, asked);
+            }
             FromController::Command(command) => self.machine.handle_command(now, command),
             FromController::GivenUp => self.machine.handle_given_up(now),
             FromController::UnknownSessions(sessions) => self.machine.handle_unknown_sessions(now, &sessions),
@@ -136,11 +186,12 @@ impl Runner {
                 self.machine.handle_decision(now, question, decision);
             }
             FromController::Admitted { question, decision } => {
-                let Some((id, proven, request_id)) = admissions.take(question) else { return };
+                let Some(Asked { id, machine: proven, request_id, index }) = admissions.take(question) else { return };
                 use v1::admit_peer_response::Decision;
                 match decision {
                     Ok(Decision::Admitted(admitted)) => {
-                        self.machine.handle_admitted(now, id, Proven { name: admitted.name, ..proven });
+                        let machine = Proven { name: admitted.name, ..proven };
+                        self.machine.handle_admitted_at(now, id, machine, index);
                     }
                     Ok(Decision::Refused(r)) => {
                         let refusal = ike::VerifyRefusal { name: None, cause: r.cause, remedy: r.remedy };
@@ -173,7 +224,10 @@ impl Runner {
         }
     }
 
-    fn publish(&self) {
+    fn publish(&mut self) {
+        self.machine.sweep_live(Clock::unix());
+        self.report_live(false);
+        self.metrics.publish_live(self.machine.live_certificates(), self.machine.revocation_lag(self.clock.now()));
         let vitals = self.machine.vitals();
         self.controllers.set_vitals(vitals);
         self.metrics.publish(vitals, &self.machine);
@@ -182,22 +236,30 @@ impl Runner {
     }
 }
 
+/// A question about a machine.
+struct Asked {
+    id: ike::JobId,
+    machine: Proven,
+    request_id: [u8; 16],
+    /// Revocations up to this number were known when it was asked.
+    index: u64,
+}
+
 /// Questions about machines that the controllers have not answered.
 #[derive(Default)]
 struct Admissions {
-    /// Job, machine and the id of the request.
-    open: std::collections::BTreeMap<u64, (ike::JobId, Proven, [u8; 16])>,
+    open: std::collections::BTreeMap<u64, Asked>,
     next: u64,
 }
 
 impl Admissions {
-    fn ask(&mut self, id: ike::JobId, machine: Proven, request_id: [u8; 16]) -> u64 {
+    fn ask(&mut self, asked: Asked) -> u64 {
         self.next += 1;
-        self.open.insert(self.next, (id, machine, request_id));
+        self.open.insert(self.next, asked);
         self.next
     }
 
-    fn take(&mut self, question: u64) -> Option<(ike::JobId, Proven, [u8; 16])> {
+    fn take(&mut self, question: u64) -> Option<Asked> {
         self.open.remove(&question)
     }
 }

@@ -20,7 +20,7 @@ use sallyport_gateway::clock::Clock;
 use sallyport_gateway::config::{EspConfig, IkeConfig};
 use sallyport_gateway::control::held::Report;
 use sallyport_gateway::control::jobs::{Done, Jobs, Trust};
-use sallyport_gateway::control::machine::{Config, Machine, Output};
+use sallyport_gateway::control::machine::{Config, Judgement, Machine, Output, Proven};
 use sallyport_gateway::control::{policy, proven};
 use sallyport_gateway::data::DataConfig;
 use sallyport_gateway::data::coalesce::InsideDevice;
@@ -90,9 +90,19 @@ impl Pki {
     }
 
     pub fn issue(&self, profile: Profile, name: &str, algorithm: KeyAlgorithm) -> (Zeroizing<Vec<u8>>, Vec<u8>) {
+        self.issue_under(profile, name, algorithm, Serial::generate(&self.rng).unwrap())
+    }
+
+    /// The same with a serial number that is given.
+    pub fn issue_under(
+        &self,
+        profile: Profile,
+        name: &str,
+        algorithm: KeyAlgorithm,
+        serial: Serial,
+    ) -> (Zeroizing<Vec<u8>>, Vec<u8>) {
         let key = KeyPair::generate(algorithm, &self.rng).unwrap();
         let subject = Subject::new(name, vec![AltName::Dns(name.into())]).unwrap();
-        let serial = Serial::generate(&self.rng).unwrap();
         let cert = self.authority.issue(profile, &subject, &key.public_key(), self.now, serial, &self.rng).unwrap();
         (Zeroizing::new(key.pkcs8_der().to_vec()), cert.der().to_vec())
     }
@@ -136,6 +146,8 @@ pub struct World {
     pub last_fingerprint: [u8; 32],
     /// The ESP SAs that the gateway installed, the newest last: whose, and their inbound SPI.
     pub installed: Vec<(PeerId, u32)>,
+    /// How often the controllers were asked about a machine.
+    pub asked: usize,
     /// Whether the laptop has been switched off.
     pub gone: bool,
 }
@@ -216,6 +228,7 @@ impl World {
             last_serial: String::new(),
             last_fingerprint: [0; 32],
             installed: Vec::new(),
+            asked: 0,
             gone: false,
         }
     }
@@ -306,20 +319,7 @@ impl World {
                 assert!(self.jobs.submit(id, job).is_none());
                 match self.results.blocking_recv().unwrap() {
                     Done::Answer(id, answer) => self.machine.handle_job(self.now, id, answer),
-                    Done::Admit(id, _) if self.refuse_machines => self.machine.handle_not_admitted(
-                        self.now,
-                        id,
-                        VerifyRefusal { name: None, cause: "revoked".into(), remedy: "enroll anew".into() },
-                        REQUEST,
-                    ),
-                    Done::Admit(id, candidate) if self.controllers_away => {
-                        self.machine.handle_undecided(self.now, id, proven(&candidate), AWAY);
-                    }
-                    Done::Admit(id, candidate) => {
-                        let proven = proven(&candidate);
-                        (self.last_serial, self.last_fingerprint) = (proven.serial.clone(), proven.fingerprint);
-                        self.machine.handle_admitted(self.now, id, proven);
-                    }
+                    Done::Admit(id, candidate) => self.admit(id, &proven(&candidate)),
                 }
             }
             Output::Authenticate(question, request) => {
@@ -328,6 +328,28 @@ impl World {
             }
             Output::Report(Report::Attempt(a)) => self.attempts.push(*a),
             Output::Report(Report::Session(s)) => self.sessions.push(s),
+        }
+    }
+
+    /// What becomes of a machine: by what is known here, or by what the controllers of the test say.
+    fn admit(&mut self, id: sallyport_ike::JobId, machine: &Proven) {
+        (self.last_serial, self.last_fingerprint) = (machine.serial.clone(), machine.fingerprint);
+        match self.machine.judge(self.now, Clock::unix(), machine) {
+            Judgement::Admit => self.machine.handle_admitted(self.now, id, machine.clone()),
+            Judgement::Refuse(refusal) => {
+                self.machine.handle_refused_here(self.now, id, refusal, v1::CertificateVerdict::Revoked);
+            }
+            Judgement::Ask(index) => {
+                self.asked += 1;
+                if self.refuse_machines {
+                    let refusal = VerifyRefusal { name: None, cause: "revoked".into(), remedy: "enroll anew".into() };
+                    self.machine.handle_not_admitted(self.now, id, refusal, REQUEST);
+                } else if self.controllers_away {
+                    self.machine.handle_undecided(self.now, id, machine.clone(), AWAY);
+                } else {
+                    self.machine.handle_admitted_at(self.now, id, machine.clone(), index);
+                }
+            }
         }
     }
 

@@ -72,6 +72,8 @@ struct Row {
     client_error: u32,
     end_reason: &'static str,
     up_s: u64,
+    /// What was wrong with a certificate that verifies: forged, revoked, unknown.
+    certificate: &'static str,
     cause: String,
     remedy: String,
 }
@@ -80,6 +82,7 @@ impl From<Attempt> for Row {
     fn from(attempt: Attempt) -> Self {
         let (phase, outcome) = (names::phase(attempt.phase()), names::outcome(attempt.outcome()));
         let end = attempt.end_reason();
+        let certificate = names::certificate_verdict(attempt.certificate_verdict());
         let machine = attempt.machine.unwrap_or_default();
         Self {
             id: crate::hex::lower(&attempt.id),
@@ -97,6 +100,7 @@ impl From<Attempt> for Row {
             client_error: attempt.client_error,
             end_reason: names::end_reason(end),
             up_s: attempt.up_s,
+            certificate,
             cause: attempt.cause,
             remedy: attempt.remedy,
         }

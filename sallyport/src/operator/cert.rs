@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum, ValueHint};
 use sallyport_proto::v1::{
     self, CertificateInfo, CertificateProfile, IssueCertificateRequest, IssueCertificateResponse, KeyAlgorithm,
-    ListCertificatesRequest, ListProfilesRequest, ListRootsRequest, RevokeCertificateRequest,
+    ListCertificatesRequest, ListProfilesRequest, ListRootsRequest, RevocationReason,
 };
 use serde::Serialize;
 
@@ -46,14 +46,21 @@ Examples:
         #[arg(long)]
         live: bool,
     },
-    /// Revoke a certificate, and the machine's other one with it; its sessions end at once.
-    Revoke {
-        /// Its serial number, as `cert list` shows it.
-        serial: String,
-        /// Why, for the records.
-        #[arg(long, default_value = "", hide_default_value = true)]
-        reason: String,
-    },
+    /// Revoke certificates, for good or on hold; the sessions on them end at once, everywhere.
+    #[command(after_help = "\
+Of a machine or a holder, tokens that are out, approved requests and what the machine list says of a key or network open nothing
+any more, either. A machine on hold gets no other certificate until it is released.
+
+Examples:
+  sallyport cert revoke --machine laptop7.example.com --reason key-compromise --wait
+  sallyport cert revoke --holder 'Ada Lovelace' --reason affiliation-changed --note 'left on Friday'
+  sallyport cert revoke --machine phone3.example.com --hold")]
+    Revoke(super::revoke::Revoke),
+    /// Make certificates good again that were put on hold.
+    #[command(after_help = "\
+Examples:
+  sallyport cert release --machine phone3.example.com")]
+    Release(super::revoke::Release),
     /// Print the root certificates (PEM), to be installed on machines.
     Root,
     /// Certificate profiles: how long, which keys, which names, who may enroll and how.
@@ -173,17 +180,18 @@ impl From<Profile> for CertificateProfile {
 }
 
 #[derive(Clone, Serialize)]
-struct Row {
-    name: String,
-    profile: &'static str,
+pub(crate) struct Row {
+    pub(crate) name: String,
+    pub(crate) profile: &'static str,
     key: &'static str,
     state: &'static str,
     sans: Vec<String>,
-    serial: String,
+    pub(crate) serial: String,
     issued: String,
     not_before: String,
     not_after: String,
     revoked: String,
+    reason: &'static str,
     revocation_reason: String,
     fingerprint: String,
 }
@@ -191,10 +199,12 @@ struct Row {
 impl From<CertificateInfo> for Row {
     fn from(info: CertificateInfo) -> Self {
         let state = match info {
+            _ if info.revoked_unix_ms != 0 && info.revocation_code() == RevocationReason::CertificateHold => "on hold",
             _ if info.revoked_unix_ms != 0 => "revoked",
             _ if unix(info.not_after_unix_ms) < unix_now() => "expired",
             _ => "valid",
         };
+        let reason = if info.revoked_unix_ms == 0 { "" } else { names::revocation_reason(info.revocation_code()) };
         Self {
             profile: names::profile(info.profile()),
             key: names::key_algorithm(info.key_algorithm()),
@@ -206,6 +216,7 @@ impl From<CertificateInfo> for Row {
             not_before: rfc3339(unix(info.not_before_unix_ms)),
             not_after: rfc3339(unix(info.not_after_unix_ms)),
             revoked: rfc3339(unix(info.revoked_unix_ms)),
+            reason,
             revocation_reason: info.revocation_reason,
             fingerprint: crate::hex::lower(&info.fingerprint),
         }
@@ -240,13 +251,6 @@ struct Issued {
     files: Vec<PathBuf>,
 }
 
-#[derive(Serialize)]
-struct Revoked {
-    #[serde(flatten)]
-    certificate: Row,
-    ended_sessions: u32,
-}
-
 /// Runs the command.
 pub(crate) async fn run(command: Command, global: &Global) -> Result {
     match command {
@@ -270,16 +274,8 @@ pub(crate) async fn run(command: Command, global: &Global) -> Result {
             let rows: Vec<Row> = infos.into_iter().map(Row::from).collect();
             context.printer.list(&rows, "no certificates; `sallyport cert issue --machine NAME` makes one")
         }
-        Command::Revoke { serial, reason } => {
-            let mut context = Context::open(global).await?;
-            // As other tools print it: upper case, or in pairs with colons.
-            let serial: String = serial.to_ascii_lowercase().chars().filter(|c| *c != ':').collect();
-            let request = RevokeCertificateRequest { serial, reason };
-            let response = context.connection.client.revoke_certificate(request).await.map_err(refused)?.into_inner();
-            let certificate = Row::from(response.info.unwrap_or_default());
-            let text = format!("revoked the {} certificate of {}", certificate.profile, certificate.name);
-            context.printer.one(&Revoked { certificate, ended_sessions: response.ended_sessions }, &text)
-        }
+        Command::Revoke(revoke) => revoke.run(global).await,
+        Command::Release(release) => release.run(global).await,
         Command::Profile(command) => super::cert_profile::run(command, global).await,
         Command::Root => {
             let mut context = Context::open(global).await?;

@@ -68,11 +68,18 @@ struct Cluster {
     held: bool,
     leader: u64,
     seen_by: u64,
+    stale: Option<v1::StalePolicy>,
 }
 
 impl Cluster {
     fn of(answer: &v1::GetClusterResponse) -> Self {
-        Self { level: answer.level.max(1), held: answer.level_held, leader: answer.leader_id, seen_by: answer.seen_by }
+        Self {
+            level: answer.level.max(1),
+            held: answer.level_held,
+            leader: answer.leader_id,
+            seen_by: answer.seen_by,
+            stale: answer.stale,
+        }
     }
 
     /// Below the table: the level in force, what keeps the next one away, and whose view this is.
@@ -93,6 +100,13 @@ impl Cluster {
                 (true, false) => "in a moment".into(),
             };
             text.push_str(&format!("; level {newest} {why}"));
+        }
+        if let Some(v1::StalePolicy { lease_s, max_stale_s, fail_closed }) = self.stale {
+            let sessions = if fail_closed { "and ends its sessions" } else { "and keeps its sessions" };
+            text.push_str(&format!(
+                "\na gateway that hears of no revocations for {lease_s} s lets in only machines that it knows, after {max_stale_s} s \
+                 nobody, {sessions} (settings max-stale, fail-closed; sallyport gateway list)"
+            ));
         }
         if self.seen_by != 0 && self.leader != self.seen_by {
             let leader = if self.leader == 0 { "there is no leader" } else { "the leader does not answer" };

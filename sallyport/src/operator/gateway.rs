@@ -56,13 +56,25 @@ struct Row {
     epoch: u64,
     registered: String,
     last_seen: String,
+    /// Certificates that it knows to be live.
+    live_certificates: Option<u64>,
+    /// How old what it knows of revocations is.
+    revocations_age_ms: Option<u32>,
+    revocations_current: bool,
+    /// It lets nobody new in, as it has heard nothing of revocations for too long.
+    stale: bool,
     #[serde(skip)]
     silence: String,
 }
 
 impl From<GatewayInfo> for Row {
     fn from(gateway: GatewayInfo) -> Self {
+        let live = gateway.live;
         Self {
+            live_certificates: live.map(|held| held.certificates),
+            revocations_age_ms: live.map(|held| held.age_ms),
+            revocations_current: gateway.current,
+            stale: live.is_some_and(|held| held.stale),
             silence: age(unix(gateway.last_seen_unix_ms), unix_now()),
             registered: rfc3339(unix(gateway.registered_unix_ms)),
             last_seen: rfc3339(unix(gateway.last_seen_unix_ms)),
@@ -88,6 +100,7 @@ impl Record for Row {
         Column::right("SESSIONS"),
         Column::right("HALF OPEN"),
         Column::right("LAST SEEN"),
+        Column::left("REVOCATIONS"),
         Column::left("ADDRESSES"),
         Column::left("VERSION"),
     ];
@@ -105,9 +118,23 @@ impl Record for Row {
             self.sessions.to_string(),
             self.half_open.to_string(),
             self.silence.clone(),
+            self.revocations(),
             self.addresses.join(","),
             self.version.clone(),
         ]
+    }
+}
+
+impl Row {
+    /// How current what it knows of revocations is.
+    fn revocations(&self) -> String {
+        match self.revocations_age_ms {
+            None => "as commands".into(), // older software, which keeps no set
+            Some(_) if self.revocations_current => "current".into(),
+            Some(u32::MAX) => "not known".into(),
+            Some(ms) if self.stale => format!("{} s old, lets nobody in", ms / 1_000),
+            Some(ms) => format!("{} s old", ms / 1_000),
+        }
     }
 }
 

@@ -16,6 +16,7 @@ mod names;
 pub(crate) mod pool;
 pub(crate) mod psk;
 pub(crate) mod request;
+mod revoke;
 mod revoked;
 pub(crate) mod session;
 pub(crate) mod setting;

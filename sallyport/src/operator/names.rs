@@ -2,8 +2,8 @@
 
 use sallyport_base::UnixTime;
 use sallyport_proto::v1::{
-    AuthMethod, CertificateProfile, EndReason, EnrollMethod, KeyAlgorithm, MachineAuth, MemberRole, Outcome, Phase,
-    RequestState, SessionState,
+    AuthMethod, CertificateProfile, CertificateVerdict, EndReason, EnrollMethod, KeyAlgorithm, MachineAuth, MemberRole,
+    Outcome, Phase, RequestState, RevocationReason, SessionState,
 };
 
 /// Milliseconds of the contract as whole seconds.
@@ -120,6 +120,31 @@ pub(super) fn enroll_method(method: EnrollMethod) -> &'static str {
         EnrollMethod::List => "list",
         EnrollMethod::Approval => "approval",
         EnrollMethod::Renewal => "renewal",
+    }
+}
+
+/// Why a certificate is revoked.
+pub(super) fn revocation_reason(reason: RevocationReason) -> &'static str {
+    match reason {
+        RevocationReason::Unspecified => "unspecified",
+        RevocationReason::KeyCompromise => "key-compromise",
+        RevocationReason::CaCompromise => "ca-compromise",
+        RevocationReason::AffiliationChanged => "affiliation-changed",
+        RevocationReason::Superseded => "superseded",
+        RevocationReason::CessationOfOperation => "cessation-of-operation",
+        RevocationReason::CertificateHold => "certificate-hold",
+        RevocationReason::PrivilegeWithdrawn => "privilege-withdrawn",
+        RevocationReason::AaCompromise => "aa-compromise",
+    }
+}
+
+/// What is wrong with a certificate that verifies.
+pub(super) fn certificate_verdict(verdict: CertificateVerdict) -> &'static str {
+    match verdict {
+        CertificateVerdict::Unspecified => "",
+        CertificateVerdict::Forged => "forged",
+        CertificateVerdict::Revoked => "revoked",
+        CertificateVerdict::Unknown => "unknown",
     }
 }
 

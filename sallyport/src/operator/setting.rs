@@ -87,6 +87,10 @@ pub(crate) enum Key {
     AuditKeep,
     /// Keep the level of the cluster as it is, so that controllers can go back to the version before: true, false.
     HoldUpgrade,
+    /// How long a gateway that hears of no revocations lets in machines that it knows, at least 30; 0 is 600.
+    MaxStale,
+    /// Whether it ends all its sessions then: true, false.
+    FailClosed,
 }
 
 impl Key {
@@ -119,6 +123,8 @@ impl Key {
             Self::LockoutTime => settings.lockout_s.to_string(),
             Self::AuditKeep => settings.audit_keep.to_string(),
             Self::HoldUpgrade => settings.hold_upgrade.to_string(),
+            Self::MaxStale => settings.max_stale_s.to_string(),
+            Self::FailClosed => settings.fail_closed.to_string(),
         }
     }
 
@@ -154,6 +160,8 @@ impl Key {
             Self::LockoutTime => settings.lockout_s = number()?,
             Self::AuditKeep => settings.audit_keep = number()?,
             Self::HoldUpgrade => settings.hold_upgrade = switch()?,
+            Self::MaxStale => settings.max_stale_s = number()?,
+            Self::FailClosed => settings.fail_closed = switch()?,
         }
         Ok(())
     }
@@ -228,7 +236,7 @@ mod tests {
             let mut settings = Settings::default();
             let value = match key {
                 Key::AuthMethods => "mschapv2,pap",
-                Key::StoreChapSecrets | Key::HoldUpgrade => "true",
+                Key::StoreChapSecrets | Key::HoldUpgrade | Key::FailClosed => "true",
                 Key::IkeProposals => "aes256-sha256-modp2048,3des-sha1-modp1024",
                 Key::EspProposals => "aes256gcm16",
                 _ => "1234",

@@ -142,9 +142,9 @@ class Server:
         return self.issue(machine, {"rsa": "rsa-2048", "ecdsa": "ecdsa-p256"}[kind])
 
     def revoke(self, machine):
-        """Takes back every certificate of a machine."""
-        for certificate in json.loads(self.operator("cert", "list", f"{machine}.interop.test", "--live", "--output", "json")):
-            self.operator("cert", "revoke", certificate["serial"], "--reason", "stolen")
+        """Takes back every certificate of a machine, and waits for the gateways; what the command says."""
+        return json.loads(self.operator("cert", "revoke", "--machine", f"{machine}.interop.test", "--reason", "key-compromise",
+                                        "--wait", "--output", "json"))
 
     def add_user(self, name):
         self.operator("user", "add", name, "--password-stdin", input=PASSWORD + "\n")

@@ -157,7 +157,14 @@ class Trial:
         if not guest.wait("renewed", patience):
             return
         begun = time.monotonic()
-        self.server.revoke(user)
+        said = self.server.revoke(user)
+        reasons = [c["reason"] for c in said["certificates"]]
+        if reasons != ["key-compromise"] * 2:
+            raise Failed(f"both certificates of {user} should have been revoked for key-compromise: {reasons}")
+        gateway, = said["gateways"]
+        if gateway["state"] != "acknowledged" or gateway["tunnels_closed"] != 1:
+            raise Failed(f"the gateway should have acknowledged that it closed one tunnel: {gateway}")
+        self.notes.append(f"tunnel closed and acknowledged after {gateway['after_ms']} ms")
         self.until(CUT_OFF, f"the session of {user} gone", lambda: not self.server.sessions(user))
         if guest.wait("cut-off", CUT_OFF):
             self.notes.append(f"out {time.monotonic() - begun:.1f} s after it was revoked")

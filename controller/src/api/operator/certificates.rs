@@ -15,10 +15,10 @@ use crate::state::{Action, RevokeCertificate};
 /// Alternative names in one request.
 const MAX_SANS: usize = 64;
 /// Longest reason for a revocation, bytes.
-const MAX_REASON: usize = 256;
+pub(super) const MAX_REASON: usize = 256;
 
 /// A serial number in whatever form an operator writes it: with colons, capital letters, leading zeros.
-fn serial(text: &str) -> Result<String, Status> {
+pub(super) fn serial(text: &str) -> Result<String, Status> {
     let serial: Serial = text.parse().map_err(|_| Status::invalid_argument(format!("{text:?} is no serial number")))?;
     Ok(serial.to_string())
 }

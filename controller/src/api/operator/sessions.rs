@@ -8,6 +8,7 @@ use tonic::Status;
 
 use super::super::caller::Caller;
 use super::super::convert::{number_token, page, session_text, source};
+use super::super::live::LEASE_MS;
 use super::OperatorService;
 use crate::auth::user_key;
 use crate::soft::Signs;
@@ -108,6 +109,7 @@ impl OperatorService {
         let now = self.core.clock.monotonic_ms();
         let signs = signs.gateways.get(&slot).copied().filter(|g| g.epoch == row.epoch).unwrap_or_default();
         let timeout = u64::from(self.core.config.gateways.timeout_ms);
+        let live = self.core.live.held(slot, row.epoch, now);
         v1::GatewayInfo {
             slot,
             name: row.name.clone(),
@@ -121,6 +123,8 @@ impl OperatorService {
             draining: signs.draining,
             registered_unix_ms: row.registered_ms,
             half_open: signs.half_open,
+            current: live.is_some_and(|held| u64::from(held.age_ms) < LEASE_MS),
+            live,
         }
     }
 

@@ -137,6 +137,11 @@ impl State {
                 format!("sallyport cert profile show {} says which names it allows", grant.profile),
             );
         }
+        if self.machine_on_hold(&grant.name) {
+            let cause = format!("the certificate of {} is on hold", grant.name);
+            let remedy = format!("sallyport cert release --machine {} lets it in again", grant.name);
+            return refused(RefusalKind::Revoked, cause, remedy);
+        }
         Verdict::Granted(grant)
     }
 

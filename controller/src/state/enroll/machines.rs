@@ -1,12 +1,13 @@
 //! Machines: the list of those that may enroll, and what is known of those that did.
 
+use sallyport_ca::crl::Reason;
 use sallyport_ca::{AltName, Profile, Subject};
 use sallyport_proto::v1;
 
 use super::{
     ENROLLABLE, MAX_MACHINE_NETWORKS, MAX_MACHINES, MachineRow, ProfileRow, PutMachines, RemoveMachine, profile_named,
 };
-use crate::state::{CertificateRow, ConflictKind, Reply, RevokeCertificate, State};
+use crate::state::{CertificateRow, ConflictKind, Reply, State};
 
 /// Most alternative names of a machine.
 const MAX_SANS: usize = 64;
@@ -18,7 +19,7 @@ const REPLACED: &str = "superseded: the machine has two newer ones";
 const MAX_HOLDER: usize = 256;
 
 /// How a machine is found.
-pub(super) fn machine_key(name: &str) -> String {
+pub(in crate::state) fn machine_key(name: &str) -> String {
     name.to_lowercase()
 }
 
@@ -137,6 +138,15 @@ impl State {
         Reply::done()
     }
 
+    /// The list lets a machine in by nothing any more: neither its key nor its place.
+    pub(in crate::state) fn forget_listing(&mut self, key: &str) {
+        if let Some(row) = self.machines.get(&key.to_owned()).cloned()
+            && (!row.key_sha256.is_empty() || row.network.is_some())
+        {
+            self.put_machine(key.to_owned(), MachineRow { key_sha256: Vec::new(), network: None, ..row });
+        }
+    }
+
     fn put_machine(&mut self, key: String, row: MachineRow) {
         if let Some(before) = self.machines.get(&key).cloned() {
             self.index.drop_machine(&key, &before);
@@ -181,7 +191,7 @@ impl State {
         self.put_machine(key, row);
         // Two are enough: the newest, and the one before, as the machine may not use the newest yet. Those that an operator made are his.
         if method != v1::EnrollMethod::Operator && self.certificates.contains(&replaced) {
-            self.revoke_certificate(&RevokeCertificate { serial: replaced, reason: REPLACED.into() });
+            self.revoke_one(&replaced, Reason::Superseded, REPLACED);
         }
     }
 }

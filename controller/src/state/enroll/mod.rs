@@ -17,6 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 pub use authorise::{Applicant, Grant, Refusal, RefusalKind, Verdict};
 pub use command::*;
+pub(super) use machines::machine_key;
 pub use profiles::{ENROLLABLE, profile_named};
 pub use row::*;
 pub use rules::{ISSUABLE, Maker};

@@ -100,8 +100,17 @@ fn settings_and_certificates() -> impl Strategy<Value = Action> {
     let record = |serial: String| {
         Action::RecordCertificate(RecordCertificate { record: Some(machine_record(&serial)), answer: Vec::new() })
     };
+    let which = || prop_oneof![serial().prop_map(Selector::Serial), Just(Selector::Machine("LAPTOP".into()))];
+    let revoke = (which(), prop::sample::select(vec![0, 1, 6])).prop_map(|(which, code)| {
+        let text = String::new();
+        Action::RevokeCertificates(RevokeCertificates { which: Some(which), code, text })
+    });
+    let release = which().prop_map(|which| Action::ReleaseCertificates(ReleaseCertificates { which: Some(which) }));
     prop_oneof![
         settings,
+        revoke,
+        release,
+        Just(Action::RaiseLevel(RaiseLevel { level: REVOCATION_LEVEL, since: String::new() })),
         serial().prop_map(record),
         serial().prop_map(|serial| Action::RevokeCertificate(RevokeCertificate { serial, reason: "x".into() })),
         Just(Action::SetPsk(SetPsk { sealed: vec![1, 2, 3] })),

@@ -10,7 +10,6 @@ use sallyport_proto::CONTROLLER_NAME;
 use sallyport_proto::v1::gateway_server::{Gateway, GatewayServer};
 use sallyport_proto::v1::revocation_server::{Revocation, RevocationServer};
 use tokio::net::TcpListener;
-use tonic::codegen::tokio_stream::{Pending, pending};
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Server, ServerTlsConfig};
 use tonic::{Request, Response};
@@ -32,6 +31,9 @@ use crate::metrics::Metrics;
 /// Much more than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// What life signs are answered with.
+const NEWEST: v1::LiveFrom = v1::LiveFrom { lineage: 3, index: 12 };
+
 /// What the controllers of a test have in common.
 struct Group {
     /// Whoever is asked for the policy stream says so, and answers only when this allows it.
@@ -40,6 +42,11 @@ struct Group {
     crl: Mutex<Vec<u8>>,
     /// Who takes no connections of machines that enroll.
     away: Mutex<Vec<usize>>,
+    /// From where the gateway wanted to hear of live certificates, and the streams on which it does.
+    from: Mutex<Vec<v1::LiveFrom>>,
+    streams: Mutex<Vec<mpsc::Sender<Result<v1::WatchPolicyResponse, Status>>>>,
+    /// The newest life sign.
+    beat: watch::Sender<v1::HeartbeatRequest>,
 }
 
 #[derive(Clone)]
@@ -61,7 +68,7 @@ impl Revocation for Scripted {
 
 #[tonic::async_trait]
 impl Gateway for Scripted {
-    type WatchPolicyStream = Pending<Result<v1::WatchPolicyResponse, Status>>;
+    type WatchPolicyStream = ReceiverStream<Result<v1::WatchPolicyResponse, Status>>;
     type CarryEnrollmentStream = ReceiverStream<Result<v1::CarryEnrollmentResponse, Status>>;
 
     async fn register(&self, _: Request<v1::RegisterRequest>) -> Result<Response<v1::RegisterResponse>, Status> {
@@ -70,12 +77,16 @@ impl Gateway for Scripted {
 
     async fn watch_policy(
         &self,
-        _: Request<v1::WatchPolicyRequest>,
+        request: Request<v1::WatchPolicyRequest>,
     ) -> Result<Response<Self::WatchPolicyStream>, Status> {
         self.group.asked.send(self.id).await.map_err(|_| Status::cancelled("the test is over"))?;
         let mut may_answer = self.group.may_answer.clone();
         may_answer.wait_for(|may| *may).await.map_err(|_| Status::cancelled("the test is over"))?;
-        Ok(Response::new(pending()))
+        let (stream, messages) = mpsc::channel(4);
+        let from = request.into_inner().live.ok_or_else(|| Status::invalid_argument("live"))?;
+        self.group.streams.lock().unwrap_or_else(PoisonError::into_inner).push(stream);
+        self.group.from.lock().unwrap_or_else(PoisonError::into_inner).push(from);
+        Ok(Response::new(ReceiverStream::new(messages)))
     }
 
     async fn admit_peer(&self, _: Request<v1::AdmitPeerRequest>) -> Result<Response<v1::AdmitPeerResponse>, Status> {
@@ -103,8 +114,12 @@ impl Gateway for Scripted {
         Err(Status::unimplemented(""))
     }
 
-    async fn heartbeat(&self, _: Request<v1::HeartbeatRequest>) -> Result<Response<v1::HeartbeatResponse>, Status> {
-        Ok(Response::new(v1::HeartbeatResponse::default()))
+    async fn heartbeat(
+        &self,
+        request: Request<v1::HeartbeatRequest>,
+    ) -> Result<Response<v1::HeartbeatResponse>, Status> {
+        self.group.beat.send_replace(request.into_inner());
+        Ok(Response::new(v1::HeartbeatResponse { revoked: Some(NEWEST), ..Default::default() }))
     }
 
     /// Says who it is and who came, then says back what it hears.
@@ -152,7 +167,7 @@ struct World {
     serials: Vec<Serial>,
     servers: Vec<tokio::task::JoinHandle<Result<(), tonic::transport::Error>>>,
     controllers: Controllers,
-    _events: mpsc::Receiver<FromController>,
+    events: mpsc::Receiver<FromController>,
 }
 
 impl Drop for World {
@@ -173,7 +188,9 @@ async fn world(asked: mpsc::Sender<usize>, may_answer: watch::Receiver<bool>) ->
     let seal = SealKey::generate(&rng).expect("a key");
     let (authority, _) = Authority::create(&config, &seal, crate::clock::Clock::unix(), &rng).expect("a root");
     let crl = Mutex::new(list(&authority, 1, &[]));
-    let group = Arc::new(Group { asked, may_answer, crl, away: Mutex::default() });
+    let beat = watch::Sender::default();
+    let (away, from, streams) = Default::default();
+    let group = Arc::new(Group { asked, may_answer, crl, away, from, streams, beat });
     let (mut addresses, mut serials, mut servers) = (Vec::new(), Vec::new(), Vec::new());
     for id in 0..2 {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
@@ -202,7 +219,7 @@ async fn world(asked: mpsc::Sender<usize>, may_answer: watch::Receiver<bool>) ->
     let (events_in, events) = mpsc::channel(16);
     let started = Controllers::start(&addresses, &identity, registration, events_in);
     let (controllers, _) = tokio::time::timeout(PATIENCE, started).await.expect("registers").expect("starts");
-    World { group, authority, serials, servers, controllers, _events: events }
+    World { group, authority, serials, servers, controllers, events }
 }
 
 #[tokio::test]
@@ -273,4 +290,52 @@ async fn machines_that_enroll_are_carried_to_whichever_controller_is_there() {
     for line in ["{outcome=\"carried\"} 2", "{outcome=\"away\"} 2"] {
         assert!(text.contains(&format!("sallyport_gateway_enrollment_connections_total{line}")), "{text}");
     }
+}
+
+#[tokio::test]
+async fn a_stream_goes_on_from_what_is_known_and_what_was_ended_is_said_at_once() {
+    let (asked, mut asks) = mpsc::channel(64);
+    let (_answers, may_answer) = watch::channel(true);
+    let mut world = world(asked, may_answer).await;
+    let group = world.group.clone();
+    let streams = || group.streams.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let opened = async |asks: &mut mpsc::Receiver<usize>, count: usize| {
+        while streams().len() < count {
+            tokio::time::timeout(PATIENCE, asks.recv()).await.expect("is asked").expect("goes on");
+            tokio::task::yield_now().await;
+        }
+        group.from.lock().unwrap_or_else(PoisonError::into_inner)[count - 1]
+    };
+    assert_eq!(opened(&mut asks, 1).await, v1::LiveFrom::default(), "nothing is known yet");
+    let update = v1::LiveUpdate { lineage: 3, snapshot: true, index: 10, ..Default::default() };
+    let message = v1::WatchPolicyResponse { update: Some(v1::watch_policy_response::Update::Live(update.clone())) };
+    streams()[0].send(Ok(message)).await.expect("is heard");
+    let mut newest = None;
+    let heard = async {
+        loop {
+            match world.events.recv().await.expect("goes on") {
+                FromController::Live(heard) => break assert_eq!(*heard, update),
+                FromController::Newest { newest: n, .. } => newest = Some(n),
+                _ => {}
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, heard).await.expect("is handed on");
+    assert!(newest.is_none_or(|newest| newest == NEWEST));
+
+    // The control plane has taken it in, and ended something.
+    let at = v1::LiveFrom { lineage: 3, index: 10 };
+    let held = v1::LiveHeld { at: Some(at), certificates: 7, age_ms: 1, stale: false };
+    let done = vec![v1::RevocationDone { number: 9, tunnels: 2 }];
+    world.controllers.report_live(Some(held), done.clone(), true);
+    let mut beats = group.beat.subscribe();
+    let said = beats.wait_for(|beat| beat.live == Some(held) && beat.revocations == done);
+    tokio::time::timeout(PATIENCE, said).await.expect("is said").expect("goes on");
+
+    // A message that did not fit, or the end of a stream: the next one begins at what is known.
+    world.controllers.follow_again();
+    assert_eq!(opened(&mut asks, 2).await, at);
+    group.streams.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    group.from.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    assert_eq!(opened(&mut asks, 1).await, at);
 }

@@ -32,11 +32,13 @@ impl Machine {
             ike::Event::PeerRekeyed { peer, token } => {
                 info!(%peer, "ISAKMP SA rekeyed");
                 // The machine may have a newer certificate by now: its revocation must find the peer.
-                if let (Some(proven), Some(p)) = (self.certificates.remove(&token), self.peers.get_mut(&peer)) {
+                if let (Some(admitted), Some(p)) = (self.certificates.remove(&token), self.peers.get_mut(&peer)) {
+                    let proven = &admitted.machine;
                     if let Some(machine) = &mut p.who.machine {
                         machine.certificate_serial.clone_from(&proven.serial);
                     }
-                    (p.certificate_serial, p.fingerprint) = (proven.serial, Some(proven.fingerprint));
+                    (p.certificate_serial, p.fingerprint) = (proven.serial.clone(), Some(proven.fingerprint));
+                    self.check_admitted(now, peer, &admitted);
                 }
             }
             ike::Event::PeerMoved { peer, local, remote } => {
@@ -107,9 +109,9 @@ impl Machine {
             ike::AuthMethod::PreSharedKey => v1::MachineAuth::Psk,
             ike::AuthMethod::Signature(_) => v1::MachineAuth::Certificate,
         };
-        let proven = self.certificates.remove(&up.token);
-        let fingerprint = proven.as_ref().map(|p| p.fingerprint);
-        let certificate_serial = proven.map(|p| p.serial).unwrap_or_default();
+        let admitted = self.certificates.remove(&up.token);
+        let fingerprint = admitted.as_ref().map(|a| a.machine.fingerprint);
+        let certificate_serial = admitted.as_ref().map(|a| a.machine.serial.clone()).unwrap_or_default();
         info!(
             peer = %up.peer, remote = %up.remote, name = up.name, transform = up.transform, behind_nat = up.behind_nat,
             "ISAKMP SA up"
@@ -138,6 +140,9 @@ impl Machine {
         if !self.add_peer_of(now, &key) {
             warn!(peer = %id, "too many peers with the same certificate: the newest goes");
             self.ike.disconnect(now, id, "too many connections with this certificate");
+        }
+        if let Some(admitted) = admitted {
+            self.check_admitted(now, id, &admitted);
         }
     }
 
@@ -175,6 +180,11 @@ impl Machine {
 
     /// Ends everything of a peer: its links say goodbye, then IKE deletes its SAs.
     pub(super) fn drop_peer(&mut self, now: Instant, peer: PeerId, reason: ppp::CloseReason) {
+        self.end_peer(now, peer, reason, "the certificate was revoked");
+    }
+
+    /// The same, with what is said to the log and the peer.
+    pub(super) fn end_peer(&mut self, now: Instant, peer: PeerId, reason: ppp::CloseReason, why: &'static str) {
         let ids: Vec<u16> = self.sessions.iter().filter(|(_, s)| s.info.peer == peer).map(|(id, _)| *id).collect();
         for id in ids {
             if let Some(session) = self.sessions.get_mut(&id) {
@@ -182,7 +192,7 @@ impl Machine {
             }
             self.pump_link(now, id);
         }
-        self.ike.disconnect(now, peer, "the certificate was revoked");
+        self.ike.disconnect(now, peer, why);
     }
 }
 

@@ -1,0 +1,49 @@
+//! Whether a machine may in: what is said of a certificate whose chain and signature a gateway found good.
+
+use sallyport_proto::v1::{self, CertificateVerdict as Verdict};
+use subtle::ConstantTimeEq;
+
+use crate::state::State;
+
+/// Why it may not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Refusal {
+    /// What kind of why.
+    pub(super) verdict: Verdict,
+    /// What went wrong.
+    pub(super) cause: String,
+    /// What to change.
+    pub(super) remedy: String,
+}
+
+/// What to do when somebody else has signed with our key.
+const FORGED: &str = "somebody else signs with the authority's key: replace it (sallyport ca issuer add --replace, then new \
+    certificates for all machines) and find out who had it; only if the controllers were restored from a backup may the machine be an \
+    honest one whose certificate the backup does not know: give it a new one by a token";
+
+/// The name of the machine, or why it may not in. The chain is good: so a certificate that the log does not hold was signed with our
+/// key by somebody else, and one that it holds under another fingerprint, too.
+pub(super) fn judge(state: &State, request: &v1::AdmitPeerRequest, at_ms: u64) -> Result<String, Refusal> {
+    let serial = &request.certificate_serial;
+    let forged = |cause: String| Err(Refusal { verdict: Verdict::Forged, cause, remedy: FORGED.into() });
+    let Some(row) = state.certificates.get(serial) else {
+        return forged(format!(
+            "forged: the certificate verifies, but the log of this authority holds no certificate with serial number {serial}"
+        ));
+    };
+    if !bool::from(row.fingerprint.ct_eq(&request.fingerprint)) {
+        return forged(format!(
+            "forged: the certificate verifies, but with serial number {serial} it is not the one that this authority issued under it"
+        ));
+    }
+    match state.machine_certificate(serial, at_ms) {
+        Ok(row) => Ok(row.name.clone()),
+        Err((cause, remedy)) => {
+            let verdict = if row.revoked_ms != 0 { Verdict::Revoked } else { Verdict::Unspecified };
+            Err(Refusal { verdict, cause, remedy })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

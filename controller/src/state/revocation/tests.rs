@@ -1,0 +1,288 @@
+use super::*;
+use crate::state::tests::{Bench, machine_record};
+use crate::state::{
+    Action, CreateEnrollToken, MachineRow, OpenSession, Outcome, PutMachines, RecordCertificate, RevokeCertificate,
+};
+
+/// A state at the level of revocation.
+fn bench() -> Bench {
+    let mut bench = Bench::new();
+    bench.raise(REVOCATION_LEVEL);
+    bench
+}
+
+fn record(bench: &mut Bench, serial: &str, name: &str) {
+    record_row(bench, CertificateRow { name: name.into(), ..machine_record(serial) });
+}
+
+/// As it was before there were rules for what operators have issued.
+fn record_row(bench: &mut Bench, row: CertificateRow) {
+    let level = bench.state.level();
+    bench.raise(level.min(REVOCATION_LEVEL - 1));
+    bench.done(Action::RecordCertificate(RecordCertificate { record: Some(row), answer: Vec::new() }));
+    bench.raise(level);
+}
+
+fn revoke(which: Selector, reason: Reason) -> Action {
+    Action::RevokeCertificates(RevokeCertificates {
+        which: Some(which),
+        code: reason.code().into(),
+        text: "a reason".into(),
+    })
+}
+
+fn release(which: Selector) -> Action {
+    Action::ReleaseCertificates(ReleaseCertificates { which: Some(which) })
+}
+
+fn revoked(bench: &mut Bench, action: Action) -> Revoked {
+    match bench.apply(action) {
+        Outcome::Revoked(revoked) => revoked,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn conflict(bench: &mut Bench, action: Action) -> (ConflictKind, String) {
+    match bench.apply(action) {
+        Outcome::Conflict(c) => (c.kind(), c.message),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn row<'a>(bench: &'a Bench, serial: &str) -> &'a CertificateRow {
+    bench.state.certificates.get(&serial.to_owned()).expect("recorded")
+}
+
+fn machine(name: &str) -> Selector {
+    Selector::Machine(name.into())
+}
+
+fn holder(name: &str) -> Selector {
+    Selector::Holder(name.into())
+}
+
+fn token(bench: &mut Bench, id: u8, name: &str, of: &str) {
+    bench.done(Action::CreateEnrollToken(CreateEnrollToken {
+        id: vec![id; 8],
+        hash: vec![id; 32],
+        profile: "machine".into(),
+        name: name.into(),
+        ttl_ms: 1_000_000,
+        uses: 3,
+        holder: of.into(),
+        ..CreateEnrollToken::default()
+    }));
+}
+
+/// The state as it is stored, loaded again, is the same in all that is asked of it.
+fn assert_reloads(bench: &Bench) {
+    let again = State::from_rows(bench.state.rows()).expect("loads");
+    assert_eq!(again.rows(), bench.state.rows());
+    assert_eq!(again.live_changes(0, usize::MAX), bench.state.live_changes(0, usize::MAX));
+    assert_eq!(again.last_revocation(), bench.state.last_revocation());
+    assert_eq!(again.index.certificates_of_name, bench.state.index.certificates_of_name);
+}
+
+#[test]
+fn all_certificates_of_a_machine_go_in_one_entry_with_their_reason_and_their_sessions() {
+    let mut b = bench();
+    for serial in ["a1", "a2", "a3"] {
+        record(&mut b, serial, "Laptop.example.com");
+    }
+    record(&mut b, "b1", "other.example.com");
+    let identity = v1::MachineIdentity {
+        auth: v1::MachineAuth::Certificate.into(),
+        certificate_serial: "a1".into(),
+        ..Default::default()
+    };
+    let wish = OpenSession { machine: Some(identity), ..b.wish(1, "ada") };
+    assert!(matches!(b.apply(Action::OpenSession(wish)), Outcome::Opened(_)));
+    let done = revoked(&mut b, revoke(machine("laptop.EXAMPLE.com"), Reason::KeyCompromise));
+    assert_eq!((done.serials.as_slice(), done.ended_sessions), (["a1", "a2", "a3"].map(String::from).as_slice(), 1));
+    for serial in ["a1", "a2", "a3"] {
+        let row = row(&b, serial);
+        assert_eq!((row.reason(), row.revocation_reason.as_str()), (Reason::KeyCompromise, "a reason"));
+        assert!(row.revoked_ms != 0 && row.revocation_number > done.after && row.revocation_number <= done.last);
+    }
+    assert_eq!(row(&b, "b1").revoked_ms, 0);
+    let (cause, _) = b.state.machine_certificate("a2", 0).expect_err("revoked");
+    assert!(cause.contains("revoked: key-compromise (a reason)"), "{cause}");
+    // Again there is nothing to do, and that is no mistake.
+    let again = revoked(&mut b, revoke(machine("laptop.example.com"), Reason::KeyCompromise));
+    assert_eq!(again.serials, Vec::<String>::new());
+    let (kind, why) = conflict(&mut b, revoke(machine("nobody.example.com"), Reason::KeyCompromise));
+    assert!(kind == ConflictKind::NotFound && why.contains("sallyport machine list"), "{why}");
+    assert_reloads(&b);
+}
+
+#[test]
+fn what_is_on_hold_is_refused_until_it_is_released_and_what_is_revoked_for_good_is_not_released() {
+    let mut b = bench();
+    record(&mut b, "a1", "laptop.example.com");
+    let at = Selector::Serial("a1".into());
+    let held = revoked(&mut b, revoke(at.clone(), Reason::CertificateHold));
+    assert!(row(&b, "a1").is_on_hold() && held.serials == ["a1"]);
+    let (cause, remedy) = b.state.machine_certificate("a1", 0).expect_err("on hold");
+    assert!(cause.contains("on hold") && remedy.contains("sallyport cert release a1"), "{cause} {remedy}");
+    assert!(b.state.machine_on_hold("laptop.example.com"), "nor does it get another certificate meanwhile");
+    assert_reloads(&b);
+
+    let released = revoked(&mut b, release(at.clone()));
+    assert!(released.serials == ["a1"] && released.last > held.last);
+    let free = row(&b, "a1");
+    assert_eq!((free.revoked_ms, free.revocation_code, free.revocation_reason.as_str()), (0, 0, ""));
+    assert!(b.state.machine_certificate("a1", 0).is_ok());
+    assert_eq!(b.state.live_changes(held.last, 10).len(), 1, "gateways hear of it");
+    assert_reloads(&b);
+    assert_eq!(conflict(&mut b, release(at.clone())).0, ConflictKind::Precondition);
+
+    revoked(&mut b, revoke(machine("laptop.example.com"), Reason::CertificateHold));
+    let since = row(&b, "a1").revoked_ms;
+    revoked(&mut b, revoke(at.clone(), Reason::KeyCompromise));
+    let row = row(&b, "a1").clone();
+    assert_eq!((row.reason(), row.revoked_ms, row.release_number), (Reason::KeyCompromise, since, 0));
+    assert_eq!(conflict(&mut b, release(machine("laptop.example.com"))).0, ConflictKind::Precondition);
+    let (_, why) = conflict(&mut b, revoke(at, Reason::CertificateHold));
+    assert!(why.contains("for good"), "{why}");
+    assert_reloads(&b);
+}
+
+#[test]
+fn a_holder_loses_all_machines_and_what_was_to_bring_others() {
+    let mut b = bench();
+    let listed = |name: &str, key: u8| MachineRow {
+        name: name.into(),
+        profile: "machine".into(),
+        holder: "Ada Lovelace".into(),
+        key_sha256: vec![key; 32],
+        ..MachineRow::default()
+    };
+    let machines = vec![listed("one.example.com", 1), listed("two.example.com", 2)];
+    b.done(Action::PutMachines(PutMachines { machines }));
+    record(&mut b, "a1", "one.example.com");
+    record(&mut b, "a2", "two.example.com");
+    record(&mut b, "a3", "three.example.com");
+    token(&mut b, 1, "one.example.com", "");
+    token(&mut b, 2, "four.example.com", "ada lovelace");
+    token(&mut b, 3, "three.example.com", "somebody else");
+    let done = revoked(&mut b, revoke(holder("ADA lovelace"), Reason::AffiliationChanged));
+    assert_eq!((done.serials.len(), done.tokens), (2, 2));
+    assert_eq!((row(&b, "a3").revoked_ms, b.state.enroll_tokens.len()), (0, 1));
+    for name in ["one.example.com", "two.example.com"] {
+        assert_eq!(b.state.machine(name).expect("known").key_sha256, Vec::<u8>::new(), "its key opens nothing");
+    }
+    assert_eq!(conflict(&mut b, revoke(holder("Eve"), Reason::KeyCompromise)).0, ConflictKind::NotFound);
+    // On hold, what was made for a machine stays as it is: it counts again when the machine is released.
+    let (_, why) = conflict(&mut b, revoke(machine("four.example.com"), Reason::CertificateHold));
+    assert!(why.contains("no machine"), "{why}");
+    assert_reloads(&b);
+}
+
+#[test]
+fn a_certificate_of_a_controller_cannot_be_on_hold_and_a_root_not_revoked() {
+    let mut b = bench();
+    let row = CertificateRow { profile: v1::CertificateProfile::Controller.into(), ..machine_record("c1") };
+    record_row(&mut b, row);
+    let at = |serial: &str| Selector::Serial(serial.into());
+    assert_eq!(conflict(&mut b, revoke(at("c1"), Reason::CertificateHold)).0, ConflictKind::Precondition);
+    assert_eq!(conflict(&mut b, revoke(at("r00t"), Reason::KeyCompromise)).0, ConflictKind::Precondition);
+    assert_eq!(conflict(&mut b, revoke(at("ff"), Reason::KeyCompromise)).0, ConflictKind::NotFound);
+    let nothing = RevokeCertificates { which: None, code: 1, text: String::new() };
+    assert_eq!(conflict(&mut b, Action::RevokeCertificates(nothing)).0, ConflictKind::Invalid);
+    let strange = RevokeCertificates { which: Some(at("c1")), code: 7, text: String::new() };
+    assert_eq!(conflict(&mut b, Action::RevokeCertificates(strange)).0, ConflictKind::Invalid);
+}
+
+#[test]
+fn below_its_level_nothing_of_a_reason_is_written() {
+    let mut b = Bench::new();
+    record(&mut b, "a1", "laptop.example.com");
+    b.done(Action::RevokeCertificate(RevokeCertificate { serial: "a1".into(), reason: "stolen".into() }));
+    let row = row(&b, "a1");
+    assert_eq!((row.revocation_code, row.release_number, row.reason()), (0, 0, Reason::Unspecified));
+    for action in [revoke(machine("x"), Reason::KeyCompromise), release(machine("x"))] {
+        assert!(b.state.permits(&action).is_err(), "{action:?}");
+    }
+}
+
+mod order {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Issue(u8),
+        Revoke(u8),
+        Hold(u8),
+        Release(u8),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let which = 0_u8..6;
+        prop_oneof![
+            which.clone().prop_map(Step::Issue),
+            which.clone().prop_map(Step::Revoke),
+            which.clone().prop_map(Step::Hold),
+            which.prop_map(Step::Release),
+        ]
+    }
+
+    fn take(bench: &mut Bench, step: &Step) {
+        let serial = |n: &u8| format!("{n:02x}");
+        let action = match step {
+            Step::Issue(n) => {
+                if !bench.state.certificates.contains(&serial(n)) {
+                    record(bench, &serial(n), &format!("m{n}"));
+                }
+                return;
+            }
+            Step::Revoke(n) => revoke(Selector::Serial(serial(n)), Reason::KeyCompromise),
+            Step::Hold(n) => revoke(Selector::Serial(serial(n)), Reason::CertificateHold),
+            Step::Release(n) => release(Selector::Serial(serial(n))),
+        };
+        bench.apply(action);
+    }
+
+    /// What somebody knows who has heard some changes.
+    fn hear(known: &mut BTreeMap<String, u64>, changes: &[(u64, &CertificateRow)]) {
+        for (_, row) in changes {
+            known.insert(row.serial.clone(), row.revoked_ms);
+        }
+    }
+
+    fn all(state: &State) -> BTreeMap<String, u64> {
+        let machines = state.certificates.iter().filter(|(_, row)| row.profile() == v1::CertificateProfile::Machine);
+        machines.map(|(serial, row)| (serial.clone(), row.revoked_ms)).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn whoever_hears_all_changes_in_pieces_of_any_size_knows_what_is_live(
+            steps in prop::collection::vec((step(), 0_u8..3), 0..60), most in 1_usize..5,
+        ) {
+            let mut bench = bench();
+            let (mut known, mut at) = (BTreeMap::new(), 0);
+            for (step, look) in &steps {
+                take(&mut bench, step);
+                if *look == 0 {
+                    let changes = bench.state.live_changes(at, most);
+                    at = changes.last().map_or(at, |(number, _)| *number);
+                    hear(&mut known, &changes);
+                }
+            }
+            loop {
+                let changes = bench.state.live_changes(at, most);
+                let Some((number, _)) = changes.last() else { break };
+                prop_assert!(*number > at && changes.is_sorted_by(|a, b| a.0 < b.0));
+                at = *number;
+                hear(&mut known, &changes);
+            }
+            known.remove("r00t");
+            prop_assert_eq!(known, all(&bench.state));
+            prop_assert!(at <= bench.state.last_certificate());
+        }
+    }
+}
