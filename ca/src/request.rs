@@ -5,8 +5,10 @@
 use core::time::Duration;
 
 use ring::rand::SecureRandom;
-use x509_parser::certification_request::X509CertificationRequest;
+use x509_parser::asn1_rs::BitString;
 use x509_parser::prelude::FromDer as _;
+use x509_parser::verify::verify_signature;
+use x509_parser::x509::{AlgorithmIdentifier, SubjectPublicKeyInfo, X509Name};
 use zeroize::Zeroizing;
 
 use crate::der::{self, CONTEXT_0, Der, INTEGER, OID, SEQUENCE, SET};
@@ -21,14 +23,43 @@ const MAX_CHALLENGE: usize = 1024;
 const OID_CHALLENGE: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 9, 7];
 const OID_COMMON_NAME: &[u8] = &[0x55, 4, 3];
 
+/// A request without its attributes: clients write these in kinds of strings that x509-parser refuses (certmonger a challenge
+/// password with an underscore as a TeletexString), and what is not looked at need not be read.
+struct Parsed<'a> {
+    subject: X509Name<'a>,
+    key: SubjectPublicKeyInfo<'a>,
+    algorithm: AlgorithmIdentifier<'a>,
+    signature: BitString<'a>,
+    /// What is signed: the whole CertificationRequestInfo.
+    info: &'a [u8],
+}
+
+impl<'a> Parsed<'a> {
+    fn from_der(csr: &'a [u8]) -> Option<Self> {
+        let mut request = Der::new(der::only(csr, SEQUENCE)?.content);
+        let info = request.expect(SEQUENCE)?;
+        let (algorithm, signature) = (request.expect(SEQUENCE)?.whole, request.expect(der::BIT_STRING)?.whole);
+        let mut fields = Der::new(info.content);
+        fields.expect(INTEGER).filter(|version| version.content == [0])?;
+        let (subject, key) = (fields.expect(SEQUENCE)?.whole, fields.expect(SEQUENCE)?.whole);
+        fields.take_if(CONTEXT_0); // attributes; some clients leave them out when there are none
+        let ([], subject) = X509Name::from_der(subject).ok()? else { return None };
+        let ([], key) = SubjectPublicKeyInfo::from_der(key).ok()? else { return None };
+        let ([], algorithm) = AlgorithmIdentifier::from_der(algorithm).ok()? else { return None };
+        let ([], signature) = BitString::from_der(signature).ok()? else { return None };
+        let whole = request.is_empty() && fields.is_empty();
+        whole.then_some(Self { subject, key, algorithm, signature, info: info.whole })
+    }
+}
+
 /// What a request calls its subject (RFC 2986 §4.1): for people who decide on it, and for nothing else. At most 128 printable
 /// characters; empty where there is none.
 pub fn claimed_name(csr: &[u8]) -> String {
     if csr.len() > MAX_REQUEST {
         return String::new();
     }
-    let Ok((_, request)) = X509CertificationRequest::from_der(csr) else { return String::new() };
-    let text = crate::name::text(&request.certification_request_info.subject);
+    let Some(request) = Parsed::from_der(csr) else { return String::new() };
+    let text = crate::name::text(&request.subject);
     text.chars().filter(|c| !c.is_control()).take(128).collect()
 }
 
@@ -39,15 +70,13 @@ impl PublicKey {
         if csr.len() > MAX_REQUEST {
             return Err(Error::Request("longer than 16 KiB"));
         }
-        let Ok(([], request)) = X509CertificationRequest::from_der(csr) else {
-            return Err(Error::Request("not a PKCS #10 request in DER"));
-        };
-        let key = Self::from_spki_der(request.certification_request_info.subject_pki.raw)?;
-        if !crate::verify::is_strong_signature(&request.signature_algorithm) {
+        let request = Parsed::from_der(csr).ok_or(Error::Request("not a PKCS #10 request in DER"))?;
+        let key = Self::from_spki_der(request.key.raw)?;
+        if !crate::verify::is_strong_signature(&request.algorithm) {
             return Err(Error::Request("signed with an algorithm that is not accepted; use SHA-256 or stronger"));
         }
-        weak::check(&request.certification_request_info.subject_pki, key.algorithm()).map_err(Error::PublicKey)?;
-        match request.verify_signature() {
+        weak::check(&request.key, key.algorithm()).map_err(Error::PublicKey)?;
+        match verify_signature(&request.key, &request.algorithm, &request.signature, request.info) {
             Ok(()) => Ok(key),
             Err(_) => Err(Error::Request("its signature does not verify with its own key")),
         }

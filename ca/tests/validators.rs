@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-use sallyport_ca::crl::{Contents, Reason, Revoked};
+use sallyport_ca::crl::{Contents, Reason, Revoked, Status};
+use sallyport_ca::ocsp::{Request, Responder, Validity};
 use sallyport_ca::seal::SealKey;
 use sallyport_ca::*;
 
@@ -288,4 +289,52 @@ fn pkilint_finds_nothing_in_certificates_and_lists() {
         dir.path(),
     );
     assert!(ok && text.lines().count() == 2, "{text}");
+}
+
+#[test]
+fn pkilint_finds_nothing_in_answers_of_ocsp() {
+    let Some(bin) = python() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let mut files = Vec::new();
+    let seal_key = SealKey::generate(&rng()).unwrap();
+    for kind in [KeyAlgorithm::EcdsaP256, KeyAlgorithm::Rsa2048] {
+        let root =
+            Authority::create(&RootConfig::new("Example Org", "Example Root"), &seal_key, now(), &rng()).unwrap().0;
+        let config = IssuingConfig::new("Example Issuing 1", kind);
+        let issuing = Authority::create_issuing(&root, &config, &seal_key, now(), &rng()).unwrap().0;
+        std::fs::write(dir.path().join("issuing.pem"), issuing.certificate().pem()).unwrap();
+        let key = KeyPair::generate(kind, &rng()).unwrap();
+        let (serial, life) = (Serial::generate(&rng()).unwrap(), std::time::Duration::from_secs(3 * 86_400));
+        let signer =
+            issuing.issue_ocsp_signer("OCSP signer 1", &key.public_key(), now(), life, serial, &rng()).unwrap();
+        let responder = Responder::new(key, signer.der()).unwrap();
+        for (case, nonce) in ["-no_nonce", ""].into_iter().enumerate() {
+            let mut words = vec!["ocsp", "-issuer", "issuing.pem", "-reqout", "request"];
+            words.extend(["-serial", "0x1001", "-sha256", "-serial", "0x1002", "-serial", "0x1003"]);
+            words.extend(Some(nonce).filter(|n| !n.is_empty()));
+            let (ok, text) = run("openssl", &words, dir.path());
+            assert!(ok, "{text}");
+            let request = Request::parse(&std::fs::read(dir.path().join("request")).unwrap()).unwrap();
+            let statuses =
+                [Status::Good, Status::Revoked { at: now(), reason: Reason::KeyCompromise }, Status::Unknown];
+            let mut next = statuses.into_iter();
+            let validity = Validity { from: now(), until: UnixTime(now().0 + 3_600) };
+            let answer = responder.answer(&request, |_| next.next().unwrap(), validity, &rng()).unwrap();
+            let file = format!("{kind}-{case}.der");
+            // It does see what is wrong: an answer without its last octet.
+            std::fs::write(dir.path().join("short.der"), &answer[..answer.len() - 1]).unwrap();
+            std::fs::write(dir.path().join(&file), answer).unwrap();
+            files.push(file);
+        }
+    }
+    // Its exit codes, of all files in one process: 0 is "nothing found".
+    let script = "import sys; from pkilint.bin import lint_ocsp_response as lint; \
+        say = [lint.main(['lint', '-s', 'WARNING', '--document-format', 'DER', f]) for f in sys.argv[1:]]; print(say)";
+    let mut words = vec!["-c", script];
+    words.extend(files.iter().map(String::as_str));
+    let python = bin.join("python");
+    let (ok, text) = run(python.to_str().unwrap(), &words, dir.path());
+    assert!(ok && text.contains("[0, 0, 0, 0]"), "{text}");
+    let (ok, text) = run(python.to_str().unwrap(), &["-c", script, "short.der"], dir.path());
+    assert!(!ok || !text.contains("[0]"), "{text}");
 }

@@ -590,6 +590,7 @@ impl Running {
             tokio::spawn(bootstrap::keep_fresh(core.clone(), tls.clone())),
             tokio::spawn(keeper::run(core.clone())),
             tokio::spawn(front::keep_certificate(core.clone(), front.clone())),
+            tokio::spawn(crate::enroll::keep_ra(core.clone())),
         ];
         let enrollment_addresses = enrollment.addresses();
         tasks.extend(enrollment.serve(&front));

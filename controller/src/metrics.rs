@@ -225,6 +225,7 @@ pub(crate) struct Metrics {
     clock_offset: Gauge,
     enrollment_requests: IntGaugeVec,
     enrollment_refused: IntGaugeVec,
+    ocsp_signatures: IntGauge,
 }
 
 const PREFIX: &str = "sallyport_controller";
@@ -253,6 +254,9 @@ impl Metrics {
         registry.register(Box::new(revocation_seconds.clone()))?;
         let healthy = IntGauge::new("healthy", "1 while storage works and a leader is known")?;
         registry.register(Box::new(healthy.clone()))?;
+        let ocsp_signatures =
+            IntGauge::new("ocsp_signatures_total", "Answers of OCSP that were signed, not given again")?;
+        registry.register(Box::new(ocsp_signatures.clone()))?;
         let ahead = "By how much this machine's clock is ahead of the cluster's time; 0 while that is not known";
         let clock_offset = Gauge::new("clock_offset_seconds", ahead)?;
         registry.register(Box::new(clock_offset.clone()))?;
@@ -269,6 +273,7 @@ impl Metrics {
             raft: gauges("raft", "Figures of the Raft group", &["figure"])?,
             healthy,
             clock_offset,
+            ocsp_signatures,
             enrollment_requests: gauges(
                 "enrollment_requests_total",
                 "Requests to the enrollment endpoint, by what was asked and what came of it",
@@ -391,6 +396,7 @@ impl Metrics {
                     set(&self.enrollment_requests, &[service.label(), outcome.label()], n);
                 }
             }
+            self.ocsp_signatures.set(i64::try_from(front.endpoint().office().ocsp_signatures()).unwrap_or(i64::MAX));
             for limit in Limit::ALL {
                 set(&self.enrollment_refused, &[limit.label()], counts.refused(*limit));
             }

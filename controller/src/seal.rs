@@ -37,6 +37,9 @@ const AMONG_MEMBERS: Purpose = Purpose::new("proof among controllers");
 /// Answers with a secret, for whoever asks again.
 const ANSWER: Purpose = Purpose::new("answer to a caller");
 
+/// The key of SCEP's RA, which all controllers share.
+const SCEP_RA: Purpose = Purpose::new("scep ra key");
+
 /// A controller's private key, in its own state folder.
 const OWN_KEY: Purpose = Purpose::new("controller's own key");
 
@@ -265,6 +268,16 @@ impl Sealer {
         let mut bytes = Zeroizing::new([0; 32]);
         bytes.copy_from_slice(tag.as_ref());
         SealKey::from_bytes(&bytes)
+    }
+
+    /// Seals the key of an RA of SCEP, PKCS #8.
+    pub(crate) fn seal_scep_ra(&self, cluster: &[u8], number: u64, key: &[u8]) -> Result<Vec<u8>, Error> {
+        self.seal(SCEP_RA, &[cluster, &number.to_be_bytes()], key)
+    }
+
+    /// Opens it.
+    pub(crate) fn open_scep_ra(&self, cluster: &[u8], number: u64, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, Error> {
+        self.unseal(SCEP_RA, &[cluster, &number.to_be_bytes()], sealed, || format!("the key of SCEP's RA {number}"))
     }
 
     /// Seals this controller's private key.

@@ -7,6 +7,10 @@ mod enrollment;
 mod escalations;
 #[path = "api/revocation.rs"]
 mod revocation;
+#[path = "api/scep.rs"]
+mod scep;
+#[path = "api/status.rs"]
+mod status;
 
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;

@@ -25,7 +25,7 @@ pub use clock::Clock;
 pub use counts::{Counts, Limit, Outcome, Service};
 pub use limits::Limits;
 pub use listener::listen;
-pub use office::{Answer, Crl, Enrollment, Office, Proof, Protocol};
+pub use office::{Answer, Crl, Enrollment, Office, Proof, Protocol, ScepAnswer};
 pub use route::{Est, Route};
 pub use serve::{Arrival, Endpoint, Kind, serve};
 

@@ -21,8 +21,8 @@ pub trait Office: Send + Sync + 'static {
     fn ocsp(&self, request: Vec<u8>) -> impl Future<Output = Vec<u8>> + Send;
     /// For SCEP: the RA's certificate first, then its CA's chain. `None` is "SCEP is off".
     fn scep_ca(&self) -> Option<Vec<Vec<u8>>>;
-    /// The CertRep (DER) to a SCEP message (DER); the error is a text for what is no SCEP message.
-    fn scep(&self, message: Vec<u8>, source: IpAddr) -> impl Future<Output = Result<Vec<u8>, String>> + Send;
+    /// What becomes of a SCEP message (DER), which is a stranger's.
+    fn scep(&self, message: Vec<u8>, source: IpAddr) -> impl Future<Output = ScepAnswer> + Send;
     /// The public names of the service.
     fn names(&self) -> Vec<String>;
 }
@@ -34,6 +34,25 @@ pub struct Crl {
     pub der: Vec<u8>,
     /// When the next one is there at the latest.
     pub next_update: UnixTime,
+}
+
+/// What becomes of a SCEP message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ScepAnswer {
+    /// A CertRep.
+    Reply {
+        /// In DER.
+        der: Vec<u8>,
+        /// Whether the challenge password of the request is a token that is good; `None` where none was looked at.
+        token: Option<bool>,
+    },
+    /// It is no SCEP message; a text for a person.
+    Invalid(String),
+    /// Not now.
+    Busy {
+        /// When to ask again.
+        retry_after: Duration,
+    },
 }
 
 /// How a request for a certificate came.

@@ -15,19 +15,19 @@ const TEMPLATE: &str = include_str!("page.html");
 const AGE: u64 = 300;
 
 /// `root` is the root's certificate, DER.
-pub(crate) fn answer(root: Option<Vec<u8>>, names: &[String], kind: Kind) -> Reply {
+pub(crate) fn answer(root: Option<Vec<u8>>, names: &[String], kind: Kind, scep: bool) -> Reply {
     let style = Base64::encode_string(digest::digest(&digest::SHA256, STYLE.as_bytes()).as_ref());
     // Nothing but our one style sheet: whatever else got into the page would not run.
     let policy = format!(
         "default-src 'none'; style-src 'sha256-{style}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     );
-    let page = reply(StatusCode::OK, "text/html; charset=utf-8", render(root, names, kind));
+    let page = reply(StatusCode::OK, "text/html; charset=utf-8", render(root, names, kind, scep));
     let page = with(page, CONTENT_SECURITY_POLICY, &policy);
     let page = with(page, X_CONTENT_TYPE_OPTIONS, "nosniff");
     cached(with(page, REFERRER_POLICY, "no-referrer"), AGE)
 }
 
-fn render(root: Option<Vec<u8>>, names: &[String], kind: Kind) -> String {
+fn render(root: Option<Vec<u8>>, names: &[String], kind: Kind, scep: bool) -> String {
     let root = root.and_then(|der| Certificate::from_der(&der).ok());
     let (subject, fingerprint) = match &root {
         Some(root) => (root.subject.clone(), in_pairs(&root.fingerprint.0)),
@@ -42,6 +42,13 @@ fn render(root: Option<Vec<u8>>, names: &[String], kind: Kind) -> String {
              with the one that your administrator gave you.</p>"
         }
     };
+    let scep = match scep {
+        true => format!(
+            "<dt>SCEP</dt><dd><code>http://{}/scep</code>, with the token as the challenge password and an RSA key</dd>",
+            escape(name)
+        ),
+        false => String::new(),
+    };
     fill(
         TEMPLATE,
         &[
@@ -51,6 +58,7 @@ fn render(root: Option<Vec<u8>>, names: &[String], kind: Kind) -> String {
             ("fingerprint", &fingerprint),
             ("name", &escape(name)),
             ("names", &list),
+            ("scep", &scep),
         ],
     )
 }
@@ -98,7 +106,7 @@ mod tests {
     #[test]
     fn names_cannot_break_out_of_the_page() {
         let hostile = "<script>alert('{{style}}')</script>\"&".to_owned();
-        let page = render(None, std::slice::from_ref(&hostile), Kind::Plain);
+        let page = render(None, std::slice::from_ref(&hostile), Kind::Plain, true);
         assert!(!page.contains("<script"), "{page}");
         assert!(page.contains("&lt;script&gt;alert(&#39;{{style}}&#39;)"), "{page}");
         assert_eq!(page.matches(STYLE).count(), 1);
@@ -106,18 +114,21 @@ mod tests {
 
     #[test]
     fn every_place_of_the_template_is_filled() {
-        let page = render(None, &["vpn.example.com".into()], Kind::Tls);
+        let page = render(None, &["vpn.example.com".into()], Kind::Tls, false);
         assert!(!page.contains("{{") && !page.contains("class=\"warn\""), "{page}");
         assert!(page.contains("https://vpn.example.com/.well-known/est/simpleenroll"), "{page}");
+        assert!(!page.contains("SCEP") && !page.contains("/scep"), "{page}");
+        let page = render(None, &["vpn.example.com".into()], Kind::Tls, true);
+        assert!(page.contains("http://vpn.example.com/scep"), "{page}");
     }
 
     #[test]
     fn the_policy_names_the_hash_of_exactly_what_stands_in_the_page() {
-        let page = render(None, &[], Kind::Tls);
+        let page = render(None, &[], Kind::Tls, true);
         let style =
             page.split_once("<style>").and_then(|(_, rest)| rest.split_once("</style>")).map(|(style, _)| style);
         let hash = Base64::encode_string(digest::digest(&digest::SHA256, style.unwrap().as_bytes()).as_ref());
-        let reply = answer(None, &[], Kind::Tls);
+        let reply = answer(None, &[], Kind::Tls, true);
         let policy = reply.headers().get(CONTENT_SECURITY_POLICY).unwrap().to_str().unwrap();
         assert!(policy.contains(&hash), "{policy}");
         assert!(!page.contains("style=") && !page.contains("<script") && !page.contains("src="), "{page}");

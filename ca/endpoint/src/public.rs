@@ -33,7 +33,7 @@ pub(crate) async fn answer<O: Office>(
     }
     let office = &*endpoint.office;
     match route {
-        Route::Page => page::answer(office.authority(0), &office.names(), visitor.kind),
+        Route::Page => page::answer(office.authority(0), &office.names(), visitor.kind, office.scep_ca().is_some()),
         Route::CaPem => {
             let all: String =
                 office.authorities().iter().map(|der| pem::encode("CERTIFICATE", der).to_string()).collect();

@@ -9,7 +9,7 @@ use sallyport_ca::scep::{CA_RA_CERTIFICATES, CAPABILITIES, PKI_MESSAGE};
 use crate::answer::{self, Reply, closing, reply, text};
 use crate::route::query;
 use crate::serve::{Visitor, body, is_get};
-use crate::{Endpoint, Office};
+use crate::{Endpoint, Office, ScepAnswer};
 
 pub(crate) async fn answer<O: Office>(endpoint: &Endpoint<O>, request: Request<Incoming>, visitor: &Visitor) -> Reply {
     let parameters = request.uri().query().unwrap_or("").to_owned();
@@ -18,6 +18,7 @@ pub(crate) async fn answer<O: Office>(endpoint: &Endpoint<O>, request: Request<I
         return answer::only("GET, POST");
     }
     match query(&parameters, "operation").unwrap_or_default().as_slice() {
+        b"GetCACaps" if endpoint.office.scep_ca().is_none() => off(),
         // The same whichever CA is named.
         b"GetCACaps" => answer::uncached(reply(StatusCode::OK, "text/plain", CAPABILITIES)),
         b"GetCACert" => match endpoint.office.scep_ca().as_deref() {
@@ -40,6 +41,8 @@ async fn operation<O: Office>(
     if endpoint.office.scep_ca().is_none() {
         return Err(closing(off()));
     }
+    // What the envelope holds is seen only when it is open: whoever has guessed must wait with whatever he brings.
+    endpoint.may_try(visitor)?;
     let limits = &endpoint.limits;
     let message = if post {
         body(request, limits.body, limits.body_time).await?.to_vec()
@@ -56,8 +59,14 @@ async fn operation<O: Office>(
     }
     let asked = endpoint.office.scep(message, visitor.address);
     match tokio::time::timeout(limits.answer_time, asked).await {
-        Ok(Ok(der)) => Ok(answer::uncached(reply(StatusCode::OK, PKI_MESSAGE, der))),
-        Ok(Err(why)) => Err(text(StatusCode::BAD_REQUEST, &why)),
+        Ok(ScepAnswer::Reply { der, token }) => {
+            if let Some(right) = token {
+                endpoint.tried(visitor, right);
+            }
+            Ok(answer::uncached(reply(StatusCode::OK, PKI_MESSAGE, der)))
+        }
+        Ok(ScepAnswer::Invalid(why)) => Err(text(StatusCode::BAD_REQUEST, &why)),
+        Ok(ScepAnswer::Busy { retry_after }) => Err(answer::busy(retry_after)),
         Err(_) => Err(answer::busy(limits.pause.0)),
     }
 }

@@ -3,6 +3,7 @@
 mod common;
 
 use std::pin::Pin;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -280,6 +281,38 @@ async fn scep_is_spoken_over_both_ports_by_get_and_post() {
     assert_eq!(client.post("/scep?operation=PKIOperation", "", b"bad").await.text(), "no SCEP message\n");
     let mut client = world.tls().await;
     assert_eq!(client.post("/scep?operation=PKIOperation", "", &message).await.body, message);
+    let busy = client.post("/scep?operation=PKIOperation", "", b"busy").await;
+    assert_eq!((busy.status, busy.header("retry-after")), (503, Some("9")));
+}
+
+#[tokio::test]
+async fn where_scep_is_off_nothing_of_it_answers() {
+    let world = world();
+    world.desk().without_scep.store(true, Ordering::Relaxed);
+    let mut client = world.plain().await;
+    for what in ["GetCACaps", "GetCACert", "PKIOperation&message=AAAA"] {
+        let answer = client.get(&format!("/scep?operation={what}")).await;
+        assert_eq!((answer.status, answer.text()), (404, "SCEP is off here\n".into()), "{what}");
+        client = world.plain().await;
+    }
+    assert!(!client.get("/").await.text().contains("SCEP"));
+}
+
+#[tokio::test]
+async fn wrong_challenges_of_scep_count_as_wrong_tokens_do() {
+    let world = World::new(Limits::default());
+    let mut client = world.plain().await;
+    let free = Limits::default().free_tries;
+    for _ in 0..free {
+        assert_eq!(client.post("/scep?operation=PKIOperation", "", b"guess").await.status, 200);
+    }
+    let paused = client.post("/scep?operation=PKIOperation", "", b"another").await;
+    assert_eq!((paused.status, paused.header("retry-after")), (429, Some("1")));
+    // Over HTTPS with EST it is the same source.
+    let mut est = world.tls().await;
+    assert_eq!(est.enroll("simpleenroll", Some(RIGHT), &csr()).await.status, 429);
+    world.clock.advance(Duration::from_secs(2));
+    assert_eq!(client.post("/scep?operation=PKIOperation", "", b"another").await.status, 200);
 }
 
 #[tokio::test]

@@ -192,6 +192,11 @@ impl Enveloped {
         self.cipher
     }
 
+    /// Whether it is encrypted to the key of this certificate (DER), as it says.
+    pub(crate) fn is_for(&self, certificate: &[u8]) -> bool {
+        self.recipients.iter().any(|r| r.identifier.names(certificate))
+    }
+
     /// The content. A key that was not meant, a broken one and a broken content cannot be told from each other.
     pub fn decrypt(&self, key: &DecryptionKey, rng: &dyn SecureRandom) -> Result<Zeroizing<Vec<u8>>, Error> {
         let ours = self.recipients.iter().find(|r| r.identifier.names(&key.certificate));

@@ -47,6 +47,11 @@ impl CertId {
     pub const fn serial(&self) -> &Serial {
         &self.serial
     }
+
+    /// It in DER, as it was asked.
+    pub fn der(&self) -> &[u8] {
+        &self.encoded
+    }
 }
 
 impl fmt::Debug for CertId {

@@ -24,6 +24,26 @@ fn a_request_of_ours_is_read_back_with_its_key_and_its_challenge() {
     assert!(key.request("a", Some(&"x".repeat(MAX_CHALLENGE + 1)), &SystemRandom::new()).is_err());
 }
 
+#[test]
+fn a_challenge_password_in_any_kind_of_string_is_read() {
+    let key = key(KeyAlgorithm::EcdsaP256);
+    // UTF8String, PrintableString, TeletexString (what certmonger writes for an underscore), IA5String, VisibleString.
+    for tag in [0x0c, 0x13, 0x14, 0x16, 0x1a] {
+        let values = der::encode(SET, &[&der::encode(tag, &[b"spt1.a_b"])]);
+        let attribute = der::encode(SEQUENCE, &[&der::oid(OID_CHALLENGE), &values]);
+        let attributes = der::encode(CONTEXT_0, &[&attribute]);
+        let public = key.public_key();
+        let info = der::encode(SEQUENCE, &[&der::integer(0)[..], &name("x"), public.spki_der(), &attributes]);
+        let signature = der::encode(der::BIT_STRING, &[&[0], &key.sign(&info, &SystemRandom::new()).unwrap()]);
+        let csr = der::encode(SEQUENCE, &[&info, &key.signature_algorithm_der(), &signature]);
+        assert_eq!(PublicKey::from_csr_der(&csr), Ok(key.public_key()), "{tag}");
+        assert_eq!(challenge_password(&csr).unwrap().unwrap().as_str(), "spt1.a_b", "{tag}");
+        assert_eq!(claimed_name(&csr), "CN=x");
+        let longer = [&csr[..], &[0]].concat();
+        assert!(PublicKey::from_csr_der(&longer).is_err() && challenge_password(&longer).is_err());
+    }
+}
+
 /// A request with these attributes and a void signature.
 fn unsigned(attributes: &[&[u8]]) -> Vec<u8> {
     let spki = key(KeyAlgorithm::EcdsaP256).public_key();

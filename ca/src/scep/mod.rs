@@ -1,4 +1,4 @@
-//! Simple Certificate Enrolment Protocol (RFC 8894): its messages, without HTTP. The server's half is [`open`] and [`reply`], the
+//! Simple Certificate Enrolment Protocol (RFC 8894): its messages, without HTTP. The server's half is [`Message`], or [`open`], and [`reply`], the
 //! client's is [`client`].
 //!
 //! A message is signed by the requester and holds an envelope, encrypted to the RA, with a request inside. Everything behind the
@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 use crate::cms::{ContentCipher, DecryptionKey, Digest, certs_only};
 use crate::{Certificate, Error, KeyPair};
 
-pub use self::server::{open, reply};
+pub use self::server::{Message, open, reply};
 
 /// The answer to GetCACaps (RFC 8894 §3.5.2), of type `text/plain`.
 pub const CAPABILITIES: &str = "AES\nPOSTPKIOperation\nRenewal\nSCEPStandard\nSHA-256\nSHA-512\n";

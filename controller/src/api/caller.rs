@@ -184,6 +184,8 @@ const fn name_of(profile: v1::CertificateProfile) -> &'static str {
         P::Root => "root",
         P::Endpoint => "endpoint",
         P::Issuing => "issuing authority",
+        P::OcspSigner => "signer of OCSP",
+        P::ScepRa => "RA of SCEP",
     }
 }
 

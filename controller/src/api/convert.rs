@@ -173,9 +173,9 @@ pub(super) fn profile(asked: v1::CertificateProfile) -> Result<Profile, Status> 
         P::Unspecified => {
             Err(Status::invalid_argument("profile: say machine, gateway, gateway-link, operator or user"))
         }
-        P::Controller | P::Endpoint | P::Root | P::Issuing => Err(Status::invalid_argument(
-            "profile: certificates of controllers and authorities are not issued by request",
-        )),
+        P::Controller | P::Endpoint | P::Root | P::Issuing | P::OcspSigner | P::ScepRa => Err(
+            Status::invalid_argument("profile: certificates of controllers and authorities are not issued by request"),
+        ),
     }
 }
 
@@ -215,6 +215,8 @@ pub(super) fn settings(state: &State) -> v1::Settings {
         hold_upgrade: row.hold_upgrade,
         max_stale_s: row.max_stale_s,
         fail_closed: row.fail_closed,
+        scep: row.scep,
+        scep_single_des: row.scep_single_des,
     }
 }
 
@@ -276,5 +278,7 @@ pub(super) fn settings_row(settings: v1::Settings) -> Result<SettingsRow, Status
         hold_upgrade: settings.hold_upgrade,
         max_stale_s: settings.max_stale_s,
         fail_closed: settings.fail_closed,
+        scep: settings.scep,
+        scep_single_des: settings.scep_single_des,
     })
 }

@@ -5,7 +5,9 @@
 
 mod issue;
 mod lists;
+mod ocsp;
 mod office;
+mod scep;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -24,6 +26,7 @@ use crate::state::{
 
 pub(crate) use issue::finish_intents;
 pub(crate) use office::ControllerOffice;
+pub(crate) use scep::keep_ra;
 
 /// How often a decision is made again because something changed under it.
 const TRIES: usize = 4;
@@ -75,27 +78,52 @@ pub(crate) async fn enroll(core: &Arc<Core>, application: &Enrollment) -> Result
         claims: claimed_name(&application.csr),
         key,
     };
+    let certificate = match &application.proof {
+        Shown::Certificate(der) => Some(der.as_slice()),
+        Shown::Token(_) | Shown::Nothing => None,
+    };
+    match decide(core, &case, certificate, &application.source).await? {
+        Some(decided) => Ok(decided),
+        None => queue(core, &case).await,
+    }
+}
+
+/// Decides on whoever has asked before, and asks with the same key what became of it; `None` if he has not.
+async fn decide_poll(core: &Arc<Core>, case: &Case, source: &IpAddr) -> Result<Option<Enrolled>, Error> {
+    if !core.is_ready() {
+        return Err(Error::Propose(ProposeError::NoLeader));
+    }
+    decide(core, case, None, source).await
+}
+
+/// `None` is for the queue. `certificate` is what was shown, if it was one.
+async fn decide(
+    core: &Arc<Core>,
+    case: &Case,
+    certificate: Option<&[u8]>,
+    source: &IpAddr,
+) -> Result<Option<Enrolled>, Error> {
     let mut changed = String::new();
     for _ in 0..TRIES {
         // What was acknowledged before is in sight: a token that was made a moment ago at another controller, too.
         core.sight().await?;
-        if let Shown::Certificate(der) = &application.proof
+        if let Some(der) = certificate
             && let Err(refusal) = is_ours(core, der)
         {
-            return Ok(refuse(core, &application.source, refusal));
+            return Ok(Some(refuse(core, source, refusal)));
         }
-        if let Some(issued) = issue::again(core, &case)? {
-            return Ok(issued);
+        if let Some(issued) = issue::again(core, case)? {
+            return Ok(Some(issued));
         }
         let verdict = core.node.shared().read().authorise(&case.applicant, core.now_ms());
         let grant: Box<Grant> = match verdict {
             Verdict::Granted(grant) => grant,
-            Verdict::Waiting(_) => return Ok(Enrolled::Waiting),
-            Verdict::MayQueue => return queue(core, &case).await,
-            Verdict::Refused(refusal) => return Ok(refuse(core, &application.source, refusal)),
+            Verdict::Waiting(_) => return Ok(Some(Enrolled::Waiting)),
+            Verdict::MayQueue => return Ok(None),
+            Verdict::Refused(refusal) => return Ok(Some(refuse(core, source, refusal))),
         };
-        match issue::issue(core, &case, &grant).await? {
-            issue::Done::Issued(issued) => return Ok(issued),
+        match issue::issue(core, case, &grant).await? {
+            issue::Done::Issued(issued) => return Ok(Some(issued)),
             issue::Done::Again(why) => changed = why,
         }
     }

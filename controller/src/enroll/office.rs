@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sallyport_ca::KeyPair;
-use sallyport_endpoint::{Answer, Crl, Enrollment, Office, Protocol};
+use sallyport_endpoint::{Answer, Crl, Enrollment, Office, Protocol, ScepAnswer};
 
 use super::Enrolled;
 use super::lists::Lists;
+use super::ocsp::Ocsp;
+use super::scep::{self, Scep};
 use crate::app::Core;
 use crate::error::Error;
 use crate::raft::ProposeError;
@@ -17,22 +19,30 @@ use crate::state::{Refusal, RefusalKind};
 /// When to ask again while an operator has yet to decide.
 const DECISION: Duration = Duration::from_secs(60);
 /// When to ask again while the group has no leader, or too much to do.
-const BUSY: Duration = Duration::from_secs(5);
+pub(super) const BUSY: Duration = Duration::from_secs(5);
 
 /// The office of one controller.
 #[derive(Clone)]
 pub(crate) struct ControllerOffice {
-    core: Arc<Core>,
+    pub(super) core: Arc<Core>,
     lists: Arc<Lists>,
+    pub(super) ocsp: Arc<Ocsp>,
+    pub(super) scep: Arc<Scep>,
 }
 
 impl ControllerOffice {
     /// The office over `core`.
     pub(crate) fn new(core: Arc<Core>) -> Self {
-        Self { core, lists: Arc::default() }
+        Self { core, lists: Arc::default(), ocsp: Arc::default(), scep: Arc::default() }
     }
 
-    async fn decide(&self, mut request: Enrollment) -> Answer {
+    /// Answers of OCSP that were signed so far.
+    pub(crate) fn ocsp_signatures(&self) -> u64 {
+        self.ocsp.signed()
+    }
+
+    /// Decides on an application of any protocol.
+    pub(super) async fn decide(&self, mut request: Enrollment) -> Answer {
         if !self.core.is_ready() {
             return Answer::Busy { retry_after: BUSY };
         }
@@ -43,12 +53,20 @@ impl ControllerOffice {
             },
             Protocol::Est | Protocol::EstRenewal | Protocol::Scep => None,
         };
-        match super::enroll(&self.core, &request).await {
-            Ok(Enrolled::Issued { certificate, chain }) => Answer::Issued {
-                certificate,
-                chain,
-                private_key: made.map(|key| zeroize::Zeroizing::new(key.pkcs8_der().to_vec())),
-            },
+        let key = made.map(|key| zeroize::Zeroizing::new(key.pkcs8_der().to_vec()));
+        let enrolled = super::enroll(&self.core, &request).await.map(Some);
+        match self.answered(enrolled) {
+            Some(Answer::Issued { certificate, chain, .. }) => Answer::Issued { certificate, chain, private_key: key },
+            Some(other) => other,
+            None => Answer::Busy { retry_after: BUSY }, // there is always something
+        }
+    }
+
+    /// What is said of a decision; `None` of none.
+    pub(super) fn answered(&self, enrolled: Result<Option<Enrolled>, Error>) -> Option<Answer> {
+        let enrolled = enrolled.transpose()?;
+        Some(match enrolled {
+            Ok(Enrolled::Issued { certificate, chain }) => Answer::Issued { certificate, chain, private_key: None },
             Ok(Enrolled::Waiting) => Answer::Pending {
                 retry_after: DECISION,
                 text: "the request waits for an operator: sallyport request list shows it".into(),
@@ -60,7 +78,7 @@ impl ControllerOffice {
                 tracing::warn!(%error, "a request for a certificate could not be decided");
                 Answer::Busy { retry_after: BUSY }
             }
-        }
+        })
     }
 
     /// The key that a machine asked for (RFC 7030 §4.4), and the request as if it had made it itself.
@@ -133,17 +151,16 @@ impl Office for ControllerOffice {
         list.inspect_err(|error| tracing::warn!(issuer, %error, "a revocation list could not be made")).ok()
     }
 
-    async fn ocsp(&self, _request: Vec<u8>) -> Vec<u8> {
-        // OCSPResponse { responseStatus tryLater(3) }, RFC 6960 §4.2.1.
-        vec![0x30, 3, 0x0a, 1, 3]
+    async fn ocsp(&self, request: Vec<u8>) -> Vec<u8> {
+        self.ocsp.answer(&self.core, &request).await
     }
 
     fn scep_ca(&self) -> Option<Vec<Vec<u8>>> {
-        None
+        scep::certificates(&self.core)
     }
 
-    async fn scep(&self, _message: Vec<u8>, _source: IpAddr) -> Result<Vec<u8>, String> {
-        Err("SCEP is off".into())
+    async fn scep(&self, message: Vec<u8>, source: IpAddr) -> ScepAnswer {
+        self.answer_scep(&message, source).await
     }
 
     fn names(&self) -> Vec<String> {

@@ -15,29 +15,30 @@ use crate::state::{
     SetProfile,
 };
 
-const NAME: &str = "laptop7.example.com";
+pub(super) const NAME: &str = "laptop7.example.com";
 
-struct Site {
+/// A controller whose clock the test moves.
+pub(super) struct Site {
     _dir: tempfile::TempDir,
     running: Running,
-    clock: Clock,
-    core: Arc<Core>,
+    pub(super) clock: Clock,
+    pub(super) core: Arc<Core>,
 }
 
 impl Site {
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         let dir = tempfile::tempdir().expect("temporary folder");
         let (running, clock) = controller(dir.path()).await;
         let core = running.core().clone();
         Self { _dir: dir, running, clock, core }
     }
 
-    async fn done(&self, action: Action) {
+    pub(super) async fn done(&self, action: Action) {
         let reply = self.core.propose(action).await.expect("proposes");
         assert!(matches!(reply.outcome, Some(Outcome::Done(_))), "{reply:?}");
     }
 
-    async fn token(&self, uses: u32) -> Shown {
+    pub(super) async fn token(&self, uses: u32) -> Shown {
         let root = self.core.root().fingerprint.0;
         let token = EnrollToken::generate(root, "", &SystemRandom::new()).expect("a token");
         let command = CreateEnrollToken {
@@ -62,7 +63,7 @@ impl Site {
         enroll(&self.core, &request).await.expect("decides")
     }
 
-    async fn issued(&self, proof: &Shown, key: &KeyPair) -> Vec<u8> {
+    pub(super) async fn issued(&self, proof: &Shown, key: &KeyPair) -> Vec<u8> {
         match self.ask(proof, key).await {
             Enrolled::Issued { certificate, chain } => {
                 assert!(!chain.is_empty());
@@ -81,17 +82,17 @@ impl Site {
         }
     }
 
-    async fn end(self) {
+    pub(super) async fn end(self) {
         drop(self.core);
         self.running.shutdown().await;
     }
 }
 
-fn key() -> KeyPair {
+pub(super) fn key() -> KeyPair {
     KeyPair::generate(KeyAlgorithm::EcdsaP256, &SystemRandom::new()).expect("a key")
 }
 
-fn serial(der: &[u8]) -> String {
+pub(super) fn serial(der: &[u8]) -> String {
     Certificate::from_der(der).expect("a certificate").serial.to_string()
 }
 

@@ -91,6 +91,7 @@ impl State {
             Action::AbandonCertificate(c) => self.abandon_certificate(c),
             Action::RevokeCertificates(c) => self.revoke_certificates(c),
             Action::ReleaseCertificates(c) => self.release_certificates(c),
+            Action::AddScepRa(c) => self.add_scep_ra(c),
         }
     }
 

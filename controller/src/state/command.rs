@@ -16,6 +16,7 @@ use super::net::Net;
 use super::revocation::{REVOCATION_LEVEL, ReleaseCertificates, RevokeCertificates};
 use super::root::{BeginRollover, EraseRootKey, InstallRootChain, ROOT_LEVEL, RestoreRootKey, TurnRollover};
 use super::row::{CertificateRow, SettingsRow};
+use super::scep::{AddScepRa, STATUS_LEVEL};
 use super::users::USERS_LEVEL;
 
 /// First byte of an encoded batch: the format of what follows (prost).
@@ -60,7 +61,7 @@ pub struct Command {
     /// What to do.
     #[prost(
         oneof = "Action",
-        tags = "3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 51"
+        tags = "3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 51, 59"
     )]
     pub action: Option<Action>,
 }
@@ -215,6 +216,9 @@ pub enum Action {
     /// Certificates that were on hold are good again.
     #[prost(message, tag = "51")]
     ReleaseCertificates(ReleaseCertificates),
+    /// A key that the cluster shares for SCEP.
+    #[prost(message, tag = "59")]
+    AddScepRa(AddScepRa),
 }
 
 impl Action {
@@ -246,6 +250,7 @@ impl Action {
             | Self::RaiseLevel(_) => 1,
             Self::RevokeTokens(_) => 2,
             Self::RecordCertificate(c) => match &c.record {
+                Some(record) if record.profile == v1::CertificateProfile::OcspSigner as i32 => STATUS_LEVEL,
                 Some(record) if record.issuer != 0 => ISSUERS_LEVEL,
                 _ if c.answer.is_empty() => 1,
                 _ => 3,
@@ -256,6 +261,7 @@ impl Action {
             },
             Self::UpdateSettings(c) => match &c.settings {
                 Some(settings) if settings.max_stale_s != 0 || settings.fail_closed => REVOCATION_LEVEL,
+                Some(settings) if settings.scep || settings.scep_single_des => STATUS_LEVEL,
                 _ => 1,
             },
             Self::RecordAttempts(c) if c.attempts.iter().any(|a| a.certificate_verdict != 0) => REVOCATION_LEVEL,
@@ -287,6 +293,7 @@ impl Action {
             | Self::IntendCertificate(_)
             | Self::CompleteCertificate(_)
             | Self::AbandonCertificate(_) => ENROLL_LEVEL,
+            Self::AddScepRa(_) => STATUS_LEVEL,
         }
     }
 }

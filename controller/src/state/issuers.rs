@@ -153,6 +153,8 @@ impl State {
         let above = matches!(record.profile(), v1::CertificateProfile::Root | v1::CertificateProfile::Issuing);
         let right = match issuer {
             0 => above || self.issuers_in_force().next().is_none(),
+            // What a retired one has issued is still asked about, and its own signer must answer (RFC 6960 §4.2.2.2).
+            number if record.profile() == v1::CertificateProfile::OcspSigner => self.issuers.contains(&number),
             number => !above && self.issuers.get(&number).is_some_and(IssuerRow::in_force),
         };
         let text = "the authority that signed it issues no more; sign again";

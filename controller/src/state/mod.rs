@@ -21,6 +21,7 @@ mod revocation;
 mod root;
 mod row;
 mod rows;
+mod scep;
 mod sessions;
 mod stream;
 mod users;
@@ -47,6 +48,8 @@ pub use root::{
 };
 pub use row::*;
 pub use rows::{RowError, Rows};
+pub(crate) use scep::STATUS_LEVEL;
+pub use scep::{AddScepRa, MAX_SCEP_RAS, ScepRaRow};
 pub(crate) use stream::{RowReader, RowWriter};
 
 use rows::Key;
@@ -97,6 +100,7 @@ const REQUESTS: u8 = 17;
 const INTENTS: u8 = 18;
 const ISSUED: u8 = 19;
 const ROOT_LIVES: u8 = 20;
+const SCEP_RAS: u8 = 25;
 
 /// The state.
 #[derive(Debug)]
@@ -136,6 +140,8 @@ pub struct State {
     pub intents: Rows<u64, IntentRow>,
     issued: Rows<u64, IssuedRow>,
     root_lives: Rows<u64, RootLifeRow>,
+    /// What SCEP's requests are encrypted to, by number, the newest last.
+    pub scep_ras: Rows<u64, ScepRaRow>,
     index: Index,
     /// Not part of the state: counts what gateways must hear of.
     notices: u64,
@@ -217,6 +223,7 @@ impl State {
             intents: Rows::new(INTENTS),
             issued: Rows::new(ISSUED),
             root_lives: Rows::new(ROOT_LIVES),
+            scep_ras: Rows::new(SCEP_RAS),
             index: Index::default(),
             notices: 0,
         }
@@ -301,7 +308,8 @@ impl State {
         self.requests.each_row(&mut each)?;
         self.intents.each_row(&mut each)?;
         self.issued.each_row(&mut each)?;
-        self.root_lives.each_row(&mut each)
+        self.root_lives.each_row(&mut each)?;
+        self.scep_ras.each_row(&mut each)
     }
 
     /// Every row.
@@ -339,6 +347,7 @@ impl State {
         self.intents.take_changes(&mut ops);
         self.issued.take_changes(&mut ops);
         self.root_lives.take_changes(&mut ops);
+        self.scep_ras.take_changes(&mut ops);
         ops
     }
 
@@ -454,6 +463,7 @@ impl Loading {
             INTENTS => state.intents.load(key, value),
             ISSUED => state.issued.load(key, value),
             ROOT_LIVES => state.root_lives.load(key, value),
+            SCEP_RAS => state.scep_ras.load(key, value),
             other => Err(RowError::Table(other)),
         }
     }

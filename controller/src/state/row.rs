@@ -73,6 +73,9 @@ pub struct CoreRow {
     /// While roots change: since when the next one is in force; 0 while it is not. Since level 7.
     #[prost(uint64, tag = "33")]
     pub rollover_activated_ms: u64,
+    /// Number of the RA of SCEP that was made last: never used again. Since level 7.
+    #[prost(uint64, tag = "40")]
+    pub last_scep_ra: u64,
 }
 
 /// Settings of the cluster.
@@ -120,6 +123,12 @@ pub struct SettingsRow {
     /// And whether it ends its sessions then. Since level 7.
     #[prost(bool, tag = "14")]
     pub fail_closed: bool,
+    /// Speak SCEP. Since level 7.
+    #[prost(bool, tag = "15")]
+    pub scep: bool,
+    /// Read SCEP requests in single DES. Since level 7.
+    #[prost(bool, tag = "16")]
+    pub scep_single_des: bool,
 }
 
 impl SettingsRow {

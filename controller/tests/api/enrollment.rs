@@ -29,9 +29,15 @@ pub(crate) fn config() -> Config {
     config
 }
 
-async fn site() -> Site {
+pub(crate) async fn site() -> Site {
+    site_with(|_| {}).await
+}
+
+pub(crate) async fn site_with(change: impl FnOnce(&mut Config)) -> Site {
     let dir = tempfile::tempdir().expect("temporary folder");
-    let running = Controller::start(config(), dir.path()).await.expect("starts");
+    let mut config = config();
+    change(&mut config);
+    let running = Controller::start(config, dir.path()).await.expect("starts");
     Site { dir, running }
 }
 
@@ -41,7 +47,7 @@ fn begin(member: Option<v1::Member>, port: v1::EnrollmentPort) -> v1::CarryEnrol
 }
 
 /// A connection that comes to a port of the gateway.
-async fn through(gateway: &TestGateway, port: v1::EnrollmentPort) -> Result<DuplexStream, Status> {
+pub(crate) async fn through(gateway: &TestGateway, port: v1::EnrollmentPort) -> Result<DuplexStream, Status> {
     let (outgoing, requests) = mpsc::channel(4);
     outgoing.send(begin(Some(gateway.member), port)).await.expect("a queue");
     let mut client = gateway.client.clone();
@@ -60,7 +66,7 @@ async fn get(mut stream: impl AsyncRead + AsyncWrite + Unpin, path: &str) -> Str
 }
 
 /// TLS that trusts the root and nobody else.
-async fn tls<S: AsyncRead + AsyncWrite + Unpin>(
+pub(crate) async fn tls<S: AsyncRead + AsyncWrite + Unpin>(
     running: &Running,
     stream: S,
 ) -> std::io::Result<tokio_rustls::client::TlsStream<S>> {

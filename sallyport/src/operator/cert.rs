@@ -161,6 +161,10 @@ pub(crate) enum Profile {
     Endpoint,
     /// People.
     User,
+    /// Signers of OCSP answers.
+    OcspSigner,
+    /// The RA of SCEP.
+    ScepRa,
 }
 
 impl From<Profile> for CertificateProfile {
@@ -175,6 +179,8 @@ impl From<Profile> for CertificateProfile {
             Profile::Issuing => Self::Issuing,
             Profile::Endpoint => Self::Endpoint,
             Profile::User => Self::User,
+            Profile::OcspSigner => Self::OcspSigner,
+            Profile::ScepRa => Self::ScepRa,
         }
     }
 }

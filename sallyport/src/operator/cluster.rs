@@ -262,6 +262,7 @@ key and what every password is checked against. Nothing of that changes by itsel
   change the passwords            sallyport user passwd NAME
   and the pre-shared key          sallyport psk set
   revoke what you do not know     sallyport cert list --live, then sallyport cert revoke SERIAL
+  and SCEP's RA, if there is one  sallyport cert list --profile scep-ra; another one is made at once
 and because of the CA's key put another root in its place, which it does not know (sallyport ca rollover --help):
   make it, and let it issue       sallyport ca rollover begin, then activate
   for who does not enroll         sallyport cert issue --machine NAME, sallyport cert issue --gateway NAME

@@ -108,6 +108,8 @@ pub(super) fn profile(profile: CertificateProfile) -> &'static str {
         CertificateProfile::Endpoint => "endpoint",
         CertificateProfile::Issuing => "issuing",
         CertificateProfile::User => "user",
+        CertificateProfile::OcspSigner => "ocsp-signer",
+        CertificateProfile::ScepRa => "scep-ra",
     }
 }
 

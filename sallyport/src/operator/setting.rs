@@ -91,6 +91,10 @@ pub(crate) enum Key {
     MaxStale,
     /// Whether it ends all its sessions then: true, false.
     FailClosed,
+    /// Whether machines can enroll by SCEP, too, with the token as the challenge password: true, false.
+    Scep,
+    /// Whether SCEP takes requests in single DES, which anybody on the way can open: true, false.
+    ScepSingleDes,
 }
 
 impl Key {
@@ -125,6 +129,8 @@ impl Key {
             Self::HoldUpgrade => settings.hold_upgrade.to_string(),
             Self::MaxStale => settings.max_stale_s.to_string(),
             Self::FailClosed => settings.fail_closed.to_string(),
+            Self::Scep => settings.scep.to_string(),
+            Self::ScepSingleDes => settings.scep_single_des.to_string(),
         }
     }
 
@@ -162,6 +168,8 @@ impl Key {
             Self::HoldUpgrade => settings.hold_upgrade = switch()?,
             Self::MaxStale => settings.max_stale_s = number()?,
             Self::FailClosed => settings.fail_closed = switch()?,
+            Self::Scep => settings.scep = switch()?,
+            Self::ScepSingleDes => settings.scep_single_des = switch()?,
         }
         Ok(())
     }
@@ -236,7 +244,7 @@ mod tests {
             let mut settings = Settings::default();
             let value = match key {
                 Key::AuthMethods => "mschapv2,pap",
-                Key::StoreChapSecrets | Key::HoldUpgrade | Key::FailClosed => "true",
+                Key::StoreChapSecrets | Key::HoldUpgrade | Key::FailClosed | Key::Scep | Key::ScepSingleDes => "true",
                 Key::IkeProposals => "aes256-sha256-modp2048,3des-sha1-modp1024",
                 Key::EspProposals => "aes256gcm16",
                 _ => "1234",

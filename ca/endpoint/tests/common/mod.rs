@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test takes what it needs")]
 
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use sallyport_ca::{
     SystemRandom, UnixTime,
 };
 use sallyport_endpoint::{
-    Answer, Arrival, Clock, Crl, Endpoint, Enrollment, Kind, Limits, Office, Proof, Protocol, serve,
+    Answer, Arrival, Clock, Crl, Endpoint, Enrollment, Kind, Limits, Office, Proof, Protocol, ScepAnswer, serve,
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream};
 use tokio_rustls::TlsConnector;
@@ -55,6 +56,8 @@ pub(crate) struct Desk {
     issued: Mutex<Vec<Vec<u8>>>,
     /// With it SCEP is answered, without it said back.
     ra: OnceLock<RaIdentity>,
+    /// SCEP is off.
+    pub(crate) without_scep: AtomicBool,
 }
 
 impl Desk {
@@ -67,12 +70,18 @@ impl Desk {
         assert!(self.ra.set(RaIdentity::new(key, issued.der(), chain).unwrap()).is_ok());
     }
 
-    async fn answer_scep(&self, ra: &RaIdentity, message: &[u8], source: IpAddr) -> Result<Vec<u8>, String> {
+    async fn answer_scep(&self, ra: &RaIdentity, message: &[u8], source: IpAddr) -> ScepAnswer {
         let rng = SystemRandom::new();
         let request = match scep::open(message, ra, &rng) {
             Ok(request) => request,
-            Err(failure) => return failure.reply(ra, &rng).ok_or(failure.to_string()),
+            Err(failure) => {
+                return match failure.reply(ra, &rng) {
+                    Some(der) => ScepAnswer::Reply { der, token: None },
+                    None => ScepAnswer::Invalid(failure.to_string()),
+                };
+            }
         };
+        let token = request.challenge.is_some();
         let proof = match &request.challenge {
             Some(token) => Proof::Token(token.clone()),
             None => Proof::Certificate(request.signer.clone()),
@@ -83,9 +92,10 @@ impl Desk {
             Answer::Issued { certificate, chain, .. } => Outcome::Success { certificate, chain },
             Answer::Pending { .. } => Outcome::Pending,
             Answer::Denied { text, .. } | Answer::Invalid(text) => refused(text),
-            Answer::Busy { .. } => return Err("busy".into()),
+            Answer::Busy { retry_after } => return ScepAnswer::Busy { retry_after },
         };
-        scep::reply(&request, &outcome, ra, &rng).map_err(|e| e.to_string())
+        let der = scep::reply(&request, &outcome, ra, &rng).unwrap();
+        ScepAnswer::Reply { der, token: token.then_some(!matches!(outcome, Outcome::Failure { .. })) }
     }
 
     pub(crate) fn asked(&self) -> usize {
@@ -156,16 +166,24 @@ impl Office for Desk {
     }
 
     fn scep_ca(&self) -> Option<Vec<Vec<u8>>> {
+        if self.without_scep.load(Ordering::Relaxed) {
+            return None;
+        }
         let root = self.authority.certificate().der().to_vec();
         let first = self.ra.get().map_or(root.clone(), |ra| ra.certificate().to_vec());
         Some(vec![first, root])
     }
 
-    async fn scep(&self, message: Vec<u8>, source: IpAddr) -> Result<Vec<u8>, String> {
+    async fn scep(&self, message: Vec<u8>, source: IpAddr) -> ScepAnswer {
         if let Some(ra) = self.ra.get() {
             return self.answer_scep(ra, &message, source).await;
         }
-        if message == b"bad" { Err("no SCEP message".into()) } else { Ok(message) }
+        match message.as_slice() {
+            b"bad" => ScepAnswer::Invalid("no SCEP message".into()),
+            b"busy" => ScepAnswer::Busy { retry_after: Duration::from_secs(9) },
+            b"guess" => ScepAnswer::Reply { der: message, token: Some(false) },
+            _ => ScepAnswer::Reply { der: message, token: None },
+        }
     }
 
     fn names(&self) -> Vec<String> {
@@ -192,8 +210,14 @@ impl World {
         let (rng, clock) = (SystemRandom::new(), Arc::new(Hands(Mutex::new(Duration::from_secs(1_000)), now)));
         let seal = SealKey::generate(&rng).unwrap();
         let (authority, _) = Authority::create(&RootConfig::new("Example", "Example Root"), &seal, now, &rng).unwrap();
-        let desk =
-            Arc::new(Desk { authority, now, asked: Mutex::default(), issued: Mutex::default(), ra: OnceLock::new() });
+        let desk = Arc::new(Desk {
+            authority,
+            now,
+            asked: Mutex::default(),
+            issued: Mutex::default(),
+            ra: OnceLock::new(),
+            without_scep: AtomicBool::new(false),
+        });
         let endpoint = Arc::new(Endpoint::new(desk, clock.clone(), limits).unwrap());
         let world = Self { endpoint, clock };
         world.swap_certificate();

@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use sallyport_ca::{Certificate, KeyAlgorithm, KeyPair, Profile, PublicKey, SystemRandom, UnixTime};
-use sallyport_endpoint::{Answer, Crl, Endpoint, Enrollment, Kind, Limits, Office, Proof, Protocol, listen};
+use sallyport_endpoint::{
+    Answer, Crl, Endpoint, Enrollment, Kind, Limits, Office, Proof, Protocol, ScepAnswer, listen,
+};
 use sallyport_enroll::{Folder, Outcome, Request, due, enroll, renew};
 use tokio::net::TcpListener;
 
@@ -79,8 +81,8 @@ impl Office for Desk {
         None
     }
 
-    async fn scep(&self, _: Vec<u8>, _: IpAddr) -> Result<Vec<u8>, String> {
-        Err("off".to_owned())
+    async fn scep(&self, _: Vec<u8>, _: IpAddr) -> ScepAnswer {
+        ScepAnswer::Invalid("off".to_owned())
     }
 
     fn names(&self) -> Vec<String> {
