@@ -188,14 +188,9 @@ impl KeyPair {
         }
     }
 
-    /// The AlgorithmIdentifier of [`KeyPair::sign`] in DER (RFC 4055 §5, RFC 5758 §3.2).
+    /// See [`PublicKey::signature_algorithm_der`].
     pub(crate) fn signature_algorithm_der(&self) -> Vec<u8> {
-        let hash = self.public.hash();
-        if self.public.algorithm.is_rsa() {
-            der::algorithm(hash.rsa_signature(), der::NULL)
-        } else {
-            der::algorithm(hash.ecdsa_signature(), &[])
-        }
+        self.public.signature_algorithm_der()
     }
 
     /// The algorithm of [`KeyPair::sign`] as rcgen names it.
@@ -302,6 +297,16 @@ impl PublicKey {
         let Ok(([], parsed)) = SubjectPublicKeyInfo::from_der(&self.spki) else { return false };
         let key = signature::UnparsedPublicKey::new(algorithm, &parsed.subject_public_key.data);
         key.verify(message, signature).is_ok()
+    }
+
+    /// The AlgorithmIdentifier of [`KeyPair::sign`] in DER (RFC 4055 §5, RFC 5758 §3.2).
+    pub(crate) fn signature_algorithm_der(&self) -> Vec<u8> {
+        let hash = self.hash();
+        if self.algorithm.is_rsa() {
+            der::algorithm(hash.rsa_signature(), der::NULL)
+        } else {
+            der::algorithm(hash.ecdsa_signature(), &[])
+        }
     }
 
     /// The hash of [`KeyPair::sign`].

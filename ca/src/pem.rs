@@ -1,7 +1,7 @@
 //! PEM (RFC 7468): DER in lines of base64 between two labels.
 
 use rustls_pki_types::pem::PemObject as _;
-use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer, PrivatePkcs8KeyDer};
+use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer, PrivatePkcs8KeyDer, SubjectPublicKeyInfoDer};
 use zeroize::Zeroizing;
 
 use crate::Error;
@@ -46,6 +46,14 @@ pub fn private_key(text: &[u8]) -> Result<Zeroizing<Vec<u8>>, Error> {
     match PrivatePkcs8KeyDer::from_pem_slice(text) {
         Ok(key) => Ok(Zeroizing::new(key.secret_pkcs8_der().to_vec())),
         Err(_) => Err(Error::Pem("PRIVATE KEY")),
+    }
+}
+
+/// The first public key (SubjectPublicKeyInfo in DER) of a text.
+pub fn public_key(text: &[u8]) -> Result<Vec<u8>, Error> {
+    match SubjectPublicKeyInfoDer::from_pem_slice(text) {
+        Ok(key) => Ok(key.to_vec()),
+        Err(_) => Err(Error::Pem("PUBLIC KEY")),
     }
 }
 

@@ -41,6 +41,8 @@ Examples:
   sudo sallyport enroll --token-file - --user ada           asks for the token and for ada's password
   sudo sallyport enroll --token-file t --for strongswan     only for strongSwan
   sudo sallyport enroll --server vpn.example.com --root-fingerprint 6f8c... --user ada      to be approved
+  sudo sallyport enroll --token-file - --key tpm            the key is made in the TPM and never leaves it (strongSwan only)
+  sudo sallyport enroll --token-file - --key 'pkcs11:token=vpn?module-path=/usr/lib/softhsm/libsofthsm2.so' --key rsa-2048
   sudo sallyport enroll status
   sudo sallyport enroll renew --force                       now, not when it is due
   sudo sallyport enroll install --user ada                  once more, for software that came later
@@ -159,7 +161,9 @@ fn remove(place: &Place, format: Format) -> Result {
     }
     install::uninstall_timer(&mut host)?;
     let row = Row::new(&settings, &identity);
-    folder.remove()?;
+    for error in folder.remove()? {
+        host.advise(format!("a key is still in its token: {error}"));
+    }
     host.removed.push(place.named());
     host.advise(format!(
         "the certificate is good until {}: an operator revokes it with `sallyport cert revoke {}`",
@@ -231,6 +235,22 @@ mod tests {
         assert!(Line::try_parse_from(["enroll", "--root-fingerprint", &root, "--token-file", "-"]).is_err());
         let error = access(&["--ca", "/nonexistent"]).unwrap_err().to_string();
         assert!(error.contains("cannot read /nonexistent"), "{error}");
+    }
+
+    #[test]
+    fn a_key_in_a_token_is_for_software_that_can_use_one() {
+        let uri = "pkcs11:token=vpn?module-path=/l.so";
+        let line = parse(&["--key", uri, "--key", "rsa-3072"]).enroll;
+        assert_eq!(line.algorithm(&[Software::Strongswan]).unwrap(), KeyAlgorithm::Rsa3072);
+        let there = vec![Software::Strongswan, Software::NetworkManager];
+        assert_eq!(line.that_take_the_key(there.clone()).unwrap(), [Software::Strongswan]);
+        assert_eq!(parse(&[]).enroll.that_take_the_key(there.clone()).unwrap(), there);
+        let line = parse(&["--key", "tpm", "--for", "networkmanager"]).enroll;
+        assert!(line.that_take_the_key(there).unwrap_err().to_string().contains("--for strongswan"));
+        for (key, part) in [(&*format!("{uri}&pin-value=1"), "every user sees it"), ("tpm2", "or tpm is expected")] {
+            let error = Line::try_parse_from(["enroll", "--key", key]).unwrap_err().to_string();
+            assert!(error.contains(part), "{error}");
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::chain::{self, Issued};
 use crate::est::{self, Proof, Reply};
 use crate::folder::{Pending, common_name};
 use crate::waiting::Waiting;
-use crate::{Error, Folder, Identity, Kind, Result, Server, Settings, tls};
+use crate::{Error, Folder, Identity, Kind, Result, Server, Settings, TokenPlace, tls};
 
 /// What this crate takes from the process that uses it.
 pub trait Surroundings: Sync {
@@ -53,6 +53,8 @@ pub struct Request {
     pub claim: Option<String>,
     /// The kind of key.
     pub key: KeyAlgorithm,
+    /// The token that it is made in, if not in a file.
+    pub key_in: Option<TokenPlace>,
     /// The VPN's public name or address, if it is not the server's.
     pub gateway: Option<String>,
     /// How long to wait for an approval.
@@ -104,7 +106,7 @@ pub async fn enroll<S: Surroundings>(folder: &Folder, request: &Request, s: &S) 
     s.progress(Progress::Known(root.subject.clone()));
 
     let called = request.name.as_deref().or(request.claim.as_deref()).unwrap_or("machine");
-    let pending = folder.begin(request.key, called, s.rng())?;
+    let pending = folder.begin((request.key_in.as_ref(), request.key), called, s.rng())?;
     let key = Fingerprint::of(pending.key.public_key().spki_der()).to_string();
     let proof = match &request.access {
         Access::Token(token) => Proof::Token(token),
@@ -140,6 +142,7 @@ pub async fn enroll<S: Surroundings>(folder: &Folder, request: &Request, s: &S) 
         name,
         root: root.fingerprint.to_string(),
         key: request.key.to_string(),
+        key_in: request.key_in.as_ref().map(TokenPlace::to_string),
         gateway: request.gateway.clone().unwrap_or_else(|| server.host.clone()),
         user: before.as_ref().and_then(|b| b.user.clone()),
         installed: before.map(|b| b.installed).unwrap_or_default(),

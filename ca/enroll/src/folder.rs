@@ -6,6 +6,8 @@
 //! current -> 7                        swapped in one step
 //! 7/ 6/                               a pair in force with its chain and roots, and the one before it
 //! pending/                            a new key and its request, from before the request is sent until it is answered
+//! waiting.toml                        while there is no first certificate: what was asked for
+//! pin                                 of the token that the key is in, if it was not in a file already
 //! ```
 //!
 //! A numbered folder is complete from the moment it has its name. A crash leaves either the old pair in force and the same
@@ -16,12 +18,12 @@ use std::io;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use sallyport_ca::{Certificate, KeyAlgorithm, PublicKey, SecureRandom, pem};
+use sallyport_ca::{Certificate, KeyAlgorithm, PublicKey, SecureRandom, UnixTime, pem};
 use serde::{Deserialize, Serialize};
 
 use crate::chain::Issued;
 use crate::files::{self, PRIVATE, PUBLIC};
-use crate::{Error, FileKey, KeyStore, Kind, Result};
+use crate::{Error, KeyStore, Kind, Result, TokenPlace, key};
 
 const KEY: &str = "key.pem";
 const CERT: &str = "cert.pem";
@@ -32,6 +34,8 @@ const SETTINGS: &str = "enrollment.toml";
 const CURRENT: &str = "current";
 const PENDING: &str = "pending";
 const LOCK: &str = ".lock";
+pub(crate) const PIN: &str = "pin";
+const LOOKED: &str = ".looked";
 const HEAD: &str = "# Written by `sallyport enroll`, read by `sallyport enroll renew`. `sallyport enroll remove` takes all of it away.\n";
 
 /// What `enrollment.toml` says.
@@ -46,6 +50,9 @@ pub struct Settings {
     pub root: String,
     /// The kind of key.
     pub key: String,
+    /// The token that keys are made in, if not in files.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_in: Option<String>,
     /// The VPN's public name or address.
     pub gateway: String,
     /// The user of the connections that were written.
@@ -84,7 +91,7 @@ impl Identity {
         let unusable = |name: &str, e: &dyn core::fmt::Display| {
             Error::machine(format!("{} cannot be used: {e}", dir.join(name).display()), "")
         };
-        let key = load_key(&needed(KEY)?).map_err(|e| unusable(KEY, &e))?;
+        let key = key::load(&needed(KEY)?).map_err(|e| unusable(KEY, &e))?;
         let mut certificates = pem::certificates(&needed(CERT)?).map_err(|e| unusable(CERT, &e))?;
         let certificate = Certificate::from_der(&certificates.remove(0)).map_err(|e| unusable(CERT, &e))?;
         // Nothing in it where the root is the issuer.
@@ -125,10 +132,6 @@ pub(crate) fn common_name(certificate: &Certificate) -> String {
 
 fn pems(list: &[Vec<u8>]) -> String {
     list.iter().map(|der| pem::encode("CERTIFICATE", der).to_string()).collect()
-}
-
-fn load_key(text: &[u8]) -> Result<Box<dyn KeyStore>> {
-    Ok(Box::new(FileKey::from_pem(text)?))
 }
 
 /// A key that has no certificate yet, and its request.
@@ -212,18 +215,26 @@ impl Folder {
     }
 
     /// The key and the request that wait for an answer, if they are of this kind; else new ones, on disk before this returns.
-    pub(crate) fn begin(&self, algorithm: KeyAlgorithm, name: &str, rng: &dyn SecureRandom) -> Result<Pending> {
+    pub(crate) fn begin(
+        &self,
+        (place, algorithm): (Option<&TokenPlace>, KeyAlgorithm),
+        name: &str,
+        rng: &dyn SecureRandom,
+    ) -> Result<Pending> {
         let dir = self.dir.join(PENDING);
-        if let Some(pending) = self.pending()?
-            && pending.key.public_key().algorithm() == algorithm
-        {
-            return Ok(pending);
+        if let Some(pending) = self.pending()? {
+            let key = &pending.key;
+            if key.public_key().algorithm() == algorithm && key.token().map(|k| k.place()) == place {
+                return Ok(pending);
+            }
+            // A token that is gone keeps it; nobody certifies it any more.
+            let _ = key.destroy();
         }
         let fresh = self.dir.join(".pending.new");
         for old in [&dir, &fresh] {
             remove_dir(old)?;
         }
-        let key: Box<dyn KeyStore> = Box::new(FileKey::generate(algorithm, rng)?);
+        let key = key::generate(place, algorithm, rng)?;
         let csr = key.request(name, rng)?;
         files::make_dir(&fresh, 0o700)?;
         files::put(&fresh.join(KEY), PRIVATE, key.pem().as_bytes())?;
@@ -232,12 +243,22 @@ impl Folder {
         Ok(Pending { key, csr })
     }
 
+    /// When it was last looked which authorities are in force.
+    pub(crate) fn looked(&self) -> Result<Option<UnixTime>> {
+        let text = files::read(&self.dir.join(LOOKED))?;
+        Ok(text.and_then(|t| core::str::from_utf8(&t).ok()?.trim().parse().ok()).map(UnixTime))
+    }
+
+    pub(crate) fn note_look(&self, at: UnixTime) -> Result {
+        files::put(&self.dir.join(LOOKED), PRIVATE, at.0.to_string().as_bytes())
+    }
+
     fn pending(&self) -> Result<Option<Pending>> {
         let dir = self.dir.join(PENDING);
         let (Some(key), Some(csr)) = (files::read(&dir.join(KEY))?, files::read(&dir.join(REQUEST))?) else {
             return Ok(None);
         };
-        let Ok(key) = load_key(&key) else { return Ok(None) };
+        let Ok(key) = key::load(&key) else { return Ok(None) };
         let of_this_key = PublicKey::from_csr_der(&csr).is_ok_and(|public| public == key.public_key());
         Ok(of_this_key.then(|| Pending { key, csr: csr.to_vec() }))
     }
@@ -279,7 +300,13 @@ impl Folder {
         files::remove(&self.dir.join(current.to_string()).join(REQUEST))?;
         let mut older: Vec<u64> = self.numbers()?.into_iter().filter(|n| *n < current).collect();
         older.pop(); // the one before
-        older.iter().try_for_each(|n| remove_dir(&self.dir.join(n.to_string())))
+        for dir in older.iter().map(|n| self.dir.join(n.to_string())) {
+            // Where its token is away, the key and its folder stay until the next run.
+            if destroy(&dir).is_ok() {
+                remove_dir(&dir)?;
+            }
+        }
+        Ok(())
     }
 
     fn recover(&self) -> Result {
@@ -324,8 +351,11 @@ impl Folder {
         self.rename(&new, &path)
     }
 
-    /// Removes all that [`Folder`] wrote; a file of somebody else stays, and so does the folder then.
-    pub fn remove(self) -> Result {
+    /// Removes all that [`Folder`] wrote; a file of somebody else stays, and so does the folder then. What it gives back went wrong
+    /// with keys in tokens, which stay there.
+    pub fn remove(self) -> Result<Vec<Error>> {
+        let folders = self.numbers()?.into_iter().map(|n| n.to_string()).chain([PENDING.to_owned()]);
+        let left = folders.filter_map(|name| destroy(&self.dir.join(name)).err()).collect();
         for name in [SETTINGS, KEY, CERT, CHAIN, CA, CURRENT] {
             files::remove(&self.dir.join(name))?;
         }
@@ -334,9 +364,11 @@ impl Folder {
         }
         remove_dir(&self.dir.join(PENDING))?;
         self.clear_waiting()?;
+        files::remove(&self.dir.join(PIN))?;
+        files::remove(&self.dir.join(LOOKED))?;
         files::remove(&self.dir.join(LOCK))?;
         let _ = fs::remove_dir(&self.dir);
-        Ok(())
+        Ok(left)
     }
 }
 
@@ -350,6 +382,15 @@ fn settings(dir: &Path) -> Result<Option<Settings>> {
             "mend it, or enroll again with a new token",
         )
     })
+}
+
+/// Takes the key of a folder out of its token, if it is in one.
+fn destroy(dir: &Path) -> Result {
+    match files::read(&dir.join(KEY))?.map(|text| key::load(&text)) {
+        Some(Ok(key)) => key.destroy(),
+        // What cannot be read leads to no token.
+        Some(Err(_)) | None => Ok(()),
+    }
 }
 
 fn not_enrolled(dir: &Path) -> Error {

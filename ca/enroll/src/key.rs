@@ -8,7 +8,7 @@ use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use sallyport_ca::{KeyAlgorithm, KeyPair, PublicKey, SecureRandom};
 use zeroize::Zeroizing;
 
-use crate::{Error, Result};
+use crate::{Error, Result, TokenKey, TokenPlace};
 
 /// A private key that can be used; whether it can be seen is its own matter: one in a token or a TPM cannot.
 pub trait KeyStore: Send + Sync {
@@ -23,6 +23,19 @@ pub trait KeyStore: Send + Sync {
 
     /// What stands for the key in `key.pem`: the key itself in PKCS #8, or where it is kept.
     fn pem(&self) -> Zeroizing<String>;
+
+    /// The key itself in PKCS #8 (DER), if it can leave.
+    fn pkcs8(&self) -> Result<Zeroizing<Vec<u8>>>;
+
+    /// The key in a token, if it is one.
+    fn token(&self) -> Option<&TokenKey> {
+        None
+    }
+
+    /// Removes what is left of the key outside of `key.pem`.
+    fn destroy(&self) -> Result {
+        Ok(())
+    }
 }
 
 /// A key in a file.
@@ -62,5 +75,29 @@ impl KeyStore for FileKey {
 
     fn pem(&self) -> Zeroizing<String> {
         self.0.pkcs8_pem()
+    }
+
+    fn pkcs8(&self) -> Result<Zeroizing<Vec<u8>>> {
+        Ok(Zeroizing::new(self.0.pkcs8_der().to_vec()))
+    }
+}
+
+/// A new key: in a token, or for a file.
+pub(crate) fn generate(
+    place: Option<&TokenPlace>,
+    algorithm: KeyAlgorithm,
+    rng: &dyn SecureRandom,
+) -> Result<Box<dyn KeyStore>> {
+    Ok(match place {
+        Some(place) => Box::new(TokenKey::generate(place, algorithm, rng)?),
+        None => Box::new(FileKey::generate(algorithm, rng)?),
+    })
+}
+
+/// The key of a `key.pem`.
+pub(crate) fn load(text: &[u8]) -> Result<Box<dyn KeyStore>> {
+    match TokenKey::parse(text) {
+        Some(key) => Ok(Box::new(key?)),
+        None => Ok(Box::new(FileKey::from_pem(text)?)),
     }
 }

@@ -21,6 +21,7 @@ pub mod profile;
 mod renew;
 mod server;
 mod tls;
+mod token;
 mod waiting;
 
 pub use chain::is_root;
@@ -30,4 +31,5 @@ pub use folder::{Folder, Identity, Settings};
 pub use key::{FileKey, KeyStore};
 pub use renew::{Outcome, due, renew};
 pub use server::Server;
+pub use token::{TokenKey, TokenPlace};
 pub use waiting::{Waiting, parse_fingerprint};

@@ -22,6 +22,9 @@ pub struct Waiting {
     pub roots: Vec<String>,
     /// The kind of key.
     pub key: String,
+    /// The token that the key is in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_in: Option<String>,
     /// The name that the certificate must have.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
@@ -49,6 +52,7 @@ impl Waiting {
             name: self.name.clone(),
             claim: None,
             key: self.key.parse::<KeyAlgorithm>()?,
+            key_in: self.key_in.as_deref().map(str::parse).transpose()?,
             gateway: self.gateway.clone(),
             wait,
             waiting: None,

@@ -11,21 +11,16 @@
 //! The node key seals the seal key by AES-256-GCM (`super::copy`), so that a ciphertext altered in 2. or 3. is noticed
 //! there: it gives another node key, which opens nothing.
 //!
-//! The vendor's module is code in our process. It is loaded, used and let go in one go, under a lock, as a module may
-//! be initialized once only. `unsafe` is in the crate that calls it; here is none.
+//! How the module is loaded and a session is had is in `sallyport-pkcs11`, which `sallyport enroll` uses, too.
 
-use std::sync::{Mutex, PoisonError};
-
-use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
-use cryptoki::error::{Error as P11, RvError};
-use cryptoki::mechanism::aead::GcmParams;
-use cryptoki::mechanism::rsa::{PkcsMgfType, PkcsOaepParams, PkcsOaepSource};
-use cryptoki::mechanism::{Mechanism, MechanismType};
-use cryptoki::object::{Attribute, KeyType, ObjectClass, ObjectHandle};
-use cryptoki::session::{Session, UserType};
-use cryptoki::slot::Slot;
-use cryptoki::types::AuthPin;
 use ring::rand::SecureRandom;
+use sallyport_pkcs11::cryptoki::error::Error as P11;
+use sallyport_pkcs11::cryptoki::mechanism::aead::GcmParams;
+use sallyport_pkcs11::cryptoki::mechanism::rsa::{PkcsMgfType, PkcsOaepParams, PkcsOaepSource};
+use sallyport_pkcs11::cryptoki::mechanism::{Mechanism, MechanismType};
+use sallyport_pkcs11::cryptoki::object::{Attribute, KeyType, ObjectClass, ObjectHandle};
+use sallyport_pkcs11::cryptoki::session::Session;
+use sallyport_pkcs11::{Place, Problem, Trouble};
 use zeroize::Zeroizing;
 
 use super::hold::TokenHold;
@@ -52,54 +47,17 @@ pub(super) enum Method {
     RsaOaepSha1 = 4,
 }
 
-/// A module may be initialized once in a process.
-static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-
 /// A session of a user who has logged in.
 struct Token<'a> {
-    session: Session,
+    session: &'a Session,
     config: &'a Pkcs11Config,
 }
 
 /// Loads the module, logs in, and calls `work`.
 fn with<T>(config: &Pkcs11Config, pin: &Secret, work: impl FnOnce(&Token<'_>) -> Result<T, Error>) -> Result<T, Error> {
-    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-    let says = |e: P11| problem(config, &e);
-    let module = Pkcs11::new(&config.module).map_err(says)?;
-    module.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK)).map_err(says)?;
-    let worked = (|| {
-        let slot = find_slot(&module, config)?;
-        let session = module.open_rw_session(slot).map_err(says)?;
-        let pin = std::str::from_utf8(pin).map_err(|_| Error::Config("unseal: the PIN is not UTF-8".into()))?;
-        session.login(UserType::User, Some(&AuthPin::from(pin.to_owned()))).map_err(says)?;
-        let token = Token { session, config };
-        work(&token)
-    })();
-    // The session has ended with the token above. What the module says to its own end changes nothing for us.
-    let _ = module.finalize();
-    worked
-}
-
-fn find_slot(module: &Pkcs11, config: &Pkcs11Config) -> Result<Slot, Error> {
-    let says = |e: P11| problem(config, &e);
-    let (mut found, mut there) = (Vec::new(), Vec::new());
-    for slot in module.get_slots_with_initialized_token().map_err(says)? {
-        let label = module.get_token_info(slot).map_err(says)?.label().trim_end().to_owned();
-        if label == config.token { found.push(slot) } else { there.push(label) }
-    }
-    match found.as_slice() {
-        [slot] => Ok(*slot),
-        [] => Err(refused(
-            config,
-            format!("there is no token {:?}, only: {}", config.token, there.join(", ")),
-            "plug it in, or correct controller.unseal.pkcs11.token",
-        )),
-        _ => Err(refused(
-            config,
-            format!("{} tokens are called {:?}", found.len(), config.token),
-            "give one of them another label",
-        )),
-    }
+    let place = Place { module: &config.module, token: &config.token };
+    sallyport_pkcs11::with(place, pin, |session| work(&Token { session, config }))
+        .map_err(|problem| failed(config, problem))?
 }
 
 fn refused(config: &Pkcs11Config, cause: String, remedy: &str) -> Error {
@@ -107,18 +65,22 @@ fn refused(config: &Pkcs11Config, cause: String, remedy: &str) -> Error {
 }
 
 /// What the module said, with what to do.
-fn problem(config: &Pkcs11Config, error: &P11) -> Error {
-    let remedy = match error {
-        P11::LibraryLoading(_) | P11::MissingSymbol(_) => {
-            "name the token's PKCS #11 module in controller.unseal.pkcs11.module"
+fn problem(config: &Pkcs11Config, error: P11) -> Error {
+    failed(config, Problem::from(error))
+}
+
+fn failed(config: &Pkcs11Config, problem: Problem) -> Error {
+    let remedy = match problem.trouble {
+        Trouble::Module => "name the token's PKCS #11 module in controller.unseal.pkcs11.module",
+        Trouble::Pin => "correct the PIN before the token locks itself after a few wrong ones",
+        Trouble::Locked => "unlock the token as its security officer",
+        Trouble::NoToken => "plug it in, or correct controller.unseal.pkcs11.token",
+        Trouble::Several => "give one of them another label",
+        Trouble::NoKey | Trouble::CannotDo | Trouble::Other => {
+            "see that the token works (pkcs11-tool --test), then start again"
         }
-        P11::Pkcs11(RvError::PinIncorrect | RvError::PinLenRange | RvError::PinInvalid, _) => {
-            "correct the PIN before the token locks itself after a few wrong ones"
-        }
-        P11::Pkcs11(RvError::PinLocked, _) => "unlock the token as its security officer",
-        _ => "see that the token works (pkcs11-tool --test), then start again",
     };
-    refused(config, format!("token {:?}: {error}", config.token), remedy)
+    refused(config, format!("token {:?}: {problem}", config.token), remedy)
 }
 
 /// The key, or the pair.
@@ -131,7 +93,7 @@ impl Token<'_> {
     fn find(&self, class: ObjectClass, kind: KeyType) -> Result<Option<ObjectHandle>, Error> {
         let template =
             [Attribute::Class(class), Attribute::KeyType(kind), Attribute::Label(self.config.key.as_bytes().to_vec())];
-        let found = self.session.find_objects(&template).map_err(|e| problem(self.config, &e))?;
+        let found = self.session.find_objects(&template).map_err(|e| problem(self.config, e))?;
         match found.as_slice() {
             [] => Ok(None),
             [one] => Ok(Some(*one)),
@@ -167,7 +129,7 @@ impl Token<'_> {
             Attribute::Decrypt(true),
         ];
         let key = self.session.generate_key(&Mechanism::AesKeyGen, &template);
-        let key = key.map_err(|e| problem(self.config, &e))?;
+        let key = key.map_err(|e| problem(self.config, e))?;
         tracing::info!(token = %self.config.token, key = %self.config.key, "made an AES key in the token");
         Ok(Keys::Aes(key))
     }
@@ -273,7 +235,7 @@ pub(super) fn decrypt(config: &Pkcs11Config, pin: &Secret, hold: &TokenHold) -> 
                  the node and let it join again",
             )
         })?;
-        let opened = token.decrypt(&keys, hold.method(), &hold.encrypted, &hold.iv).map_err(|e| problem(config, &e))?;
+        let opened = token.decrypt(&keys, hold.method(), &hold.encrypted, &hold.iv).map_err(|e| problem(config, e))?;
         let mut key = Zeroizing::new([0; 32]);
         if opened.len() != key.len() {
             return Err(refused(config, "the token gave no key".into(), "use the key that the copy was made with"));

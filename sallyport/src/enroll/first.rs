@@ -1,14 +1,16 @@
 //! A first certificate.
 
 use std::env;
-use std::path::PathBuf;
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, ValueHint};
-use sallyport_ca::{Certificate, EnrollToken, Fingerprint, KeyAlgorithm, pem};
+use sallyport_ca::{Certificate, EnrollToken, Fingerprint, KeyAlgorithm, SystemRandom, pem};
 use sallyport_enroll::install::{self, Software};
 use sallyport_enroll::{
-    Access, Folder, Identity, Kind, Request, Server, Settings, Waiting, due, enroll, parse_fingerprint,
+    Access, Folder, Identity, Kind, Request, Server, Settings, TokenPlace, Waiting, due, enroll, parse_fingerprint,
 };
 use zeroize::Zeroizing;
 
@@ -18,7 +20,6 @@ use super::put::{Wanted, install_all, program};
 use super::shown::{Done, Row};
 use crate::duration::parse_duration;
 use crate::error::{Error, Result};
-use crate::operator::cert::Key;
 use crate::output::{Format, rfc3339};
 use crate::secret;
 
@@ -46,9 +47,13 @@ pub(crate) struct Enroll {
     /// Name that the certificate must have; the token, the list or the operator says which it has.
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
-    /// Kind of key [default: ecdsa-p256, with libreswan rsa-2048]
-    #[arg(long, value_enum)]
-    key: Option<Key>,
+    /// Kind of key (ecdsa-p256, ecdsa-p384, rsa-2048, rsa-3072, rsa-4096), or what it is made in and never leaves
+    /// (pkcs11:token=LABEL?module-path=FILE, tpm), or both [default: ecdsa-p256, with libreswan rsa-2048, in a file]
+    #[arg(long = "key", value_name = "KEY", value_parser = key_option)]
+    keys: Vec<KeyOption>,
+    /// File with the PIN of --key pkcs11:... on its first line [default: it is asked for]. It is kept in DIR, for the owner only.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pin_file: Option<PathBuf>,
     /// How long to wait where an operator has to approve.
     #[arg(long, value_name = "TIME", default_value = "10m", value_parser = parse_duration)]
     wait: Duration,
@@ -80,15 +85,19 @@ impl Enroll {
         let access = self.access()?;
         let server = self.server.as_deref().map(str::parse::<Server>).transpose()?;
         let software = self.connection.software(&self.place.host(&mut Programs))?;
+        let software = self.that_take_the_key(software)?;
         let key = self.algorithm(&software)?;
         // Asked for before the network is: a person may have gone when an approval comes.
         let password = self.connection.password()?;
+        let folder = Folder::open(&self.place.folder())?;
+        let key_in = self.token(&folder)?;
         let (name, gateway, user) = (self.name.take(), self.connection.gateway.clone(), self.connection.user.clone());
         let waiting = match (&access, &server) {
             (Access::Listed(roots), Some(server)) => Some(Waiting {
                 server: server.to_string(),
                 roots: roots.iter().map(Fingerprint::to_string).collect(),
                 key: key.to_string(),
+                key_in: key_in.as_ref().map(TokenPlace::to_string),
                 name: name.clone(),
                 gateway: gateway.clone(),
                 user: user.clone(),
@@ -97,8 +106,7 @@ impl Enroll {
             _ => None,
         };
         let wait = if self.no_wait { Duration::ZERO } else { self.wait };
-        let request = Request { access, server, name, claim: host_name(), key, gateway, wait, waiting };
-        let folder = Folder::open(&self.place.folder())?;
+        let request = Request { access, server, name, claim: host_name(), key, key_in, gateway, wait, waiting };
         let wanted = Wanted { software, password, user, timer };
         match enroll(&folder, &request, &Here::new()).await {
             Ok((settings, identity)) => arrived(&folder, settings, &identity, wanted, &self.place)?.print(format),
@@ -135,8 +143,10 @@ impl Enroll {
     }
 
     pub(super) fn algorithm(&self, chosen: &[Software]) -> Result<KeyAlgorithm> {
-        let default = if chosen.contains(&Software::Libreswan) { Key::Rsa2048 } else { Key::EcdsaP256 };
-        let algorithm = algorithm(self.key.unwrap_or(default));
+        let libreswan = chosen.contains(&Software::Libreswan);
+        let default = if libreswan { KeyAlgorithm::Rsa2048 } else { KeyAlgorithm::EcdsaP256 };
+        let kind = |option: &KeyOption| if let KeyOption::Kind(kind) = option { Some(*kind) } else { None };
+        let algorithm = self.keys.iter().find_map(kind).unwrap_or(default);
         match chosen.iter().find(|s| !s.takes(algorithm)) {
             Some(software) => Err(Error::usage(format!("{software} cannot use an {algorithm} key in IKEv1"))
                 .remedy("pass --key rsa-2048, or leave it out with --for")),
@@ -145,13 +155,93 @@ impl Enroll {
     }
 }
 
-const fn algorithm(key: Key) -> KeyAlgorithm {
-    match key {
-        Key::Rsa2048 => KeyAlgorithm::Rsa2048,
-        Key::Rsa3072 => KeyAlgorithm::Rsa3072,
-        Key::Rsa4096 => KeyAlgorithm::Rsa4096,
-        Key::EcdsaP256 => KeyAlgorithm::EcdsaP256,
-        Key::EcdsaP384 => KeyAlgorithm::EcdsaP384,
+impl Enroll {
+    fn in_a_token(&self) -> Option<&KeyOption> {
+        self.keys.iter().find(|option| !matches!(option, KeyOption::Kind(_)))
+    }
+
+    /// Of what is on this machine, what can use a key where it is to be; what was named must.
+    pub(super) fn that_take_the_key(&self, mut software: Vec<Software>) -> Result<Vec<Software>> {
+        if self.in_a_token().is_none() {
+            return Ok(software);
+        }
+        let named = !self.connection.software.is_empty();
+        match software.iter().find(|s| !s.takes_token()) {
+            Some(other) if named => {
+                Err(Error::usage(format!("{other} cannot use a key in a token, as it is set up here"))
+                    .remedy("pass --for strongswan, or leave the token out"))
+            }
+            _ => {
+                software.retain(|s| s.takes_token());
+                Ok(software)
+            }
+        }
+    }
+
+    /// The token that the key is to be made in. What its PIN is, is in the folder from then on.
+    fn token(&self, folder: &Folder) -> Result<Option<TokenPlace>> {
+        let Some(option) = self.in_a_token() else { return Ok(None) };
+        if self.place.root.is_some() {
+            return Err(Error::usage("a token is part of a machine, not of an image")
+                .remedy("run `sallyport enroll` on the machine itself"));
+        }
+        let given = match &self.pin_file {
+            Some(path) => Some(folder.keep_pin(&secret::from_file(path)?)?),
+            None => None,
+        };
+        if matches!(option, KeyOption::Tpm) {
+            common_tpm_store()?;
+        }
+        let place = match option {
+            KeyOption::Tpm => match given {
+                Some(pin_file) => TokenPlace { pin_file, ..TokenPlace::tpm()? },
+                None => folder.make_token(&TokenPlace::tpm()?, &SystemRandom::new())?,
+            },
+            KeyOption::Token(place) => {
+                let pin_file = match given.or_else(|| folder.kept_pin()) {
+                    Some(kept) => kept,
+                    None if !place.pin_file.is_empty() => place.pin_file.clone(),
+                    None => {
+                        let asked = secret::known(false, &format!("PIN of token {}", place.token), "--pin-file")?;
+                        folder.keep_pin(&Zeroizing::new(asked.into_inner()))?
+                    }
+                };
+                TokenPlace { pin_file, ..place.clone() }
+            }
+            KeyOption::Kind(_) => return Ok(None),
+        };
+        Ok(Some(place))
+    }
+}
+
+/// Makes the folder where tpm2-pkcs11 keeps what its TPM has wrapped, unless another one is named: without it each program would look
+/// into the home folder of its user, and services have none.
+fn common_tpm_store() -> Result {
+    let store = Path::new("/etc/tpm2_pkcs11");
+    if env::var_os("TPM2_PKCS11_STORE").is_some() || store.exists() {
+        return Ok(());
+    }
+    DirBuilder::new().mode(0o700).create(store).map_err(|e| Error::file("make the folder", store, &e))
+}
+
+/// What `--key` says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum KeyOption {
+    Kind(KeyAlgorithm),
+    Token(TokenPlace),
+    Tpm,
+}
+
+fn key_option(text: &str) -> std::result::Result<KeyOption, String> {
+    match text {
+        "tpm" => Ok(KeyOption::Tpm),
+        uri if uri.starts_with("pkcs11:") => uri.parse().map(KeyOption::Token).map_err(|e| {
+            let e: sallyport_enroll::Error = e;
+            e.to_string()
+        }),
+        kind => kind.parse().map(KeyOption::Kind).map_err(|_| {
+            "ecdsa-p256, ecdsa-p384, rsa-2048, rsa-3072, rsa-4096, pkcs11:token=LABEL?module-path=FILE or tpm is expected".to_owned()
+        }),
     }
 }
 

@@ -91,7 +91,10 @@ pub(super) fn put(
     if let Some(gateway) = &options.gateway {
         settings.gateway.clone_from(gateway);
     }
-    let software = options.software(&place.host(&mut Programs))?;
+    let mut software = options.software(&place.host(&mut Programs))?;
+    if identity.key.token().is_some() && options.software.is_empty() {
+        software.retain(|s| s.takes_token());
+    }
     let wanted = Wanted { software, user: options.user.clone(), password: options.password()?, timer: None };
     install_all(folder, settings, identity, wanted, place, headline)
 }

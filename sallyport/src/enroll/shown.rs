@@ -19,6 +19,9 @@ pub(super) struct Row {
     pub(super) serial: String,
     issuer: String,
     key: String,
+    /// The token that it is in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key_in: Option<String>,
     /// SHA-256 of the public key, as operators see it.
     pub(super) key_sha256: String,
     pub(super) server: String,
@@ -36,6 +39,7 @@ impl Row {
                 name: waiting.name.unwrap_or_default(),
                 state: "waiting",
                 key: waiting.key,
+                key_in: waiting.key_in,
                 key_sha256,
                 server: waiting.server,
                 ..Self::default()
@@ -61,6 +65,7 @@ impl Row {
             serial: certificate.serial.to_string(),
             issuer,
             key: identity.key.public_key().algorithm().to_string(),
+            key_in: settings.key_in.clone(),
             key_sha256: Fingerprint::of(&certificate.spki_der()).to_string(),
             server: settings.server.clone(),
             not_before: rfc3339(certificate.not_before),

@@ -4,6 +4,7 @@ use sallyport_ca::seal::SealKey;
 use sallyport_ca::{Authority, Profile, RootConfig, Serial, Subject, SystemRandom, UnixTime};
 
 use super::*;
+use crate::FileKey;
 
 const NOW: UnixTime = UnixTime(1_800_000_000);
 
@@ -30,7 +31,7 @@ impl Office {
 }
 
 fn begin(folder: &Folder) -> Pending {
-    folder.begin(KeyAlgorithm::EcdsaP256, "laptop7.example.com", &SystemRandom::new()).unwrap()
+    folder.begin((None, KeyAlgorithm::EcdsaP256), "laptop7.example.com", &SystemRandom::new()).unwrap()
 }
 
 #[test]
@@ -87,7 +88,7 @@ fn a_key_is_on_disk_before_its_request_is_known_and_is_used_until_it_is_answered
     assert_eq!(begin(&folder).csr, pending.csr);
     // Of another kind, or not whole: then there is a new one.
     let rng = SystemRandom::new();
-    let other = folder.begin(KeyAlgorithm::EcdsaP384, "x", &rng).unwrap();
+    let other = folder.begin((None, KeyAlgorithm::EcdsaP384), "x", &rng).unwrap();
     assert_eq!(other.key.public_key().algorithm(), KeyAlgorithm::EcdsaP384);
     for (file, content) in [("key.pem", "junk"), ("request.der", "junk")] {
         let before = begin(&folder);

@@ -55,7 +55,7 @@ pub(super) fn credentials(host: &mut Host<'_>, identity: &Identity, rng: &dyn Se
         crate::files::make_dir(&folder, 0o700)?;
         must(host, "certutil", &["-N", "--empty-password", "-d", &db])?;
     }
-    let key = key_of(identity)?;
+    let key = identity.key.pkcs8()?;
     let password = password(rng)?;
     let contents = Contents { key: &key, certificate: identity.certificate.der(), authorities: &[], name: NICKNAME };
     let packed = host.secret("sallyport.p12", &pkcs12::encode(&contents, &password, Protection::Modern, rng)?)?;
@@ -78,11 +78,6 @@ pub(super) fn credentials(host: &mut Host<'_>, identity: &Identity, rng: &dyn Se
 
 fn authority(n: usize) -> String {
     format!("{NICKNAME}-ca-{n}")
-}
-
-/// The key in PKCS #8; one that cannot leave its token cannot go into the database.
-fn key_of(identity: &Identity) -> Result<Zeroizing<Vec<u8>>> {
-    Ok(pem::private_key(identity.key.pem().as_bytes())?)
 }
 
 /// 120 random bits.

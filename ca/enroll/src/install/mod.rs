@@ -8,6 +8,7 @@ mod host;
 pub(crate) mod l2tp;
 pub(crate) mod libreswan;
 mod networkmanager;
+mod pkcs11;
 pub(crate) mod strongswan;
 mod timer;
 
@@ -55,6 +56,11 @@ impl Software {
             Self::Libreswan => libreswan::is_there(host),
             Self::NetworkManager => networkmanager::is_there(host),
         }
+    }
+
+    /// Whether it can use a key in a PKCS #11 token, as it is set up here.
+    pub const fn takes_token(self) -> bool {
+        matches!(self, Self::Strongswan)
     }
 
     /// Whether it can use such a key in IKEv1.
@@ -222,6 +228,13 @@ pub fn uninstall_timer(host: &mut Host<'_>) -> Result {
 }
 
 fn fits(software: Software, identity: &Identity) -> Result {
+    if identity.key.token().is_some() && !software.takes_token() {
+        return Err(Error::new(
+            Kind::Usage,
+            format!("the key is in a token, which {software} is not set up for here"),
+            "use strongSwan, or enroll with a key in a file",
+        ));
+    }
     let algorithm = identity.key.public_key().algorithm();
     if software.takes(algorithm) {
         return Ok(());

@@ -1,7 +1,7 @@
 //! strongSwan by swanctl: <https://docs.strongswan.org/docs/latest/swanctl/swanctlConf.html>.
 
 use super::host::{Host, SHARED};
-use super::{Connection, MARK};
+use super::{Connection, MARK, pkcs11};
 use crate::files::PRIVATE;
 use crate::{Identity, Result};
 
@@ -19,7 +19,10 @@ pub(super) fn is_there(host: &Host<'_>) -> bool {
 
 /// Says whether anything changed.
 pub(super) fn credentials(host: &mut Host<'_>, identity: &Identity) -> Result<bool> {
-    let mut changed = host.put(KEY, PRIVATE, identity.key.pem().as_bytes())?;
+    let mut changed = match identity.key.token() {
+        Some(key) => pkcs11::put(host, key)? | host.remove(KEY)?,
+        None => pkcs11::remove(host)? | host.put(KEY, PRIVATE, identity.key.pem().as_bytes())?,
+    };
     changed |= host.put(CERTIFICATE, SHARED, identity.certificate.pem().as_bytes())?;
     // One certificate a file: of a file with several swanctl loads the first.
     let all: Vec<String> = identity
@@ -108,7 +111,7 @@ pub(super) fn load(host: &mut Host<'_>) -> Result {
 }
 
 pub(super) fn uninstall(host: &mut Host<'_>) -> Result {
-    let mut any = host.remove_marked(CONF)?;
+    let mut any = host.remove_marked(CONF)? | pkcs11::remove(host)?;
     for path in [KEY.to_owned(), CERTIFICATE.to_owned()].into_iter().chain(authorities(host)) {
         any |= host.remove(&path)?;
     }

@@ -8,8 +8,8 @@ mod swan;
 mod windows;
 mod xml;
 
+use sallyport_ca::SecureRandom;
 use sallyport_ca::pkcs12::{self, Contents, Protection};
-use sallyport_ca::{SecureRandom, pem};
 use zeroize::Zeroizing;
 
 use crate::install::{Connection, check_path, shell_word};
@@ -82,6 +82,7 @@ pub fn make(
     rng: &dyn SecureRandom,
 ) -> Result<Profile> {
     connection.check()?;
+    identity.key.pkcs8()?; // one in a token goes nowhere
     match system {
         System::NetworkManager => return network_manager(identity, connection, options),
         System::Strongswan => return Ok(swan::strongswan(identity, connection)),
@@ -94,7 +95,7 @@ pub fn make(
     let name = file_name(&identity.name());
     let shown = if system == System::Libreswan { "sallyport".to_owned() } else { identity.name() };
     let p12 = |authorities: bool| -> Result<Zeroizing<Vec<u8>>> {
-        let key = pem::private_key(identity.key.pem().as_bytes())?;
+        let key = identity.key.pkcs8()?;
         let above: Vec<&[u8]> = identity.chain.iter().chain(&identity.roots).map(Vec::as_slice).collect();
         let contents = Contents {
             key: &key,
@@ -115,6 +116,17 @@ pub fn make(
         },
     };
     profile.password = Some(password);
+    let algorithm = identity.key.public_key().algorithm();
+    if matches!(system, System::Apple | System::Windows) && !algorithm.is_rsa() {
+        // What they offer in IKEv1 is a pre-shared key or RSA signatures.
+        profile.steps.insert(
+            0,
+            format!(
+                "the key is {algorithm}, and the L2TP of this system authenticates by RSA keys only: issue another certificate with \
+                 --key rsa-2048 and make this profile anew"
+            ),
+        );
+    }
     Ok(profile)
 }
 

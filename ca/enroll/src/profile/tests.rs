@@ -6,6 +6,8 @@ use base64ct::{Base64, Encoding as _};
 use sallyport_ca::seal::SealKey;
 use sallyport_ca::{Authority, KeyAlgorithm, Profile as Kind, RootConfig, Serial, Subject, SystemRandom, UnixTime};
 
+use sallyport_ca::pem;
+
 use super::*;
 use crate::{FileKey, KeyStore as _};
 
@@ -130,6 +132,44 @@ fn the_script_for_windows_imports_connects_and_holds_no_password() {
     let p12 =
         text.split("WriteAllBytes($file, [Convert]::FromBase64String('").nth(1).unwrap().split('\'').next().unwrap();
     p12_opens(&Base64::decode_vec(p12).unwrap(), &password, &identity);
+}
+
+/// What is open at the end of a script in PowerShell: brackets and quotes, comments left out. There are no here-strings in ours.
+fn left_open(script: &str) -> Vec<char> {
+    let (mut open, mut quote, mut comment) = (Vec::new(), None, false);
+    for c in script.chars() {
+        match (quote, c) {
+            _ if comment => comment = c != '\n',
+            // Two of them in a row end a string and begin the next one: the same as far as this goes.
+            (Some(q), c) if c == q => quote = None,
+            (Some(_), _) => {}
+            (None, '#') => comment = true,
+            (None, '\'' | '"') => quote = Some(c),
+            (None, '(' | '[' | '{') => open.push(c),
+            (None, ')' | ']' | '}') => {
+                let matching = open.pop().map(|o| format!("{o}{c}"));
+                assert!(matches!(matching.as_deref(), Some("()" | "[]" | "{}")), "{matching:?}");
+            }
+            _ => {}
+        }
+    }
+    open.into_iter().chain(quote).collect()
+}
+
+#[test]
+fn the_script_for_windows_ends_with_nothing_open() {
+    let (_, profile) = built(System::Windows);
+    let text = String::from_utf8(profile.files[0].content.to_vec()).unwrap();
+    assert_eq!(left_open(&text), []);
+    assert_eq!(left_open("try { f 'it''s (' # }"), ['{']);
+    // A line that goes on has nothing behind its mark.
+    assert!(
+        text.lines()
+            .filter(|l| l.contains('`'))
+            .all(|l| l.starts_with('#') || l.trim_end_matches('\r').ends_with(" `"))
+    );
+    let warned = &profile.steps[0];
+    assert!(warned.contains("ecdsa-p256") && warned.contains("--key rsa-2048"), "{warned}");
 }
 
 #[test]

@@ -31,6 +31,7 @@ fn listed(world: &World) -> Request {
         server: world.server.name(),
         roots: vec![Fingerprint::of(&world.hierarchy.root).to_string()],
         key: "ecdsa-p256".into(),
+        key_in: None,
         name: None,
         gateway: None,
         user: Some("ada".into()),

@@ -6,3 +6,4 @@ mod install;
 mod listed;
 mod renewal;
 mod support;
+mod token;

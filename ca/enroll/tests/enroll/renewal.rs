@@ -46,6 +46,45 @@ async fn a_certificate_is_renewed_when_it_is_due_with_a_new_key_and_by_the_old_o
 }
 
 #[tokio::test]
+async fn a_certificate_whose_issuer_was_replaced_is_renewed_within_hours() {
+    let world = World::new().await;
+    let (_, first) = world.enroll().await.unwrap();
+    assert!(matches!(run(&world, false).await.unwrap(), Outcome::NotDue));
+    let looks = || world.server.requests("cacerts").len();
+    let before = looks();
+    let other = world.hierarchy.another_issuing();
+    let list = certs(&[other.certificate().der().to_vec(), world.hierarchy.root.clone()]);
+    let (clock, issuing) = (world.machine.clock.clone(), other.certificate().der().to_vec());
+    world.server.behave(Box::new(move |asked| {
+        if asked.path.ends_with("cacerts") {
+            return list.clone();
+        }
+        let rng = sallyport_ca::SystemRandom::new();
+        let (key, serial) =
+            (sallyport_ca::PublicKey::from_csr_der(&asked.csr).unwrap(), sallyport_ca::Serial::generate(&rng));
+        let (subject, life) = (sallyport_ca::Subject::new(NAME, vec![]).unwrap(), Duration::from_secs(30 * 86_400));
+        let prepared = other.prepare(Profile::Machine, &subject, &key, clock.now(), life, serial.unwrap()).unwrap();
+        certs(&[other.sign(&prepared, &rng).unwrap().der()])
+    }));
+    // It was looked a moment ago.
+    assert!(matches!(run(&world, false).await.unwrap(), Outcome::NotDue));
+    assert_eq!(looks(), before);
+    world.machine.clock.set(NOW + 6 * 3_600);
+    let Outcome::Renewed(second) = run(&world, false).await.unwrap() else { panic!("not renewed") };
+    assert_eq!(second.chain, [issuing]);
+    assert_ne!(second.certificate, first.certificate);
+    world.machine.clock.set(NOW + 12 * 3_600);
+    assert!(matches!(run(&world, false).await.unwrap(), Outcome::NotDue), "once");
+
+    // Whoever does not answer, or names no issuing authority, has said nothing.
+    for silence in [answer("503 Not Now", "", b""), certs(std::slice::from_ref(&world.hierarchy.root))] {
+        world.machine.clock.set(world.machine.clock.now().0 + 6 * 3_600);
+        world.server.behave(Box::new(move |_| silence.clone()));
+        assert!(matches!(run(&world, false).await.unwrap(), Outcome::NotDue));
+    }
+}
+
+#[tokio::test]
 async fn machines_that_were_enrolled_together_do_not_come_back_together() {
     let (hierarchy, rng) = (Hierarchy::new(), sallyport_ca::SystemRandom::new());
     let key = sallyport_ca::KeyPair::generate(sallyport_ca::KeyAlgorithm::EcdsaP256, &rng).unwrap().public_key();

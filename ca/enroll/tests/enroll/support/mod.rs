@@ -145,6 +145,14 @@ impl Hierarchy {
         Self { issuing: Authority::from_parts(key, certificate.der()).unwrap(), root, root_params, root_key }
     }
 
+    /// Another issuing CA below the same root.
+    pub(crate) fn another_issuing(&self) -> Authority {
+        let key = RcgenKey::generate().unwrap();
+        let by = Issuer::from_params(&self.root_params, &self.root_key);
+        let certificate = authority_params("Example Issuing CA 2", 0, NOW).signed_by(&key, &by).unwrap();
+        Authority::from_parts(KeyPair::from_pkcs8_der(&key.serialize_der()).unwrap(), certificate.der()).unwrap()
+    }
+
     pub(crate) fn issue(&self, profile: Profile, name: &str, key: &PublicKey, now: UnixTime, days: u64) -> Certificate {
         let (rng, subject) = (SystemRandom::new(), Subject::new(name, vec![]).unwrap());
         let serial = Serial::generate(&rng).unwrap();
@@ -351,6 +359,7 @@ pub(crate) fn request(token: &EnrollToken) -> Request {
         name: None,
         claim: None,
         key: KeyAlgorithm::EcdsaP256,
+        key_in: None,
         gateway: None,
         wait: Duration::ZERO,
         waiting: None,
