@@ -33,6 +33,10 @@ const STATE: &str = "SALLYPORT_BENCH_STATE";
 const LISTEN: &str = "SALLYPORT_BENCH_LISTEN";
 /// Set for a child that joins: `HOST:PORT TOKEN`.
 const JOIN: &str = "SALLYPORT_BENCH_JOIN";
+/// Set for a child: where its enrollment endpoint listens.
+const ENROLL: &str = "SALLYPORT_BENCH_ENROLL";
+/// The name of the endpoint.
+pub(crate) const ENDPOINT_NAME: &str = "vpn.example.com";
 /// Set by hand: `redb` for the other engine.
 const ENGINE: &str = "SALLYPORT_BENCH_ENGINE";
 const PASSWORD: &str = "open sesame";
@@ -44,6 +48,8 @@ pub(crate) fn child() -> bool {
     let Some(state) = std::env::var_os(STATE).map(PathBuf::from) else { return false };
     let mut config =
         Config { listen: std::env::var(LISTEN).unwrap().parse().unwrap(), metrics_listen: None, ..Config::default() };
+    config.enrollment.listen = Some(std::env::var(ENROLL).unwrap().parse().unwrap());
+    config.enrollment.names = vec![ENDPOINT_NAME.into()];
     if std::env::var(ENGINE).is_ok_and(|e| e == "redb") {
         config.storage.engine = sallyport_controller::Engine::Redb;
     }
@@ -69,20 +75,22 @@ pub(crate) fn child() -> bool {
 pub(crate) struct Node {
     state: PathBuf,
     listen: SocketAddr,
+    enroll: SocketAddr,
     join: Option<String>,
     child: Option<Child>,
 }
 
 impl Node {
     fn new(dir: &Path, number: usize) -> Self {
-        let listen = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        Self { state: dir.join(number.to_string()), listen, join: None, child: None }
+        let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        Self { state: dir.join(number.to_string()), listen: free(), enroll: free(), join: None, child: None }
     }
 
     /// Starts it; it answers when this returns.
     pub(crate) fn start(&mut self) {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.env(STATE, &self.state).env(LISTEN, self.listen.to_string());
+        command.env(ENROLL, self.enroll.to_string());
         command.stdout(Stdio::piped()).stderr(Stdio::inherit());
         if let Some(join) = &self.join {
             command.env(JOIN, join);
@@ -243,6 +251,32 @@ impl Group {
             leader = usize::try_from(cluster.leader_id).ok()?.checked_sub(1);
         }
         leader
+    }
+
+    /// Where a client enrolls.
+    pub(crate) fn endpoint(&self, client: usize) -> SocketAddr {
+        self.nodes[client % self.nodes.len()].enroll
+    }
+
+    /// The root's certificate, DER.
+    pub(crate) fn root(&self) -> Vec<u8> {
+        pem::certificates(&std::fs::read(self.nodes[0].state.join("operator/ca.pem")).unwrap()).unwrap().remove(0)
+    }
+
+    /// A token for the first certificate of a machine.
+    pub(crate) fn token(&self, name: String) -> impl Future<Output = String> + Send + use<> {
+        let mut operator = self.operator[0].clone();
+        async move {
+            let request = v1::CreateEnrollTokenRequest { name, ..Default::default() };
+            let made = operator.create_enroll_token(request).await.unwrap().into_inner();
+            String::from_utf8(made.token.unwrap().into_inner().to_vec()).unwrap()
+        }
+    }
+
+    /// An issuing authority for a kind of key.
+    pub(crate) async fn add_issuer(&self, key: v1::KeyAlgorithm) {
+        let request = v1::AddIssuerRequest { key_algorithm: key.into(), replace: false };
+        self.operator[0].clone().add_issuer(request).await.unwrap();
     }
 
     /// Clients that open and end sessions in turn.

@@ -8,7 +8,9 @@
 //! write on the disk before it is acknowledged. etcd is Debian's: `apt-get install etcd-server etcd-client`. Where it is
 //! missing, its columns are, too.
 //!
-//! Parts by name: `-- commands`, `decisions`, `etcdctl` (a minute), `kills`.
+//! And certificates: how many a second a group of three issues to machines that enroll, beside etcd and bare signing.
+//!
+//! Parts by name: `-- commands`, `decisions`, `issuing`, `etcdctl` (a minute), `kills`.
 //!
 //! | variable | what | else |
 //! |---|---|---|
@@ -22,6 +24,7 @@
 
 mod controllers;
 mod etcd;
+mod issuing;
 mod kills;
 mod load;
 
@@ -78,14 +81,20 @@ fn main() {
     let most = settings.levels.iter().copied().fold(kills::CLIENTS, usize::max);
 
     let mut three = Group::start(&runtime, &dir.path().join("three"), 3, most);
-    let etcd =
-        (wanted("commands") || wanted("etcdctl")).then(|| Etcd::start(&runtime, &dir.path().join("etcd"))).flatten();
+    let etcd = ["commands", "issuing", "etcdctl"]
+        .into_iter()
+        .any(wanted)
+        .then(|| Etcd::start(&runtime, &dir.path().join("etcd")))
+        .flatten();
     if wanted("commands") {
         let one = Group::start(&runtime, &dir.path().join("one"), 1, most);
         commands(&runtime, &settings, &one, &three, etcd.as_ref());
     }
     if wanted("decisions") {
         decisions(&runtime, &settings, &three);
+    }
+    if wanted("issuing") {
+        issuing::measure(&runtime, &settings, &three, etcd.as_ref());
     }
     if wanted("kills") {
         kills::measure(&runtime, &settings, &mut three);
