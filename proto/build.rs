@@ -2,8 +2,9 @@
 
 use std::error::Error;
 
-const FILES: [&str; 6] = [
+const FILES: [&str; 7] = [
     "sallyport/v1/types.proto",
+    "sallyport/v1/log.proto",
     "sallyport/v1/gateway.proto",
     "sallyport/v1/operator.proto",
     "sallyport/v1/raft.proto",

@@ -26,13 +26,14 @@ use crate::cluster::{self, Formation, keeper, lead};
 use crate::config::Config;
 use crate::error::Error;
 use crate::front::{self, Front};
+use crate::ledger::Audit;
 use crate::metrics::Metrics;
 use crate::raft::{Health, LogTime, Node, NodeOptions, ProposeError};
 use crate::seal::Sealer;
 use crate::soft::Soft;
 use crate::software::Software;
 use crate::state::{Action, Command, Reply};
-use crate::{bootstrap, files, identity, janitor};
+use crate::{actor, bootstrap, files, identity, janitor};
 
 /// Id of the node that makes a cluster.
 const FIRST: u64 = 1;
@@ -109,6 +110,8 @@ pub(crate) struct Core {
     /// What gateways have of the set of live certificates.
     pub(crate) live: Live,
     pub(crate) metrics: Metrics,
+    /// The audit log, beside the state.
+    pub(crate) audit: Audit,
     /// The enrollment endpoint.
     pub(crate) front: OnceLock<Weak<Front>>,
     /// When it started, monotonic milliseconds.
@@ -164,12 +167,18 @@ impl Core {
     /// Puts a change into the log, through the leader wherever it is; with an id that was applied before, the answer of then.
     /// While the group has no leader, it is tried again: the id makes that harmless.
     pub(crate) async fn propose_as(&self, request_id: [u8; 16], action: Action) -> Result<Reply, ProposeError> {
-        self.propose_command(command(request_id, action)).await
+        self.propose_command(self.command(request_id.to_vec(), action)).await
     }
 
     /// The same for what the state itself makes once: no answer is kept for it.
     pub(crate) async fn propose_idempotent(&self, action: Action) -> Result<Reply, ProposeError> {
-        self.propose_command(Command { request_id: Vec::new(), at_ms: 0, action: Some(action) }).await
+        self.propose_command(self.command(Vec::new(), action)).await
+    }
+
+    /// A command that has no time yet: whoever proposes it to the group fills that in. It says in whose name it is made.
+    fn command(&self, request_id: Vec<u8>, action: Action) -> Command {
+        let action = actor::attributed(self.node.shared().read().level(), action);
+        Command { request_id, at_ms: 0, action: Some(action) }
     }
 
     async fn propose_command(&self, command: Command) -> Result<Reply, ProposeError> {
@@ -208,17 +217,19 @@ impl Core {
     ) -> Result<Option<Reply>, ProposeError> {
         match sight {
             Sight::Clear => self.propose_as(request_id, action).await.map(Some),
-            Sight::AsLeader(term) => match self.node.propose_in(term, command(request_id, action)).await {
-                Ok(reply) => Ok(Some(reply)),
-                Err(ProposeError::NoLeader | ProposeError::Elsewhere { .. }) => Ok(None),
-                Err(e) => Err(e),
-            },
+            Sight::AsLeader(term) => {
+                match self.node.propose_in(term, self.command(request_id.to_vec(), action)).await {
+                    Ok(reply) => Ok(Some(reply)),
+                    Err(ProposeError::NoLeader | ProposeError::Elsewhere { .. }) => Ok(None),
+                    Err(e) => Err(e),
+                }
+            }
         }
     }
 
     /// The same if this node leads, and not at all if another does: for what this node alone has seen.
     pub(crate) async fn propose_here(&self, action: Action) -> Result<Reply, ProposeError> {
-        self.node.propose(command(self.new_id()?, action)).await
+        self.node.propose(self.command(self.new_id()?.to_vec(), action)).await
     }
 
     /// The same for a command of another member.
@@ -239,7 +250,7 @@ impl Core {
 
     /// The same while this node hears of no leader: others may look for it at an address where it no longer is.
     pub(crate) async fn propose_anywhere(&self, action: Action) -> Result<(), ProposeError> {
-        let command = command(self.new_id()?, action);
+        let command = self.command(self.new_id()?.to_vec(), action);
         let others: Vec<(u64, String)> = {
             let state = self.node.shared().read();
             state
@@ -339,11 +350,6 @@ pub(crate) enum Sight {
     /// The same if this node still leads in this term, which it does not know. A change that it puts into the log in the same term
     /// proves it: asking the others would be another round.
     AsLeader(u64),
-}
-
-/// A command that has no time yet: whoever proposes it to the group fills that in.
-fn command(request_id: [u8; 16], action: Action) -> Command {
-    Command { request_id: request_id.to_vec(), at_ms: 0, action: Some(action) }
 }
 
 /// Starts controllers.
@@ -455,6 +461,7 @@ impl Controller {
             sealer: place.sealer,
             soft: Soft::default(),
             lockout: Lockout::default(),
+            audit: Audit::default(),
             authenticator: OnceLock::new(),
             authorities: Opened::default(),
             live: Live::default(),

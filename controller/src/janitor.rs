@@ -91,6 +91,7 @@ pub(crate) async fn sweep_gateways(core: &Core) -> Result<(), ProposeError> {
     let silent: Vec<(u32, u64, String)> = {
         let mut signs = core.soft.lock();
         signs.gateways.retain(|slot, _| known.iter().any(|(s, ..)| s == slot));
+        core.audit.witnesses.retain(|slot| known.iter().any(|(s, ..)| *s == slot));
         let mut silent = Vec::new();
         for (slot, epoch, name) in known {
             let fresh = GatewaySigns { epoch, seen_ms: now, ..GatewaySigns::default() };

@@ -19,6 +19,7 @@
 //! The keys in the two folders open no sealed value by themselves, but whoever has the operator's (mode 0600, never sealed) and
 //! reaches a controller may do what an operator may, and ask for a backup: keep it as `node.key` is kept.
 
+mod actor;
 mod api;
 mod app;
 mod auth;
@@ -34,6 +35,7 @@ mod files;
 mod front;
 mod identity;
 mod janitor;
+mod ledger;
 mod metrics;
 mod monitored;
 mod own_key;

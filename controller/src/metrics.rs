@@ -73,6 +73,10 @@ pub(crate) enum Rpc {
     DecideRequest,
     ListProfiles,
     SetProfile,
+    WitnessLog,
+    GetLog,
+    ReadLog,
+    AcceptLog,
 }
 
 impl Rpc {
@@ -134,6 +138,10 @@ impl Rpc {
             Self::DecideRequest => "decide_request",
             Self::ListProfiles => "list_profiles",
             Self::SetProfile => "set_profile",
+            Self::WitnessLog => "witness_log",
+            Self::GetLog => "get_log",
+            Self::ReadLog => "read_log",
+            Self::AcceptLog => "accept_log",
         }
     }
 }
@@ -423,6 +431,8 @@ impl Metrics {
         ] {
             set(&self.state, &[name], value as u64);
         }
+        set(&self.state, &["audit_log_entries"], state.log_tree().size());
+        set(&self.state, &["audit_log_alarms"], core.audit.witnesses.in_trouble() as u64);
         set(&self.state, &["gateways_alive"], gateways_alive);
     }
 }

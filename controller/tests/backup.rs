@@ -1,6 +1,8 @@
 //! A backup is made over gRPC, and a new controller goes on with it.
 
 mod common;
+#[path = "backup/log.rs"]
+mod log;
 
 use std::fs;
 use std::path::Path;
@@ -87,6 +89,8 @@ fn config(engine: Engine) -> Config {
 async fn a_restored_cluster_goes_on(engine: Engine) {
     let Busy { site, mut gateway, laptop, stolen, session } = busy().await;
     let mut operator = site.operator().await;
+    let mut witness = log::Witness::new(&site.running.root_certificate());
+    witness.begin(&mut gateway).await;
     let backups = tempfile::tempdir().expect("temporary folder");
     let file = backups.path().join("b");
     create_backup(&mut operator, &file, &lock()).await;
@@ -95,6 +99,7 @@ async fn a_restored_cluster_goes_on(engine: Engine) {
     // What happens now is not in it.
     add_user(&mut operator, "bob", PASSWORD).await;
     let later = issue(&site.running, Profile::Machine, "later.example.com").await;
+    witness.grows(&mut gateway).await;
     let identity = ["cert.pem", "key.pem", "ca.pem"].map(|n| fs::read(site.dir.path().join("operator").join(n)));
     drop(operator);
     site.running.shutdown().await;
@@ -143,6 +148,7 @@ async fn a_restored_cluster_goes_on(engine: Engine) {
     let old_epoch = gateway.member.epoch;
     gateway.member = common::register(&mut gateway.client, "gw1", 1).await.member.expect("a member");
     assert!(gateway.member.epoch > old_epoch + 1_000, "nobody was given this epoch after the backup");
+    witness.finds_the_restore(&mut gateway, &mut operator).await;
     let admitted = gateway.admit(&laptop.record.serial, &laptop.record.fingerprint).await;
     assert_eq!(admitted.expect("admitted"), "laptop.example.com");
     for refused in [&stolen, &later] {

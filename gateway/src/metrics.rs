@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::control::controller::Vitals;
+use crate::control::controller::{LogSight, Vitals};
 use crate::control::held::{Lost, Report};
 use crate::control::machine::{Judgement, Machine};
 use crate::data::{Count, DataStats, DropReason, Gauge};
@@ -29,6 +29,8 @@ pub struct Metrics {
     sessions_up: IntCounter,
     sessions_down: IntCounterVec,
     controllers_away: IntGauge,
+    audit_log_entries: IntGauge,
+    audit_log_alarm: IntGauge,
     reports_held: IntGauge,
     reports_lost: IntGaugeVec,
     packets: IntGaugeVec,
@@ -115,6 +117,14 @@ impl Metrics {
                 "sallyport_gateway_sessions_down_total",
                 "Sessions that ended, by the reason",
                 "reason",
+            )?,
+            audit_log_entries: gauge(
+                "sallyport_gateway_audit_log_entries",
+                "Entries of the controllers' audit log in the newest head that this gateway holds as its witness",
+            )?,
+            audit_log_alarm: gauge(
+                "sallyport_gateway_audit_log_alarm",
+                "1 while the controllers show another audit log than they did before",
             )?,
             controllers_away: gauge(
                 "sallyport_gateway_controllers_away",
@@ -243,6 +253,14 @@ impl Metrics {
     }
 }
 
+impl Metrics {
+    /// Brings up to date what concerns the audit log.
+    pub fn publish_log(&self, sight: LogSight) {
+        self.audit_log_entries.set(i64::try_from(sight.entries).unwrap_or(i64::MAX));
+        self.audit_log_alarm.set(sight.alarm.into());
+    }
+}
+
 impl sallyport_monitor::Monitored for Metrics {
     fn metrics(&self) -> Result<Vec<u8>, String> {
         let mut out = Vec::new();
@@ -268,6 +286,8 @@ const fn phase_label(phase: v1::Phase) -> &'static str {
         v1::Phase::Authorization => "authorization",
         v1::Phase::Ipcp => "ipcp",
         v1::Phase::Up => "up",
+        v1::Phase::Enrollment => "enrollment",
+        v1::Phase::AuditLog => "audit_log",
     }
 }
 

@@ -6,7 +6,8 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueHint};
 
 use crate::demo::wire::Role;
 use crate::operator::{
-    attempt, backup, ca, cert, cluster, gateway, machine, pool, psk, request, session, setting, status, token, user,
+    attempt, audit, backup, ca, cert, cluster, gateway, machine, pool, psk, request, session, setting, status, token,
+    user,
 };
 use crate::output::Format;
 use crate::{config_command, daemon, decode, demo, enroll, profile, shell};
@@ -114,6 +115,9 @@ pub(crate) enum Command {
     /// Who tried to connect, how it ended and what to change.
     #[command(subcommand)]
     Attempt(attempt::Command),
+    /// What happened to certificates, keys and policy: a log that nobody can change unseen.
+    #[command(subcommand)]
+    Audit(audit::Command),
     /// Settings that all gateways follow.
     #[command(subcommand)]
     Setting(setting::Command),

@@ -39,6 +39,7 @@ fn a_backup_is_made_checked_and_restored_under_a_passphrase() {
     let dir = controller.dir.path().to_owned();
     private(&dir.join("passphrase"), PASSPHRASE);
     let with_stdin = |arguments: &[&str]| controller.with_secret(arguments, PASSPHRASE);
+    controller.wait_for_the_level();
 
     let (code, out, error) = with_stdin(&["backup", "create", "--passphrase-stdin", "--out", "vpn.backup"]);
     assert_eq!(code, 0, "{error}");
@@ -62,6 +63,9 @@ fn a_backup_is_made_checked_and_restored_under_a_passphrase() {
 
     // The old one is stopped, the new one starts, and knows what the old one knew.
     let serial = controller.json(&["cert", "list", "laptop7"])[0]["serial"].clone();
+    // What happens now is not in it, and an operator has seen it.
+    controller.ok(&["cert", "issue", "--machine", "lost.example.com", "--key", "ecdsa-p256"]);
+    controller.ok(&["audit", "verify", "--full"]);
     let old = controller.stop_and_keep();
     let new = tempfile::tempdir().unwrap();
     let (state, file) = (new.path().join("state"), old.path().join("vpn.backup"));
@@ -83,8 +87,30 @@ fn a_backup_is_made_checked_and_restored_under_a_passphrase() {
     assert_eq!(controller.json(&["status"])["root_fingerprint"], root);
     assert_eq!(controller.json(&["cert", "list", "laptop7", "--live"])[0]["serial"], serial);
     controller.ok(&["cert", "issue", "--machine", "phone3.example.com", "--key", "ecdsa-p256"]);
+    the_restore_is_found(&controller, &old.path().join("state"));
     controller.stop();
     assert!(file.exists());
+}
+
+/// Two clusters from one backup: who has seen the one finds the other, until an operator says why.
+fn the_restore_is_found(controller: &Controller, old: &Path) {
+    let folder = controller.state().join("operator");
+    fs::copy(old.join("operator/audit-head"), folder.join("audit-head")).unwrap();
+    let (code, _, error) = controller.run(&["audit", "verify"]);
+    assert!(code == 1 && error.contains("was known here") && error.contains("restored from a backup on 20"), "{error}");
+    assert!(error.contains("sallyport audit accept"), "{error}");
+    let evidence = names(&folder).into_iter().find(|name| name.starts_with("audit-evidence-")).expect("both heads");
+    assert!(error.contains(&evidence), "{error}");
+    let head = fs::read(folder.join("audit-head")).unwrap();
+    assert_eq!(head, fs::read(old.join("operator/audit-head")).unwrap(), "what was known stays known");
+
+    let out = controller.ok(&["audit", "accept", "--reason", "the disk died"]);
+    assert!(out.contains("these heads are none of it"), "{out}");
+    let verified = controller.json(&["audit", "verify", "--full"]);
+    assert!(verified["outcome"] == "same" || verified["outcome"] == "grown", "{verified}");
+    let list = controller.json(&["audit", "list"]);
+    let accepted = list.as_array().unwrap().iter().find(|entry| entry["kind"] == "head-accepted").expect("an entry");
+    assert_eq!(accepted["detail"], json!("the disk died"));
 }
 
 #[test]

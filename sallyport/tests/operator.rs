@@ -19,6 +19,7 @@ fn an_operator_sets_a_site_up_and_ends_it() {
     settings(&controller);
     empty_lists(&controller);
     status(&controller);
+    audit(&controller);
     controller.stop();
 }
 
@@ -54,21 +55,8 @@ fn users(controller: &Controller) {
     assert_eq!(controller.ok(&["user", "remove", "ada"]), "removed user ada\n");
 }
 
-/// What is new in a version works once the cluster's level has risen, a moment after its first start.
-fn wait_for_the_level(controller: &Controller) {
-    let risen = (0..600).any(|_| {
-        let cluster = controller.json(&["cluster", "status"]);
-        let risen = cluster[0]["cluster_level"] == cluster[0]["level"];
-        if !risen {
-            std::thread::sleep(std::time::Duration::from_millis(100));
-        }
-        risen
-    });
-    assert!(risen, "the level of the cluster did not rise");
-}
-
 fn user_set(controller: &Controller) {
-    wait_for_the_level(controller);
+    controller.wait_for_the_level();
     let set = controller.ok(&["user", "set", "ada", "--max-sessions", "2", "--address", "10.88.0.9"]);
     assert_eq!(set, "changed user ada: pool any, address 10.88.0.9, at most 2 sessions\n");
     let set = controller.json(&["user", "set", "ADA", "--address", "", "--pool", "office", "--comment", "2nd floor"]);
@@ -119,6 +107,40 @@ fn status(controller: &Controller) {
     assert!(controller.ok(&["status"]).contains("\naddresses     0 leased of 253\n"));
 }
 
+fn audit(controller: &Controller) {
+    let list = controller.json(&["audit", "list"]);
+    assert_eq!(list.as_array().unwrap().last().unwrap()["kind"], "begun", "{list}");
+    let settings = list.as_array().unwrap().iter().find(|entry| entry["kind"] == "settings-set").unwrap();
+    assert!(settings["source"] == "127.0.0.1" && !settings["actor"].as_str().unwrap().is_empty(), "{settings}");
+    assert!(controller.ok(&["audit", "list"]).contains("settings-set"));
+    assert_eq!(controller.json(&["audit", "list", "--limit", "1"]).as_array().unwrap().len(), 1);
+
+    let first = controller.json(&["audit", "verify"]);
+    let entries = first["entries"].as_u64().unwrap();
+    assert!(first["outcome"] == "first" && entries >= list.as_array().unwrap().len() as u64, "{first}");
+    controller.ok(&["setting", "set", "idle-timeout", "3601"]);
+    let grown = controller.json(&["audit", "verify", "--full"]);
+    assert_eq!((&grown["outcome"], &grown["known_before"]), (&json!("grown"), &json!(entries)));
+    let out = controller.ok(&["audit", "verify"]);
+    assert!(out.contains("are among them, as they were") && out.contains("0 of 0 gateways"), "{out}");
+
+    controller.ok(&["audit", "export", "--out", "audit.jsonl"]);
+    assert_eq!(controller.run(&["audit", "export", "--out", "audit.jsonl"]).0, 1, "is there already");
+    controller.ok(&["audit", "export", "--since", "2", "--out", "later.jsonl"]);
+    for file in ["audit.jsonl", "later.jsonl"] {
+        controller.ok(&["audit", "verify", "--file", file]);
+        let root = controller.state().join("operator/ca.pem");
+        let elsewhere = ["--state", "/nowhere", "--root", root.to_str().unwrap()];
+        controller.ok(&[&["audit", "verify", "--file", file][..], &elsewhere].concat());
+    }
+    let path = controller.dir.path().join("audit.jsonl");
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, text.replace("psk-set", "psk-cleared")).unwrap();
+    let (code, _, error) = controller.run(&["audit", "verify", "--file", "audit.jsonl"]);
+    assert!(code == 1 && error.contains("something else than its leaf"), "{error}");
+    assert!(controller.refused(&["audit", "accept", "--reason", "none"]).contains("no witness"));
+}
+
 #[test]
 fn certificates_are_issued_into_folders_and_revoked() {
     let controller = Controller::start();
@@ -153,7 +175,7 @@ fn certificates_are_issued_into_folders_and_revoked() {
     let (code, _, error) = controller.run(&["status", "--identity", identity, "--controller", address.trim()]);
     assert!(code == 5 || code == 4, "{code}: {error}");
 
-    wait_for_the_level(&controller);
+    controller.wait_for_the_level();
     let live = controller.json(&["cert", "list", "laptop7", "--profile", "machine", "--live"]);
     let serial = live[0]["serial"].as_str().unwrap();
     let why = ["--reason", "key-compromise", "--note", "lost on a train"];
@@ -218,7 +240,7 @@ fn a_second_controller_on_the_same_state_is_refused() {
 #[test]
 fn machines_are_let_in_by_tokens_a_list_and_profiles() {
     let controller = Controller::start();
-    wait_for_the_level(&controller);
+    controller.wait_for_the_level();
     tokens(&controller);
     machines(&controller);
     profiles(&controller);

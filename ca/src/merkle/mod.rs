@@ -6,7 +6,8 @@
 //! * [`inclusion_proof`] and [`consistency_proof`] read these rows through [`Nodes`]; [`verify_inclusion`] and
 //!   [`verify_consistency`] need none.
 //! * [`SignedTreeHead`] is what the log says of itself, signed. [`Witness`] keeps the newest that it saw and judges the next: a log
-//!   that was rolled back, or shows different entries to different readers, is found, with both heads as [`Evidence`].
+//!   that was rolled back, or shows different entries to different readers, is found, with both heads as [`Evidence`]. [`Follower`]
+//!   does so for one log, from what its keeper says.
 //!
 //! ```
 //! use sallyport_ca::merkle::*;
@@ -18,8 +19,10 @@
 //! assert!(verify_inclusion(&leaf_hash(b"revoked"), 1, 3, &proof, &frontier.root()));
 //! ```
 
+mod follow;
 mod frontier;
 mod head;
+mod keys;
 mod proof;
 #[cfg(test)]
 mod tests;
@@ -29,8 +32,10 @@ use std::collections::BTreeMap;
 
 use ring::digest;
 
+pub use follow::{Answer, Fault, Followed, Follower, Wrong};
 pub use frontier::Frontier;
 pub use head::{HeadError, SignedTreeHead, TreeHead, key_id};
+pub use keys::head_keys;
 pub use proof::{
     MAX_PROOF, ProofError, consistency_proof, inclusion_proof, proof_from_bytes, proof_to_bytes, verify_consistency,
     verify_inclusion,

@@ -65,6 +65,12 @@ pub enum WitnessError {
 }
 
 impl Evidence {
+    /// Names what the witness found: the same for the same known head, whatever it is shown, and whoever notices.
+    pub fn id(&self) -> [u8; 16] {
+        let hash = super::hash_of(&[b"sallyport evidence\0", &self.known.to_bytes()]);
+        hash.first_chunk().copied().unwrap_or_default()
+    }
+
     /// What it shows, if it shows anything: both heads must be signed by one of `keys`.
     pub fn finding(&self, keys: &[PublicKey]) -> Result<Option<Finding>, HeadError> {
         self.known.verify(keys)?;
@@ -111,6 +117,11 @@ impl Witness {
     /// One that remembers nothing.
     pub const fn new() -> Self {
         Self { heads: BTreeMap::new() }
+    }
+
+    /// One that remembers this.
+    pub fn knowing(known: SignedTreeHead) -> Self {
+        Self { heads: BTreeMap::from([(known.head.cluster, known)]) }
     }
 
     /// The newest head of a log.

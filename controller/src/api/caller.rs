@@ -6,6 +6,7 @@ use tonic::metadata::MetadataValue;
 use tonic::{Request, Status};
 
 use super::server::Peer;
+use crate::actor::Actor;
 use crate::app::Core;
 use crate::cluster::removal::REMOVED;
 use crate::state::State;
@@ -13,6 +14,11 @@ use crate::state::State;
 /// Metadata of a call that another controller passes on: the serial number of whoever made it. That controller has verified
 /// the certificate, and its record is looked up here.
 pub(super) const ON_BEHALF: &str = "sallyport-on-behalf-of";
+
+/// And the address that it came from.
+pub(super) const SOURCE: &str = "sallyport-source";
+/// Longest address.
+const MAX_SOURCE: usize = 64;
 
 /// A caller whose certificate is good.
 #[derive(Clone, Debug)]
@@ -23,6 +29,8 @@ pub(super) struct Caller {
     pub(super) serial: String,
     /// The caller's name for the change that it asks for.
     pub(super) request_id: Option<Vec<u8>>,
+    /// The address that it calls from; empty where that is not known.
+    pub(super) source: String,
 }
 
 impl Caller {
@@ -48,7 +56,19 @@ impl Caller {
         if request_id.as_ref().is_some_and(|id| id.len() != 32) {
             return Err(Status::invalid_argument("sallyport-request-id: 32 hexadecimal digits"));
         }
-        Ok(Self { request_id, ..caller? })
+        // Who passes a call on says whence it came.
+        let passed = request.metadata().get(SOURCE).and_then(|source| source.to_str().ok());
+        let source = match (request.metadata().contains_key(ON_BEHALF), peer) {
+            (true, _) => passed.filter(|source| source.len() <= MAX_SOURCE).unwrap_or_default().to_owned(),
+            (false, Some(peer)) => peer.remote.ip().to_canonical().to_string(),
+            (false, None) => String::new(),
+        };
+        Ok(Self { request_id, source, ..caller? })
+    }
+
+    /// The caller as the audit log names it.
+    pub(super) fn actor(&self) -> Actor {
+        Actor { name: self.name.clone(), serial: self.serial.clone(), source: self.source.clone() }
     }
 
     /// The member whose certificate this is.
@@ -95,7 +115,8 @@ impl Caller {
                 record.name
             )));
         }
-        Ok(Self { name: record.name.clone(), serial: serial.to_owned(), request_id: None })
+        let (name, serial) = (record.name.clone(), serial.to_owned());
+        Ok(Self { name, serial, request_id: None, source: String::new() })
     }
 }
 

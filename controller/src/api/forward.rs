@@ -6,7 +6,7 @@ use sallyport_proto::dial::Channel;
 use tonic::metadata::MetadataValue;
 use tonic::{Request, Status};
 
-use super::caller::ON_BEHALF;
+use super::caller::{ON_BEHALF, SOURCE};
 use crate::app::Core;
 use crate::cluster::removal::REMOVED;
 
@@ -78,9 +78,14 @@ pub(super) fn on_behalf<T>(request: Request<T>) -> Result<Request<T>, Status> {
     let serial = super::caller::serial_of(&request)?;
     let serial = serial.parse().map_err(|_| Status::internal("a serial number that is no text"))?;
     let request_id = request.metadata().get(super::REQUEST_ID).cloned();
+    let peer = request.extensions().get::<super::server::Peer>();
+    let source = peer.and_then(|peer| peer.remote.ip().to_canonical().to_string().parse().ok());
     let mut passed = Request::new(request.into_inner());
     mark(&mut passed);
     passed.metadata_mut().insert(ON_BEHALF, serial);
+    if let Some(source) = source {
+        passed.metadata_mut().insert(SOURCE, source);
+    }
     if let Some(id) = request_id {
         passed.metadata_mut().insert(super::REQUEST_ID, id);
     }

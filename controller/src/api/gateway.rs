@@ -24,11 +24,14 @@ use crate::state::{
 mod admit;
 mod authenticate;
 mod carry;
+mod witness;
 
 /// Reports and attempts in one call.
 const MAX_BATCH: usize = 1_000;
 /// Longest text field of a request that we keep, bytes.
 const MAX_TEXT: usize = 512;
+/// Longest evidence about the audit log: two signed heads and a proof, bytes.
+const MAX_EVIDENCE: usize = 8 * 1024;
 /// Public addresses of a gateway.
 const MAX_ADDRESSES: usize = 16;
 
@@ -334,6 +337,7 @@ impl GatewayService {
                 session_id: cut(attempt.session_id),
                 controller_time: false,
                 certificate_verdict: if records_verdicts { attempt.certificate_verdict } else { 0 },
+                evidence: if attempt.evidence.len() > MAX_EVIDENCE { Vec::new() } else { attempt.evidence },
                 ..attempt
             });
         }
@@ -416,4 +420,5 @@ calls! {
     report_sessions, ReportSessions, ReportSessionsRequest -> ReportSessionsResponse, do_report_sessions;
     report_attempts, ReportAttempts, ReportAttemptsRequest -> ReportAttemptsResponse, do_report_attempts;
     heartbeat, Heartbeat, HeartbeatRequest -> HeartbeatResponse, do_heartbeat;
+    witness_log, WitnessLog, WitnessLogRequest -> WitnessLogResponse, do_witness;
 }

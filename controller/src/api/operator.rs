@@ -12,10 +12,12 @@ use super::error::done;
 use super::forward::{self, Leader};
 use super::gateway::dedup_id;
 use super::observed;
+use crate::actor;
 use crate::app::Core;
 use crate::metrics::Rpc;
 use crate::state::{Action, Done};
 
+mod audit;
 mod authorities;
 mod backup;
 mod certificates;
@@ -73,7 +75,8 @@ macro_rules! calls {
                         match forward::leader(&self.core, forward::is_forwarded(&request)).await? {
                             Leader::Here => {
                                 let (caller, request) = self.operator(request).await?;
-                                self.$implementation(&caller, request).await
+                                let actor = caller.actor();
+                                actor::in_the_name_of(actor, self.$implementation(&caller, request)).await
                             }
                             Leader::There(channel) => {
                                 let mut leader = OperatorClient::new(channel)
@@ -156,5 +159,8 @@ calls! {
     decide_request, DecideRequest, DecideRequestRequest -> DecideRequestResponse, do_decide_request;
     list_profiles, ListProfiles, ListProfilesRequest -> ListProfilesResponse, do_list_profiles;
     set_profile, SetProfile, SetProfileRequest -> SetProfileResponse, do_set_profile;
+    get_log, GetLog, GetLogRequest -> GetLogResponse, do_get_log;
+    read_log, ReadLog, ReadLogRequest -> ReadLogResponse, do_read_log;
+    accept_log, AcceptLog, AcceptLogRequest -> AcceptLogResponse, do_accept_log;
     transfer_leader, TransferLeader, TransferLeaderRequest -> TransferLeaderResponse, do_transfer_leader;
 }

@@ -193,9 +193,10 @@ fn is_ours(core: &Core, der: &[u8]) -> Result<(), Refusal> {
     }
 }
 
-fn refuse(core: &Core, source: &IpAddr, refusal: Refusal) -> Enrolled {
+fn refuse(core: &Arc<Core>, source: &IpAddr, refusal: Refusal) -> Enrolled {
     tracing::info!(%source, cause = %refusal.cause, remedy = %refusal.remedy, "refused a certificate");
     core.metrics.enrollment_refused(refusal.kind);
+    crate::ledger::record_refusal(core, *source, &refusal);
     Enrolled::Refused(refusal)
 }
 

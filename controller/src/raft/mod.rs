@@ -12,6 +12,7 @@ mod convert;
 mod failover;
 mod flight;
 pub mod kv;
+mod ledger;
 mod log_clock;
 mod log_store;
 mod log_time;

@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::ahead::Ahead;
 use super::failover::{self, Heard};
 use super::kv::{CatchPanics, Kv, KvError};
+use super::ledger::LedgerReader;
 use super::log_store::Received;
 use super::membership::{self, Change, Membership};
 use super::network::{Head, Network, Transport, Way};
@@ -409,6 +410,11 @@ impl Node {
         let installed = self.raft.install_full_snapshot(vote, snapshot).await;
         self.heard.note();
         codec::encode(&installed.map_err(|e| ProposeError::Stopped(e.to_string()))?).map_err(garbled)
+    }
+
+    /// The audit log.
+    pub(crate) fn ledger(&self) -> LedgerReader {
+        self.copier.ledger()
     }
 
     /// A copy of the state as it is now. The log goes on meanwhile.

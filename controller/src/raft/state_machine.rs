@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::kv::{KEY_END, Kv, Op, Row, Table};
+use super::ledger::LedgerReader;
 use super::log_store::{self, Received};
 use super::snapshot::{SnapshotData, SnapshotDir, SnapshotWriter};
 use super::view::{MAX_BEHIND, View, Views};
@@ -325,7 +326,7 @@ fn load(kv: &dyn Kv) -> Result<State, BoxError> {
             let _ = tx.send(batch);
             Ok::<_, super::kv::KvError>(())
         })?;
-        let mut loading = State::loading();
+        let mut loading = State::loading_beside_store();
         let mut understood = Ok(());
         for batch in batches {
             // A row that the store itself finds damaged is the better explanation.
@@ -340,7 +341,7 @@ fn load(kv: &dyn Kv) -> Result<State, BoxError> {
 /// The state in a snapshot, whose rows must be in order.
 fn read_state(data: &SnapshotData, software: &Software) -> io::Result<State> {
     let damaged = |e: BoxError| io::Error::new(io::ErrorKind::InvalidData, e);
-    let (mut loading, mut last) = (State::loading(), None);
+    let (mut loading, mut last) = (State::loading_beside_store(), None);
     for row in RowReader::begin(data.reader()?)? {
         let (key, value) = row?;
         if last.as_ref().is_some_and(|last| *last >= key) {
@@ -511,6 +512,11 @@ pub(super) struct Copier {
 }
 
 impl Copier {
+    /// The audit log in this store.
+    pub(super) fn ledger(&self) -> LedgerReader {
+        LedgerReader::new(self.kv.clone(), self.views.clone(), self.shared.clone())
+    }
+
     /// Copies the state to a file while it goes on changing.
     pub(super) fn copy(&self) -> Result<StateCopy, BoxError> {
         let (view, (cluster_id, log_time_ms, applied)) = self.views.begin(|| {

@@ -19,7 +19,9 @@ impl State {
         }
         let now_ms = self.now_ms().max(command.at_ms);
         self.change_core(|core| core.now_ms = now_ms);
-        let reply = match &command.action {
+        let (action, by) = super::ledger::unwrapped(command);
+        let mark = self.mark(action);
+        let reply = match action {
             Some(action) => self.act(action),
             // The state machine never lets one get here: see `CommandBatch::is_known`.
             None => Reply::conflict(ConflictKind::Invalid, "a command of a newer version; update this controller"),
@@ -27,6 +29,9 @@ impl State {
         // A conflict changed nothing, so asking again may have another answer: the gateway has registered again, the
         // password was checked anew. Whatever changed something, or decided on somebody, is answered the same for ever.
         if !matches!(reply.outcome, Some(Outcome::Conflict(_))) {
+            if let Some(action) = action {
+                self.log_change(&mark, action, by);
+            }
             self.remember(&command.request_id, now_ms, &reply);
         }
         reply
@@ -92,6 +97,8 @@ impl State {
             Action::RevokeCertificates(c) => self.revoke_certificates(c),
             Action::ReleaseCertificates(c) => self.release_certificates(c),
             Action::AddScepRa(c) => self.add_scep_ra(c),
+            Action::Attributed(_) => Reply::conflict(ConflictKind::Invalid, "a change in two names"),
+            Action::AcceptHeads(c) => self.accept_heads(c),
         }
     }
 

@@ -1,4 +1,4 @@
-//! The audit: a ring of attempts. Comings and goings may fill half of it at most, so that they do not push out what went
+//! Attempts, for people: a ring (what is kept for ever is in `ledger`). Comings and goings may fill half of it at most, so that they do not push out what went
 //! wrong; and so may any one gateway, so that it does not push out what the others saw.
 
 use std::collections::BTreeSet;

@@ -12,6 +12,7 @@ use super::enroll::{
     PutMachines, QueueRequest, RULES_LEVEL, RemoveMachine, RevokeEnrollToken, SetProfile,
 };
 use super::issuers::ISSUERS_LEVEL;
+use super::ledger::{AcceptHeads, Attributed, LEDGER_LEVEL};
 use super::net::Net;
 use super::revocation::{REVOCATION_LEVEL, ReleaseCertificates, RevokeCertificates};
 use super::root::{BeginRollover, EraseRootKey, InstallRootChain, ROOT_LEVEL, RestoreRootKey, TurnRollover};
@@ -34,7 +35,12 @@ impl CommandBatch {
     /// Whether a software of this level knows every command. A node that skipped one would no longer be the same as those that
     /// did not.
     pub(crate) fn is_known(&self, level: u32) -> bool {
-        self.commands.iter().all(|command| command.action.as_ref().is_some_and(|action| action.level() <= level))
+        self.commands.iter().all(|command| {
+            // Whatever is within one that names its maker must be known, too.
+            let (action, by) = super::ledger::unwrapped(command);
+            let knows = |action: &Action| action.level() <= level;
+            action.is_some_and(knows) && (by.is_none() || level >= LEDGER_LEVEL)
+        })
     }
 
     /// The level that this batch raises the group to, and the version that brought it.
@@ -61,7 +67,7 @@ pub struct Command {
     /// What to do.
     #[prost(
         oneof = "Action",
-        tags = "3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 51, 59"
+        tags = "3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 51, 55, 56, 59"
     )]
     pub action: Option<Action>,
 }
@@ -219,6 +225,12 @@ pub enum Action {
     /// A key that the cluster shares for SCEP.
     #[prost(message, tag = "59")]
     AddScepRa(AddScepRa),
+    /// A change in somebody's name.
+    #[prost(message, tag = "55")]
+    Attributed(Attributed),
+    /// Heads of the audit log that are none of it.
+    #[prost(message, tag = "56")]
+    AcceptHeads(AcceptHeads),
 }
 
 impl Action {
@@ -294,6 +306,12 @@ impl Action {
             | Self::CompleteCertificate(_)
             | Self::AbandonCertificate(_) => ENROLL_LEVEL,
             Self::AddScepRa(_) => STATUS_LEVEL,
+            Self::AcceptHeads(_) => LEDGER_LEVEL,
+            Self::Attributed(c) => match c.action.as_ref().map(|inner| inner.action.as_ref()) {
+                // One within another is refused when it is applied.
+                Some(Some(Self::Attributed(_))) | Some(None) | None => LEDGER_LEVEL,
+                Some(Some(action)) => action.level().max(LEDGER_LEVEL),
+            },
         }
     }
 }

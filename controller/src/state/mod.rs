@@ -10,6 +10,7 @@ mod command;
 mod enroll;
 mod gateways;
 mod issuers;
+mod ledger;
 mod level;
 mod lockouts;
 mod members;
@@ -35,6 +36,8 @@ pub use command::*;
 pub use enroll::*;
 pub(crate) use issuers::ISSUERS_LEVEL;
 pub use issuers::MAX_ISSUERS;
+pub use ledger::{AcceptHeads, Attributed, MAX_ACCEPTED};
+pub(crate) use ledger::{LEDGER_LEVEL, Ledger, StoredTree, first_leaf_key, leaf_key, leaf_of};
 pub use lockouts::GATEWAY_FACTOR;
 pub use reply::{
     Admitted, Conflict, ConflictKind, DENIAL_PHASE, DenialKind, Denied, Done, Intended, Issued, Opened, Outcome,
@@ -100,6 +103,9 @@ const REQUESTS: u8 = 17;
 const INTENTS: u8 = 18;
 const ISSUED: u8 = 19;
 const ROOT_LIVES: u8 = 20;
+const LEAVES: u8 = 22;
+const NODES: u8 = 23;
+const TREE: u8 = 24;
 const SCEP_RAS: u8 = 25;
 
 /// The state.
@@ -140,6 +146,8 @@ pub struct State {
     pub intents: Rows<u64, IntentRow>,
     issued: Rows<u64, IssuedRow>,
     root_lives: Rows<u64, RootLifeRow>,
+    /// The audit log.
+    pub(crate) ledger: Ledger,
     /// What SCEP's requests are encrypted to, by number, the newest last.
     pub scep_ras: Rows<u64, ScepRaRow>,
     index: Index,
@@ -223,6 +231,7 @@ impl State {
             intents: Rows::new(INTENTS),
             issued: Rows::new(ISSUED),
             root_lives: Rows::new(ROOT_LIVES),
+            ledger: Ledger::new(true),
             scep_ras: Rows::new(SCEP_RAS),
             index: Index::default(),
             notices: 0,
@@ -241,6 +250,11 @@ impl State {
     /// A state that is loaded row by row.
     pub(crate) fn loading() -> Loading {
         Loading(Self::new())
+    }
+
+    /// The same beside a store, which keeps the leaves of the audit log.
+    pub(crate) fn loading_beside_store() -> Loading {
+        Loading(Self { ledger: Ledger::new(false), ..Self::new() })
     }
 
     fn build_index(&self) -> Index {
@@ -309,6 +323,7 @@ impl State {
         self.intents.each_row(&mut each)?;
         self.issued.each_row(&mut each)?;
         self.root_lives.each_row(&mut each)?;
+        self.ledger.each_row(&mut each)?;
         self.scep_ras.each_row(&mut each)
     }
 
@@ -347,6 +362,7 @@ impl State {
         self.intents.take_changes(&mut ops);
         self.issued.take_changes(&mut ops);
         self.root_lives.take_changes(&mut ops);
+        self.ledger.take_changes(&mut ops);
         self.scep_ras.take_changes(&mut ops);
         ops
     }
@@ -463,6 +479,7 @@ impl Loading {
             INTENTS => state.intents.load(key, value),
             ISSUED => state.issued.load(key, value),
             ROOT_LIVES => state.root_lives.load(key, value),
+            LEAVES | NODES | TREE => state.ledger.load(tag, key, value),
             SCEP_RAS => state.scep_ras.load(key, value),
             other => Err(RowError::Table(other)),
         }

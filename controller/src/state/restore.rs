@@ -17,6 +17,7 @@ impl State {
     /// What was issued and revoked stays, and is numbered on. The controllers that were are no members any more, and their
     /// certificates are revoked: none of them is heard that still runs, with what it knows of the lost end of the log.
     pub(crate) fn begin_anew(&mut self, now_ms: u64) {
+        let mark = self.mark(None);
         self.change_core(|core| {
             core.now_ms = core.now_ms.max(now_ms);
             core.begun_ms = now_ms.max(core.begun_ms + 1);
@@ -63,6 +64,7 @@ impl State {
         for serial in controllers {
             self.revoke_one(&serial, Reason::CessationOfOperation, RESTORED);
         }
+        self.log_restored(&mark);
     }
 
     /// Number of the certificate that was issued or revoked last.

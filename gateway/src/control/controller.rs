@@ -8,6 +8,7 @@ mod carry;
 mod live;
 mod reports;
 mod revocations;
+mod witness;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, RwLock};
@@ -24,6 +25,8 @@ use tracing::{debug, info, warn};
 pub use self::carry::Carried;
 use self::reports::Reports;
 use self::revocations::Watchman;
+pub use self::witness::LogSight;
+use self::witness::Witnessing;
 use super::held::{Held, Lost, Report};
 use super::live::LEASE;
 use crate::identity::Identity;
@@ -111,6 +114,7 @@ pub struct Controllers {
     vitals: watch::Sender<Vitals>,
     live: Arc<live::Report>,
     watchman: Arc<Watchman>,
+    witnessing: Arc<Witnessing>,
     registering: Arc<tokio::sync::Mutex<()>>,
 }
 
@@ -169,9 +173,11 @@ impl Controllers {
             vitals,
             live: Arc::default(),
             watchman,
+            witnessing: Arc::new(Witnessing::trusting(&identity.ca)),
             registering: Arc::default(),
         };
         tokio::spawn(this.clone().keep_looking(seed));
+        tokio::spawn(this.clone().keep_witnessing(seed));
         tokio::spawn(this.clone().watch_policy(registration.clone()));
         let interval = Duration::from_millis(u64::from(registered.heartbeat_interval_ms.clamp(100, 60_000)));
         // Twice in the time after which what is known of revocations is old.
@@ -199,6 +205,11 @@ impl Controllers {
     /// Reports that no controller has taken yet, and those that fell out.
     pub fn held(&self) -> (usize, Lost) {
         (self.reports.len(), self.reports.lock().lost())
+    }
+
+    /// What this gateway, as its witness, knows of the controllers' audit log.
+    pub fn log_sight(&self) -> LogSight {
+        self.witnessing.sight()
     }
 
     /// Whether the last life sign found no controller that could take it.

@@ -233,6 +233,7 @@ impl Runner {
         self.metrics.publish(vitals, &self.machine);
         let (held, lost) = self.controllers.held();
         self.metrics.publish_reports(self.controllers.are_away(), held, lost);
+        self.metrics.publish_log(self.controllers.log_sight());
     }
 }
 

@@ -13,7 +13,7 @@ use sallyport_controller::backup::{self, Secret};
 use serde::Serialize;
 use zeroize::Zeroizing;
 
-use self::meter::Meter;
+pub(crate) use self::meter::Meter;
 use self::report::Report;
 use crate::cli::Global;
 use crate::config::ConfigSource;

@@ -51,6 +51,8 @@ struct Row {
     sessions: u32,
     reported_sessions: u32,
     half_open: u32,
+    audit_log_entries: u64,
+    audit_log_alarm: String,
     addresses: Vec<String>,
     version: String,
     epoch: u64,
@@ -85,6 +87,8 @@ impl From<GatewayInfo> for Row {
             sessions: gateway.sessions,
             reported_sessions: gateway.reported_sessions,
             half_open: gateway.half_open,
+            audit_log_entries: gateway.log_size,
+            audit_log_alarm: gateway.log_alarm,
             addresses: gateway.addresses,
             version: gateway.version,
             epoch: gateway.epoch,
@@ -103,6 +107,7 @@ impl Record for Row {
         Column::left("REVOCATIONS"),
         Column::left("ADDRESSES"),
         Column::left("VERSION"),
+        Column::left("AUDIT LOG"),
     ];
 
     fn cells(&self) -> Vec<String> {
@@ -121,6 +126,11 @@ impl Record for Row {
             self.revocations(),
             self.addresses.join(","),
             self.version.clone(),
+            match (self.audit_log_entries, self.audit_log_alarm.as_str()) {
+                (0, _) => String::new(),
+                (entries, "") => entries.to_string(),
+                (_, alarm) => format!("ALARM: {alarm}"),
+            },
         ]
     }
 }

@@ -1,6 +1,7 @@
 //! The operator's nouns: one file each, all of them clients of the controller's gRPC.
 
 pub(crate) mod attempt;
+pub(crate) mod audit;
 pub(crate) mod backup;
 pub(crate) mod ca;
 mod ca_rollover;

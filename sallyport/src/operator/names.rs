@@ -24,6 +24,8 @@ pub(super) fn phase(phase: Phase) -> &'static str {
         Phase::Authorization => "authorization",
         Phase::Ipcp => "ipcp",
         Phase::Up => "up",
+        Phase::Enrollment => "enrollment",
+        Phase::AuditLog => "audit-log",
     }
 }
 

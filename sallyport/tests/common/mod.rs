@@ -68,6 +68,19 @@ impl Controller {
         command
     }
 
+    /// What is new in a version works once the cluster's level has risen, a moment after its first start.
+    pub(crate) fn wait_for_the_level(&self) {
+        let risen = (0..600).any(|_| {
+            let cluster = self.json(&["cluster", "status"]);
+            let risen = cluster[0]["cluster_level"] == cluster[0]["level"];
+            if !risen {
+                std::thread::sleep(std::time::Duration::from_millis(100));
+            }
+            risen
+        });
+        assert!(risen, "the level of the cluster did not rise");
+    }
+
     pub(crate) fn run(&self, arguments: &[&str]) -> (i32, String, String) {
         text(self.command(arguments).output().unwrap())
     }

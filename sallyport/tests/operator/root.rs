@@ -13,7 +13,7 @@ fn root<'a>(arguments: &[&'a str]) -> Vec<&'a str> {
 #[test]
 fn the_roots_key_goes_into_the_safe_and_comes_back_for_a_ceremony() {
     let controller = Controller::start();
-    super::wait_for_the_level(&controller);
+    controller.wait_for_the_level();
     let at = |name: &str| controller.dir.path().join(name);
     let exported = controller.json(&root(&["export", "--shares", "2/3", "--out", "shares"]));
     assert_eq!(exported["files"].as_array().map(Vec::len), Some(4), "{exported}");

@@ -3,7 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use sallyport_ca::merkle::{
-    Evidence, Frontier, NodeId, SignedTreeHead, Witness, proof_from_bytes, verify_consistency, verify_inclusion,
+    Answer, Evidence, Follower, Frontier, NodeId, SignedTreeHead, Witness, proof_from_bytes, verify_consistency, verify_inclusion,
 };
 use sallyport_ca::shares::Share;
 
@@ -23,6 +23,11 @@ fuzz_target!(|data: &[u8]| {
     if let Some(evidence) = Evidence::from_bytes(data) {
         assert_eq!(evidence.to_bytes(), data);
     }
+    // What a hostile controller says, whose authorities are none of ours.
+    let (head, rest) = data.split_at(data.len().min(200));
+    let (issuers, mut follower) = ([rest.to_vec()], Follower::default());
+    let _ = follower.follow(&Answer { head, proof: rest, issuers: &issuers, accepted: &issuers }, &[]);
+    assert_eq!(follower.known(), None);
     if let Some(node) = NodeId::from_key(data) {
         assert_eq!(node.to_key(), data);
     }

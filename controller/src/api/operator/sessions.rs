@@ -107,6 +107,8 @@ impl OperatorService {
 
     fn gateway(&self, state: &State, signs: &Signs, slot: u32, row: &GatewayRow) -> v1::GatewayInfo {
         let now = self.core.clock.monotonic_ms();
+        let witness = self.core.audit.witnesses.of(slot, row.epoch);
+        let trouble = witness.as_ref().and_then(|seen| seen.trouble);
         let signs = signs.gateways.get(&slot).copied().filter(|g| g.epoch == row.epoch).unwrap_or_default();
         let timeout = u64::from(self.core.config.gateways.timeout_ms);
         let live = self.core.live.held(slot, row.epoch, now);
@@ -125,6 +127,8 @@ impl OperatorService {
             half_open: signs.half_open,
             current: live.is_some_and(|held| u64::from(held.age_ms) < LEASE_MS),
             live,
+            log_size: witness.map_or(0, |seen| seen.head.head.size),
+            log_alarm: trouble.map(|trouble| trouble.text().to_owned()).unwrap_or_default(),
         }
     }
 

@@ -111,6 +111,11 @@ impl State {
     }
 
     /// A number of the row that there is once, counted on.
+    /// Whether a certificate is about to be signed.
+    pub(super) fn has_intent(&self, serial: &str) -> bool {
+        self.index.enroll.intent_of_serial.contains_key(serial)
+    }
+
     fn next_enrollment(&mut self) -> u64 {
         let mut number = 0;
         self.change_core(|core| {

@@ -122,6 +122,10 @@ impl Gateway for Scripted {
         Ok(Response::new(v1::HeartbeatResponse { revoked: Some(NEWEST), ..Default::default() }))
     }
 
+    async fn witness_log(&self, _: Request<v1::WitnessLogRequest>) -> Result<Response<v1::WitnessLogResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
     /// Says who it is and who came, then says back what it hears.
     async fn carry_enrollment(
         &self,

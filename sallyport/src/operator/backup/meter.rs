@@ -12,7 +12,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// A line on standard error that is overwritten by the next, and removed at the end. Nothing where that is no terminal.
-pub(super) struct Meter {
+pub(crate) struct Meter {
     what: &'static str,
     next: Instant,
     shown: bool,
@@ -21,19 +21,28 @@ pub(super) struct Meter {
 
 impl Meter {
     /// A meter of what is `what` ("read", "received").
-    pub(super) fn new(what: &'static str) -> Self {
+    pub(crate) fn new(what: &'static str) -> Self {
         Self { what, next: now() + PATIENCE, shown: false, terminal: std::io::stderr().is_terminal() }
     }
 
     /// So much is done.
     pub(super) fn show(&mut self, done: u64, all: u64) {
+        self.say(|| format!("{} of {}", bytes(done), bytes(all)));
+    }
+
+    /// So many are done.
+    pub(crate) fn count(&mut self, done: u64, all: u64) {
+        self.say(|| format!("{done} of {all}"));
+    }
+
+    fn say(&mut self, text: impl FnOnce() -> String) {
         if !self.terminal || now() < self.next {
             return;
         }
         self.next = now() + PAUSE;
         self.shown = true;
         // A terminal that has gone needs no report.
-        let _ = write!(std::io::stderr(), "\r\x1b[K{} {} of {}", self.what, bytes(done), bytes(all));
+        let _ = write!(std::io::stderr(), "\r\x1b[K{} {}", self.what, text());
     }
 }
 

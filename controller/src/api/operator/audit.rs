@@ -1,0 +1,99 @@
+//! The audit log as operators read and verify it.
+
+use sallyport_ca::merkle::SignedTreeHead;
+use sallyport_proto::v1;
+use tonic::Status;
+
+use super::super::caller::Caller;
+use super::OperatorService;
+use crate::ledger;
+use crate::raft::blocking;
+use crate::state::{AcceptHeads, Action};
+
+/// Entries of one answer: when nothing is said, and at most.
+const ENTRIES: (u32, u32) = (1_000, 10_000);
+/// And their bytes, about.
+const BYTES: usize = 1024 * 1024;
+/// Witnesses of one answer.
+const WITNESSES: usize = 1_000;
+/// Longest reason, bytes.
+const MAX_REASON: usize = 256;
+
+fn head(bytes: &[u8], what: &str) -> Result<Option<SignedTreeHead>, Status> {
+    let head = (!bytes.is_empty()).then(|| SignedTreeHead::from_bytes(bytes)).transpose();
+    head.map_err(|e| Status::invalid_argument(format!("{what}: {e}")))
+}
+
+impl OperatorService {
+    pub(super) async fn do_get_log(
+        &self,
+        _caller: &Caller,
+        request: v1::GetLogRequest,
+    ) -> Result<v1::GetLogResponse, Status> {
+        let known = head(&request.known, "known")?;
+        let Some(shown) = ledger::show(&self.core).await? else {
+            return Err(Status::failed_precondition(
+                "the cluster has no audit log yet: it begins when all controllers run a version that knows it (sallyport cluster status)",
+            ));
+        };
+        let log = ledger::answer(&self.core, known.as_ref(), &shown).await?;
+        let mut witnesses = Vec::new();
+        for seen in self.core.audit.witnesses.all().into_values().take(WITNESSES) {
+            // One who knows a longer log, or another, is shown as he is: the reader judges.
+            let proof = ledger::proof(&self.core, seen.head.head.size, &shown).await?;
+            witnesses.push(v1::LogWitness {
+                gateway: seen.gateway,
+                head: seen.head.to_bytes(),
+                seen_unix_ms: seen.seen_ms,
+                alarm: seen.trouble.map(|trouble| trouble.text().to_owned()).unwrap_or_default(),
+                proof,
+            });
+        }
+        Ok(v1::GetLogResponse { log: Some(log), witnesses })
+    }
+
+    pub(super) async fn do_read_log(
+        &self,
+        _caller: &Caller,
+        request: v1::ReadLogRequest,
+    ) -> Result<v1::ReadLogResponse, Status> {
+        let limit = if request.limit == 0 { ENTRIES.0 } else { request.limit.min(ENTRIES.1) } as usize;
+        let reader = self.core.node.ledger();
+        let from = request.from;
+        let failed = |e: &dyn std::fmt::Display| Status::internal(format!("reading the audit log: {e}"));
+        let read = blocking(move || {
+            let size = reader.tree()?.0.size();
+            Ok::<_, crate::raft::kv::KvError>((size, reader.entries(from, limit, BYTES)?))
+        });
+        let (size, entries) = read.await.map_err(|e| failed(&e))?.map_err(|e| failed(&e))?;
+        if from > size {
+            return Err(Status::invalid_argument(format!("from: the log has {size} entries")));
+        }
+        let before = match request.before {
+            true => ledger::tree_at(&self.core, from).await?.to_bytes(),
+            false => Vec::new(),
+        };
+        Ok(v1::ReadLogResponse { entries, size, before })
+    }
+
+    pub(super) async fn do_accept_log(
+        &self,
+        caller: &Caller,
+        request: v1::AcceptLogRequest,
+    ) -> Result<v1::AcceptLogResponse, Status> {
+        if request.reason.len() > MAX_REASON {
+            return Err(Status::invalid_argument(format!("reason: at most {MAX_REASON} bytes")));
+        }
+        let (keys, _) = ledger::keys(&self.core);
+        for bytes in &request.heads {
+            let head = head(bytes, "heads")?.ok_or_else(|| Status::invalid_argument("heads: an empty one"))?;
+            // One of an authority that was made after the backup is signed by nobody whom this state knows: it is accepted as well.
+            if head.verify(&keys).is_err() {
+                tracing::warn!(operator = %caller.name, head = %head.head.summary(), "accepts a head that no authority of this state signed");
+            }
+        }
+        let command = AcceptHeads { heads: request.heads, reason: request.reason };
+        self.change(caller, "accept heads of the audit log", Action::AcceptHeads(command)).await?;
+        Ok(v1::AcceptLogResponse {})
+    }
+}

@@ -1,0 +1,31 @@
+//! Commands of the audit log. Numbers are part of the log: never reuse one. All since level 7.
+
+use crate::state::Command;
+
+/// A change in somebody's name: the log says whose.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Attributed {
+    /// The operator's name.
+    #[prost(string, tag = "1")]
+    pub actor: String,
+    /// Serial number of the certificate by which he is known.
+    #[prost(string, tag = "2")]
+    pub actor_serial: String,
+    /// The address that he calls from; empty where that is not known.
+    #[prost(string, tag = "3")]
+    pub source: String,
+    /// The change; of the command around it only this counts.
+    #[prost(message, optional, boxed, tag = "4")]
+    pub action: Option<Box<Command>>,
+}
+
+/// Heads that witnesses hold are none of this log, and an operator knows why.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct AcceptHeads {
+    /// The signed heads.
+    #[prost(bytes = "vec", repeated, tag = "1")]
+    pub heads: Vec<Vec<u8>>,
+    /// Why.
+    #[prost(string, tag = "2")]
+    pub reason: String,
+}
