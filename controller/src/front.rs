@@ -26,10 +26,12 @@ const PER_GATEWAY: usize = 600;
 const KEY: KeyAlgorithm = KeyAlgorithm::EcdsaP256;
 /// Names in it; a certificate with hundreds is refused by some clients.
 const MAX_NAMES: usize = 64;
-/// How often it is looked whether the names are still the same.
-const LOOK: Duration = Duration::from_secs(30);
-/// The same while this node has no authority yet, or could not make a certificate.
+/// How often it is looked whether the names are still the same: a machine may enroll by the name of a gateway that has just come.
+const LOOK: Duration = Duration::from_secs(2);
+/// The same while this node has no authority yet.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// The same when a certificate could not be made: each attempt costs an entry of the log.
+const LOOK_LATER: Duration = Duration::from_secs(10);
 
 /// The endpoint, and who carries connections to it. It holds the core, which knows it only as long as it is held elsewhere.
 #[derive(Debug)]
@@ -159,7 +161,7 @@ pub(crate) async fn keep_certificate(core: Arc<Core>, front: Arc<Front>) {
             Ok(false) => LOOK_AGAIN,
             Err(error) => {
                 tracing::warn!(%error, "no certificate for the enrollment endpoint; trying again");
-                LOOK
+                LOOK_LATER
             }
         };
         tokio::time::sleep(pause).await;
