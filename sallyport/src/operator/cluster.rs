@@ -262,8 +262,8 @@ key and what every password is checked against. Nothing of that changes by itsel
   change the passwords            sallyport user passwd NAME
   and the pre-shared key          sallyport psk set
   revoke what you do not know     sallyport cert list --live, then sallyport cert revoke SERIAL
-  and SCEP's RA, if there is one  sallyport cert list --profile scep-ra; another one is made at once
-and because of the CA's key put another root in its place, which it does not know (sallyport ca rollover --help):
+  and SCEP's RA, if there is one  sallyport cert list --profile scep-ra, and revoke it: another one is made at once
+and because of the CA's key put another root in its place, which it does not know:
   make it, and let it issue       sallyport ca rollover begin, then activate
   for who does not enroll         sallyport cert issue --machine NAME, sallyport cert issue --gateway NAME
   trust the one before no more    sallyport ca rollover finish
@@ -351,7 +351,7 @@ mod tests {
     #[test]
     fn each_command_that_the_end_of_a_controller_calls_for_exists() {
         let named = commands(KNEW);
-        assert_eq!(named.len(), 7, "{named:?}");
+        assert_eq!(named.len(), 9, "{named:?}");
         for command in named {
             assert!(Cli::try_parse_from(&command).is_ok(), "{command:?}");
         }
