@@ -326,6 +326,9 @@ impl GatewayService {
             if attempt.id.len() != 16 {
                 return Err(Status::invalid_argument("the id of an attempt must have 16 bytes"));
             }
+            if attempt.phase() == v1::Phase::Enrollment {
+                return Err(Status::invalid_argument("certificates are refused by controllers, which record it"));
+            }
             attempts.push(v1::Attempt {
                 gateway: caller.name.clone(),
                 remote: cut(attempt.remote),

@@ -226,7 +226,10 @@ impl Live {
             None => State::Waiting,
         };
         let numbers = revocation.after.saturating_add(1)..=revocation.last.max(revocation.after.saturating_add(1));
-        let tunnels = said.map_or(0, |said| said.ended.range(numbers).map(|(_, tunnels)| *tunnels).sum());
+        let tunnels = said.map_or(0, |said| {
+            // What a gateway says: any number.
+            said.ended.range(numbers).fold(0, |sum: u32, (_, tunnels)| sum.saturating_add(*tunnels))
+        });
         v1::GatewayRevocation {
             state: state.into(),
             after_ms: first.map_or(0, |(_, at_ms)| at_ms.saturating_sub(revocation.at_unix_ms)),

@@ -200,15 +200,20 @@ impl State {
         }
     }
 
+    /// The machine, by folded name, that has this certificate in use. Whoever took it has the key that the list names, too, and the
+    /// token beside it.
+    fn machine_with(&self, serial: &String) -> Option<String> {
+        let row = self.certificates.get(serial).filter(|r| r.profile() == v1::CertificateProfile::Machine)?;
+        let machine = self.machine(&row.name)?;
+        (machine.serial == *serial || machine.previous == *serial).then(|| machine_key(&row.name))
+    }
+
     /// The rows that a command is about, by serial number: those that open something.
     fn selected(&self, which: &Selector, machines: &[String]) -> Vec<String> {
         match which {
             Selector::Serial(serial) => {
-                let row = self.certificates.get(serial);
-                let machine = row.filter(|r| r.profile() == v1::CertificateProfile::Machine);
-                let machine = machine.and_then(|r| self.machine(&r.name));
-                let both = machine.filter(|m| m.serial == *serial || m.previous == *serial);
-                let both = both.map(|m| [m.serial.clone(), m.previous.clone()]).into_iter().flatten();
+                let machine = self.machine_with(serial).and_then(|key| self.machines.get(&key));
+                let both = machine.map(|m| [m.serial.clone(), m.previous.clone()]).into_iter().flatten();
                 let others = both.filter(|other| other != serial && self.certificates.contains(other));
                 std::iter::once(serial.clone()).chain(others).collect()
             }
@@ -258,7 +263,11 @@ impl State {
         let ended_sessions = serials.iter().map(|serial| self.revoke_row(serial, reason, &command.text)).sum();
         let (mut tokens, mut requests) = (0, 0);
         if !hold {
-            for machine in &machines {
+            let of_serial = match which {
+                Selector::Serial(serial) if reason != Reason::Superseded => self.machine_with(serial),
+                _ => None,
+            };
+            for machine in machines.iter().chain(&of_serial) {
                 let (t, r) = self.shut_out(machine);
                 (tokens, requests) = (tokens + t, requests + r);
             }

@@ -159,10 +159,13 @@ impl State {
         issued.chain(revoked).chain(released).collect()
     }
 
-    /// Refusals that were recorded since.
+    /// Refusals that controllers recorded since. What a gateway says of itself is no entry: entries stay for ever, and a hostile one
+    /// would fill the disks of all controllers with them.
     fn refusal_entries(&self, mark: &Mark) -> Vec<LogEntry> {
         let refused = |attempt: &v1::Attempt| {
-            attempt.phase() == v1::Phase::Enrollment && attempt.outcome() == v1::Outcome::Refused
+            attempt.gateway.is_empty()
+                && attempt.phase() == v1::Phase::Enrollment
+                && attempt.outcome() == v1::Outcome::Refused
         };
         let new = self.attempts.range(mark.attempt..).filter(|(_, attempt)| refused(attempt));
         let entry = |attempt: &v1::Attempt| LogEntry {

@@ -99,6 +99,10 @@ fn each_thing_that_happens_is_an_entry_with_its_time_and_whoever_did_it() {
     bench.done(by("ada", revoke("0a")));
     bench.done(refused(1, "a token that is not known"));
     bench.done(refused(1, "the same report again"));
+    // What a gateway says of itself is no entry, or a hostile one would fill the disks of all controllers for good.
+    let Action::RecordAttempts(mut of_gateway) = refused(2, "invented") else { panic!("attempts") };
+    of_gateway.attempts[0].gateway = "gw1".into();
+    bench.done(Action::RecordAttempts(of_gateway));
     bench.done(Action::QueueRequest(QueueRequest {
         key_sha256: vec![4; 32],
         claims: "boss\u{202e}".into(),

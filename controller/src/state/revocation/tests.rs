@@ -179,6 +179,26 @@ fn a_holder_loses_all_machines_and_what_was_to_bring_others() {
 }
 
 #[test]
+fn with_a_certificate_that_is_revoked_by_its_serial_number_goes_what_lay_beside_its_key() {
+    let mut b = bench();
+    let (profile, key_sha256) = ("machine".into(), vec![1; 32]);
+    let listed = MachineRow { name: "one.example.com".into(), profile, key_sha256, ..MachineRow::default() };
+    b.done(Action::PutMachines(PutMachines { machines: vec![listed] }));
+    record(&mut b, "a1", "one.example.com");
+    token(&mut b, 1, "one.example.com", "");
+    token(&mut b, 2, "two.example.com", "");
+    let serial = |serial: &str| Selector::Serial(serial.into());
+    let key = |b: &Bench| b.state.machine("one.example.com").expect("known").key_sha256.clone();
+    assert_eq!(b.state.machine("one.example.com").expect("known").serial, "a1");
+    // A thief waits until the name has a certificate that is good, and asks by the list's key or the token for one of it.
+    assert_eq!(revoked(&mut b, revoke(serial("a1"), Reason::CertificateHold)).tokens, 0);
+    assert_eq!(key(&b), vec![1; 32], "on hold, it stays");
+    assert_eq!(revoked(&mut b, revoke(serial("a1"), Reason::KeyCompromise)).tokens, 1);
+    assert_eq!((key(&b), b.state.enroll_tokens.len()), (Vec::new(), 1));
+    assert_reloads(&b);
+}
+
+#[test]
 fn a_certificate_of_a_controller_cannot_be_on_hold_and_a_root_not_revoked() {
     let mut b = bench();
     let row = CertificateRow { profile: v1::CertificateProfile::Controller.into(), ..machine_record("c1") };
