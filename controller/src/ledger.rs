@@ -21,17 +21,28 @@ use crate::raft::blocking;
 use crate::state::LEDGER_LEVEL;
 
 pub(crate) use refusals::{Refusals, record as record_refusal};
-pub(crate) use witnesses::{Witnesses, heard};
+pub(crate) use witnesses::{Seen, Witnesses, heard};
 
 /// What a controller keeps of the log beside the state.
 #[derive(Debug, Default)]
 pub(crate) struct Audit {
     /// The head that was signed last, and by which authority.
     signed: Mutex<Option<(u64, SignedTreeHead)>>,
+    /// Who may sign heads, as it was at a version of the policy.
+    signers: Mutex<Option<(u64, Arc<Signers>)>>,
     /// What gateways hold.
     pub(crate) witnesses: Witnesses,
     /// Refused certificates.
     pub(crate) refusals: Refusals,
+}
+
+/// Who may sign heads.
+#[derive(Debug)]
+pub(crate) struct Signers {
+    /// Their keys.
+    pub(crate) keys: Vec<PublicKey>,
+    /// The certificates of those below a root, DER.
+    issuers: Vec<Vec<u8>>,
 }
 
 /// The log as it is now.
@@ -48,15 +59,13 @@ fn internal(what: &str, error: impl std::fmt::Display) -> Error {
 
 /// The log as it is now, with its signed head; `None` at a level without a log.
 pub(crate) async fn show(core: &Arc<Core>) -> Result<Option<Shown>, Error> {
-    let (level, cluster) = {
+    let (level, cluster, tree, time_ms) = {
         let state = core.node.shared().read();
-        (state.level(), <[u8; 16]>::try_from(state.cluster_id()))
+        (state.level(), <[u8; 16]>::try_from(state.cluster_id()), state.log_tree().clone(), state.log_time_ms())
     };
     let (LEDGER_LEVEL.., Ok(cluster)) = (level, cluster) else { return Ok(None) };
-    let reader = core.node.ledger();
-    let tree = blocking(move || reader.tree()).await.map_err(|e| internal("the audit log", e))?;
-    let (tree, time_ms) = tree.map_err(|e| internal("the audit log", e))?;
     let issuing = core.issuing(KeyAlgorithm::EcdsaP256)?;
+    // Mostly nothing was added since the last look, and what was signed then is in the store.
     let last = core.audit.signed.lock().unwrap_or_else(PoisonError::into_inner).clone();
     if let Some((number, head)) = last
         && number == issuing.number
@@ -64,6 +73,9 @@ pub(crate) async fn show(core: &Arc<Core>) -> Result<Option<Shown>, Error> {
     {
         return Ok(Some(Shown { head, tree }));
     }
+    let reader = core.node.ledger();
+    let tree = blocking(move || reader.tree()).await.map_err(|e| internal("the audit log", e))?;
+    let (tree, time_ms) = tree.map_err(|e| internal("the audit log", e))?;
     let (worker, number) = (core.clone(), issuing.number);
     let signing = tree.clone();
     let sign = move || issuing.authority.sign_tree_head(cluster, &signing, time_ms, worker.sealer.rng());
@@ -92,32 +104,41 @@ pub(crate) async fn tree_at(core: &Core, size: u64) -> Result<Frontier, Error> {
     tree.map_err(|e| internal("the audit log", e))?.map_err(|e| internal("the audit log", e))
 }
 
-/// The keys that may sign heads, and the certificates of those below a root.
-pub(crate) fn keys(core: &Core) -> (Vec<PublicKey>, Vec<Vec<u8>>) {
+/// Who may sign heads. Authorities are parsed once for each version of the policy, which changes with them.
+pub(crate) fn signers(core: &Core) -> Arc<Signers> {
+    let mut last = core.audit.signers.lock().unwrap_or_else(PoisonError::into_inner);
     let state = core.node.shared().read();
+    let version = state.policy_version();
+    if let Some((_, signers)) = last.as_ref().filter(|(of, _)| *of == version) {
+        return signers.clone();
+    }
     let roots = state.roots.iter().rev().filter_map(|(_, root)| Certificate::from_der(&root.certificate).ok());
     let mut issuers: Vec<Vec<u8>> = state.issuers.iter().rev().map(|(_, row)| row.certificate.clone()).collect();
     // Whoever knows the root before this one finds the way by these.
     issuers.extend(state.cross_certificates());
     let roots: Vec<Certificate> = roots.collect();
     drop(state);
-    (sallyport_ca::merkle::head_keys(&roots, &issuers), issuers)
+    let signers = Arc::new(Signers { keys: sallyport_ca::merkle::head_keys(&roots, &issuers), issuers });
+    *last = Some((version, signers.clone()));
+    signers
 }
 
-/// What whoever holds `known` is told.
+/// What whoever holds `known` is told. Of the heads that are none of this log he hears of his own: others mean nothing to him, and there
+/// may be thousands.
 pub(crate) async fn answer(
     core: &Core,
     known: Option<&SignedTreeHead>,
     shown: &Shown,
 ) -> Result<v1::WitnessLogResponse, Error> {
     let proof = proof(core, known.map_or(0, |known| known.head.size), shown).await?;
-    let (_, issuers) = keys(core);
+    let issuers = signers(core).issuers.clone();
     let state = core.node.shared().read();
+    let accepted = known.map(SignedTreeHead::to_bytes).filter(|known| state.accepts_head(known));
     Ok(v1::WitnessLogResponse {
         head: shown.head.to_bytes(),
         proof,
         issuers,
-        accepted: state.accepted_heads().to_vec(),
+        accepted: accepted.into_iter().collect(),
         restored_unix_ms: state.begun_ms(),
     })
 }

@@ -45,6 +45,11 @@ pub use witness::{Evidence, Finding, MAX_LOGS, Verdict, Witness, WitnessError};
 /// A SHA-256.
 pub type Hash = [u8; 32];
 
+/// What to do about a log that is not what it was, for operators: whoever finds it says this.
+pub const REMEDY: &str = "if the controllers were restored from a backup or set back, and you know by whom: sallyport audit accept \
+    --reason TEXT; otherwise keep the evidence (sallyport attempt list -o json) and find out who runs another copy of the controllers, \
+    or changed their state";
+
 /// Most entries of a log.
 pub const MAX_SIZE: u64 = 1 << 48;
 

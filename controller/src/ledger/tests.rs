@@ -120,9 +120,9 @@ async fn witnesses_follow_the_log_and_one_that_was_shown_another_is_found_when_i
     let attempts = site.attempts(v1::Phase::AuditLog);
     assert_eq!(attempts.len(), 4, "each is recorded once: {attempts:?}");
     let evidence = sallyport_ca::merkle::Evidence::from_bytes(&attempts[0].evidence).expect("two heads");
-    let (keys, _) = keys(&site.core);
+    let signers = signers(&site.core);
     assert_eq!(evidence.known, forged);
-    assert!(evidence.finding(&keys).expect("signed by ours").is_some(), "which anybody can judge");
+    assert!(evidence.finding(&signers.keys).expect("signed by ours").is_some(), "which anybody can judge");
 
     // An operator knows why: from then on it is no alarm.
     let heads = vec![forged.to_bytes()];

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use sallyport_ca::PublicKey;
-use sallyport_ca::merkle::{Evidence, SignedTreeHead, proof_from_bytes};
+use sallyport_ca::merkle::{Evidence, REMEDY, SignedTreeHead, proof_from_bytes};
 use sallyport_proto::v1;
 
 use super::{Shown, proof, tree_at};
@@ -36,11 +36,6 @@ impl Trouble {
         }
     }
 }
-
-/// What to do about it.
-pub(crate) const REMEDY: &str = "if the controllers were restored from a backup or set back, and you know by whom: sallyport audit \
-    accept; otherwise keep the evidence (sallyport attempt list -o json) and find out who runs another copy of the controllers, or \
-    changed their state";
 
 /// A witness.
 #[derive(Clone, Debug)]
@@ -122,9 +117,8 @@ pub(crate) async fn heard(
     known: SignedTreeHead,
     shown: &Shown,
 ) -> Result<Option<Trouble>, Error> {
-    let (keys, _) = super::keys(core);
-    let accepted = core.node.shared().read().accepted_heads().contains(&known.to_bytes());
-    let trouble = if accepted { None } else { judge(core, &known, shown, &keys).await? };
+    let accepted = core.node.shared().read().accepts_head(&known.to_bytes());
+    let trouble = if accepted { None } else { judge(core, &known, shown, &super::signers(core).keys).await? };
     let seen = Seen {
         gateway: gateway.to_owned(),
         epoch,

@@ -1,6 +1,7 @@
 //! The audit log as it is in the store: entries, and the tree above them.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use sallyport_ca::merkle::{Frontier, Hash, NodeId, Nodes};
 
@@ -18,11 +19,13 @@ pub(crate) struct LedgerReader {
     kv: Arc<dyn Kv>,
     views: Arc<Views>,
     shared: Arc<Shared>,
+    /// Entries whose rows are known to be in the store.
+    written: Arc<AtomicU64>,
 }
 
 impl LedgerReader {
-    pub(super) fn new(kv: Arc<dyn Kv>, views: Arc<Views>, shared: Arc<Shared>) -> Self {
-        Self { kv, views, shared }
+    pub(super) fn new(kv: Arc<dyn Kv>, views: Arc<Views>, shared: Arc<Shared>, written: Arc<AtomicU64>) -> Self {
+        Self { kv, views, shared, written }
     }
 
     /// The tree as it is now, and the time of its last entry. Its rows can be read from then on.
@@ -31,8 +34,12 @@ impl LedgerReader {
             let state = self.shared.read();
             (state.log_tree().clone(), state.log_time_ms())
         };
-        // What the state shows may wait to be written.
-        self.views.change().catch_up()?;
+        // What the state shows may wait to be written; entries that were in the store once stay there.
+        let size = tree.0.size();
+        if self.written.load(Ordering::Acquire) < size {
+            self.views.change().catch_up()?;
+            self.written.fetch_max(size, Ordering::AcqRel);
+        }
         Ok(tree)
     }
 

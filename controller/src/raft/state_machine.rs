@@ -163,7 +163,8 @@ impl StateMachine {
     /// Copies of the state, for a backup, and a place for snapshots that come from others.
     pub(super) fn copier(&self) -> Copier {
         let (kv, views) = (self.kv.clone(), self.views.clone());
-        Copier { kv, views, snapshots: self.snapshots.clone(), shared: self.shared.clone() }
+        let (snapshots, shared) = (self.snapshots.clone(), self.shared.clone());
+        Copier { kv, views, snapshots, shared, logged: Arc::default() }
     }
 
     /// One change for all entries, their rows and the pointer together. Not synced, and maybe not written yet: the log is durable,
@@ -509,12 +510,14 @@ pub(super) struct Copier {
     views: Arc<Views>,
     pub(super) snapshots: SnapshotDir,
     shared: Arc<Shared>,
+    /// Entries of the audit log whose rows are known to be in the store.
+    logged: Arc<AtomicU64>,
 }
 
 impl Copier {
     /// The audit log in this store.
     pub(super) fn ledger(&self) -> LedgerReader {
-        LedgerReader::new(self.kv.clone(), self.views.clone(), self.shared.clone())
+        LedgerReader::new(self.kv.clone(), self.views.clone(), self.shared.clone(), self.logged.clone())
     }
 
     /// Copies the state to a file while it goes on changing.

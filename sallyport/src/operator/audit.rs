@@ -21,6 +21,10 @@ use crate::error::{Error, Exit, Result};
 
 /// Entries asked for in one call.
 const PAGE: u32 = 5_000;
+/// Heads accepted in one call.
+const HEADS: usize = 250;
+/// How often the controllers are asked for more of them: at some thousand gateways a time, more than there are.
+const ROUNDS: usize = 64;
 
 /// What to do with the audit log.
 #[derive(Debug, Subcommand)]
@@ -186,30 +190,46 @@ async fn run_export(export: Export, global: &Global) -> Result {
     context.printer.one(&exported, &text)
 }
 
-async fn run_accept(accept: Accept, global: &Global) -> Result {
-    let folder = Folder::open(global)?;
-    let mut context = Context::open(global).await?;
-    let own = folder.known()?;
-    let response = look(&mut context, own.as_ref()).await?;
-    let mut follower = Follower::knowing(own.clone());
+/// The heads that the gateways and this folder hold, and that are none of this log.
+fn of_other_logs(response: &GetLogResponse, own: Option<&SignedTreeHead>, folder: &Folder) -> Vec<SignedTreeHead> {
     let mut heads = Vec::new();
-    if let (Followed::Wrong(_), Some(own)) = (follow(&mut follower, &response, &folder), own) {
-        heads.push(own);
+    let mut follower = Follower::knowing(own.cloned());
+    if let (Followed::Wrong(_), Some(own)) = (follow(&mut follower, response, folder), own) {
+        heads.push(own.clone());
     }
-    for witness in verify::judge_witnesses(&response, &folder) {
+    for witness in verify::judge_witnesses(response, folder) {
         if let (true, Some(head)) = (!witness.alarm.is_empty(), witness.head)
             && !heads.contains(&head)
         {
             heads.push(head);
         }
     }
+    heads
+}
+
+async fn run_accept(accept: Accept, global: &Global) -> Result {
+    let folder = Folder::open(global)?;
+    let mut context = Context::open(global).await?;
+    let own = folder.known()?;
+    let mut heads: Vec<SignedTreeHead> = Vec::new();
+    // A controller shows a thousand gateways at once, and takes some heads at a time.
+    for _ in 0..ROUNDS {
+        let response = look(&mut context, own.as_ref()).await?;
+        let mut found = of_other_logs(&response, own.as_ref(), &folder);
+        found.retain(|head| !heads.contains(head));
+        if found.is_empty() {
+            break;
+        }
+        for some in found.chunks(HEADS) {
+            let (heads, reason) = (some.iter().map(SignedTreeHead::to_bytes).collect(), accept.reason.clone());
+            context.connection.client.accept_log(AcceptLogRequest { heads, reason }).await.map_err(refused)?;
+        }
+        heads.append(&mut found);
+    }
     if heads.is_empty() {
         return Err(Error::new(Exit::Refused, "no witness knows another log than the controllers show")
             .remedy("there is nothing to accept; `sallyport audit verify` says so, too"));
     }
-    let request =
-        AcceptLogRequest { heads: heads.iter().map(SignedTreeHead::to_bytes).collect(), reason: accept.reason.clone() };
-    context.connection.client.accept_log(request).await.map_err(refused)?;
     // And this folder follows the log as it is.
     let mut follower = Follower::knowing(folder.known()?);
     let response = look(&mut context, follower.known()).await?;

@@ -36,9 +36,18 @@ impl OperatorService {
                 "the cluster has no audit log yet: it begins when all controllers run a version that knows it (sallyport cluster status)",
             ));
         };
-        let log = ledger::answer(&self.core, known.as_ref(), &shown).await?;
+        let mut log = ledger::answer(&self.core, known.as_ref(), &shown).await?;
+        let mut all: Vec<_> = self.core.audit.witnesses.all().into_values().collect();
+        {
+            let state = self.core.node.shared().read();
+            let accepted = |seen: &ledger::Seen| state.accepts_head(&seen.head.to_bytes());
+            // Where there are more than fit, those come first about which something is to be done.
+            all.sort_by_cached_key(|seen| seen.trouble.is_none() || accepted(seen));
+            all.truncate(WITNESSES);
+            log.accepted.extend(all.iter().filter(|seen| accepted(seen)).map(|seen| seen.head.to_bytes()));
+        }
         let mut witnesses = Vec::new();
-        for seen in self.core.audit.witnesses.all().into_values().take(WITNESSES) {
+        for seen in all {
             // One who knows a longer log, or another, is shown as he is: the reader judges.
             let proof = ledger::proof(&self.core, seen.head.head.size, &shown).await?;
             witnesses.push(v1::LogWitness {
@@ -84,11 +93,11 @@ impl OperatorService {
         if request.reason.len() > MAX_REASON {
             return Err(Status::invalid_argument(format!("reason: at most {MAX_REASON} bytes")));
         }
-        let (keys, _) = ledger::keys(&self.core);
+        let signers = ledger::signers(&self.core);
         for bytes in &request.heads {
             let head = head(bytes, "heads")?.ok_or_else(|| Status::invalid_argument("heads: an empty one"))?;
             // One of an authority that was made after the backup is signed by nobody whom this state knows: it is accepted as well.
-            if head.verify(&keys).is_err() {
+            if head.verify(&signers.keys).is_err() {
                 tracing::warn!(operator = %caller.name, head = %head.head.summary(), "accepts a head that no authority of this state signed");
             }
         }

@@ -27,9 +27,10 @@ use super::{Action, Command, ConflictKind, Reply, State};
 
 /// The level from which on there is a log (see `software`).
 pub(crate) const LEDGER_LEVEL: u32 = 7;
-/// Most heads that are known to be none of this log: the oldest make room.
-pub const MAX_ACCEPTED: usize = 32;
-/// Heads accepted by one command, at most.
+/// Most heads that are known to be none of this log: gateways ask at different moments, so each that there can be may hold another one. The
+/// oldest make room.
+pub const MAX_ACCEPTED: usize = 4_096;
+/// Heads accepted by one command, at most; whoever has more to say sends several.
 const MAX_HEADS: usize = 256;
 
 /// Where some numbers stood before a command: what is beyond them afterwards, the command made.
@@ -62,9 +63,9 @@ impl State {
         self.ledger.time_ms()
     }
 
-    /// Signed heads that are none of this log, as operators have said, the oldest first.
-    pub fn accepted_heads(&self) -> &[Vec<u8>] {
-        self.ledger.accepted()
+    /// Whether a signed head is none of this log, and an operator has said why.
+    pub fn accepts_head(&self, head: &[u8]) -> bool {
+        self.ledger.accepts(head)
     }
 
     /// Before a command is applied.

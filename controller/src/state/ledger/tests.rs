@@ -248,22 +248,43 @@ fn a_restored_state_says_so_and_what_was_lost_is_known_to_be_none_of_it_once_an_
         assert!(matches!(bench.apply(accept(wrong)), Outcome::Conflict(_)));
     }
     bench.done(by("ada", accept(vec![lost.clone()])));
-    assert_eq!(bench.state.accepted_heads(), std::slice::from_ref(&lost));
+    assert!(bench.state.accepts_head(&lost) && bench.state.ledger.accepted() == 1);
+    let edge = |state: &State| state.rows().into_iter().find(|(key, _)| *key == [TREE]).expect("the edge").1.len();
+    let edge_before = edge(&bench.state);
     let last = entries_last(&bench.state);
     assert_eq!(
         (last.kind(), last.actor.as_str(), last.detail.as_str()),
         (LogKind::HeadAccepted, "ada", "the disk died")
     );
-    for n in 0..MAX_ACCEPTED as u64 {
-        let mut tree = Frontier::new();
-        tree.append(leaf_hash(&n.to_be_bytes()), |_, _| {});
-        bench.done(accept(vec![head(&tree, cluster)]));
+    // Each gateway that there can be holds another one.
+    let heads: Vec<Vec<u8>> = (0..MAX_ACCEPTED as u64)
+        .map(|n| {
+            let mut tree = Frontier::new();
+            tree.append(leaf_hash(&n.to_be_bytes()), |_, _| {});
+            head(&tree, cluster)
+        })
+        .collect();
+    assert!(MAX_ACCEPTED > MAX_SLOT as usize);
+    assert!(matches!(bench.apply(accept(heads[..=MAX_HEADS].to_vec())), Outcome::Conflict(_)), "not in one command");
+    bench.state.take_changes();
+    let mut rows: BTreeMap<Vec<u8>, Vec<u8>> = bench.state.rows().into_iter().collect();
+    for some in heads.chunks(MAX_HEADS) {
+        bench.done(accept(some.to_vec()));
+        bench.done(accept(some[..1].to_vec()));
     }
-    assert_eq!(
-        (bench.state.accepted_heads().len(), bench.state.accepted_heads().contains(&lost)),
-        (MAX_ACCEPTED, false)
-    );
-    assert_eq!(State::from_rows(bench.state.rows()).expect("reads").rows(), bench.state.rows());
+    assert_eq!((bench.state.ledger.accepted(), bench.state.accepts_head(&lost)), (MAX_ACCEPTED, false));
+    assert!(heads.iter().all(|head| bench.state.accepts_head(head)));
+    assert!(edge(&bench.state) < edge_before + 512, "the row that is written with every entry stays small");
+    for op in bench.state.take_changes() {
+        match op {
+            crate::raft::kv::Op::Put(_, key, value) => drop(rows.insert(key, value)),
+            crate::raft::kv::Op::Del(_, key) => drop(rows.remove(&key)),
+            crate::raft::kv::Op::DelRange(..) => panic!("no range"),
+        }
+    }
+    assert_eq!(rows.into_iter().collect::<Vec<_>>(), bench.state.rows(), "and what is stored follows");
+    let again = State::from_rows(bench.state.rows()).expect("reads");
+    assert!(again.rows() == bench.state.rows() && again.accepts_head(&heads[7]) && !again.accepts_head(&lost));
 }
 
 fn entries_last(state: &State) -> LogEntry {

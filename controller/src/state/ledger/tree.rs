@@ -1,6 +1,6 @@
 //! The tree as rows: leaves, the hashes of larger subtrees, and the right edge.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use prost::Message;
 use sallyport_ca::merkle::{Frontier, Hash, NodeId, Nodes, leaf_hash, node_hash};
@@ -24,9 +24,6 @@ struct TreeRow {
     /// Time of the last entry, milliseconds since 1970.
     #[prost(uint64, tag = "2")]
     time_ms: u64,
-    /// Heads that are none of this log.
-    #[prost(bytes = "vec", repeated, tag = "3")]
-    accepted: Vec<Vec<u8>>,
 }
 
 /// Stored key of a leaf.
@@ -46,6 +43,11 @@ pub(crate) fn leaf_of(value: &[u8]) -> Option<&[u8]> {
 
 fn node_key(node: NodeId) -> Vec<u8> {
     [&[NODES][..], &node.to_key()].concat()
+}
+
+/// Where a head is stored that is none of this log: behind the edge, which is written with every entry, as these are not.
+fn accepted_key(number: u64) -> Vec<u8> {
+    [&[TREE][..], &number.to_be_bytes()].concat()
 }
 
 /// The tree by its stored rows, wherever these are.
@@ -69,11 +71,13 @@ impl<G: Fn(&[u8]) -> Option<Vec<u8>>> Nodes for StoredTree<G> {
 pub(crate) struct Ledger {
     frontier: Frontier,
     time_ms: u64,
-    accepted: Vec<Vec<u8>>,
+    /// Heads that are none of this log, in the order in which operators said so.
+    accepted: BTreeMap<u64, Vec<u8>>,
+    accepted_heads: BTreeSet<Vec<u8>>,
     /// Whether the row of the edge is to be written.
     changed: bool,
-    /// New rows on their way to the store.
-    fresh: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Changes of other rows on their way to the store.
+    fresh: Vec<Op>,
     /// All rows of leaves and nodes, where no store has them.
     kept: Option<BTreeMap<Vec<u8>, Vec<u8>>>,
 }
@@ -84,7 +88,8 @@ impl Ledger {
         Self {
             frontier: Frontier::new(),
             time_ms: 0,
-            accepted: Vec::new(),
+            accepted: BTreeMap::new(),
+            accepted_heads: BTreeSet::new(),
             changed: false,
             fresh: Vec::new(),
             kept: keep.then(BTreeMap::new),
@@ -99,8 +104,16 @@ impl Ledger {
         self.time_ms
     }
 
-    pub(crate) fn accepted(&self) -> &[Vec<u8>] {
-        &self.accepted
+    /// Whether this head is known to be none of this log.
+    pub(crate) fn accepts(&self, head: &[u8]) -> bool {
+        self.accepted_heads.contains(head)
+    }
+
+    /// How many heads are.
+    #[cfg(test)]
+    pub(crate) fn accepted(&self) -> usize {
+        assert_eq!(self.accepted.len(), self.accepted_heads.len());
+        self.accepted.len()
     }
 
     /// Appends an entry of this time.
@@ -116,31 +129,36 @@ impl Ledger {
         if let Some(kept) = &mut self.kept {
             kept.extend(rows.iter().cloned());
         }
-        self.fresh.append(&mut rows);
+        self.fresh.extend(rows.into_iter().map(|(key, value)| Op::Put(Table::State, key, value)));
     }
 
     /// Remembers heads as none of this log.
     pub(crate) fn accept(&mut self, heads: &[Vec<u8>]) {
         for head in heads {
-            if !self.accepted.contains(head) {
-                self.accepted.push(head.clone());
+            if !self.accepted_heads.insert(head.clone()) {
+                continue;
+            }
+            let number = self.accepted.last_key_value().map_or(0, |(number, _)| *number) + 1;
+            self.accepted.insert(number, head.clone());
+            self.fresh.push(Op::Put(Table::State, accepted_key(number), [&[FORMAT][..], head].concat()));
+            if self.accepted.len() > MAX_ACCEPTED
+                && let Some((number, oldest)) = self.accepted.pop_first()
+            {
+                self.accepted_heads.remove(&oldest);
+                self.fresh.push(Op::Del(Table::State, accepted_key(number)));
             }
         }
-        let excess = self.accepted.len().saturating_sub(MAX_ACCEPTED);
-        self.accepted.drain(..excess);
-        self.changed = true;
     }
 
     fn row(&self) -> Option<(Vec<u8>, Vec<u8>)> {
-        let row =
-            TreeRow { frontier: self.frontier.to_bytes(), time_ms: self.time_ms, accepted: self.accepted.clone() };
+        let row = TreeRow { frontier: self.frontier.to_bytes(), time_ms: self.time_ms };
         let value = [&[FORMAT][..], &row.encode_to_vec()].concat();
         (self.frontier.size() > 0).then(|| (vec![TREE], value))
     }
 
     /// What changed since the last call, as storage operations.
     pub(crate) fn take_changes(&mut self, ops: &mut Vec<Op>) {
-        ops.extend(self.fresh.drain(..).map(|(key, value)| Op::Put(Table::State, key, value)));
+        ops.append(&mut self.fresh);
         if std::mem::take(&mut self.changed)
             && let Some((key, value)) = self.row()
         {
@@ -151,7 +169,8 @@ impl Ledger {
     /// Each row as stored; of leaves and nodes those that are kept here.
     pub(crate) fn each_row<E>(&self, each: &mut impl FnMut(Vec<u8>, Vec<u8>) -> Result<(), E>) -> Result<(), E> {
         let kept = self.kept.iter().flatten().map(|(key, value)| (key.clone(), value.clone()));
-        kept.chain(self.row()).try_for_each(|(key, value)| each(key, value))
+        let accepted = self.accepted.iter().map(|(n, head)| (accepted_key(*n), [&[FORMAT][..], head].concat()));
+        kept.chain(self.row()).chain(accepted).try_for_each(|(key, value)| each(key, value))
     }
 
     /// Takes in a stored row, `key` without the table's number.
@@ -168,9 +187,16 @@ impl Ledger {
             }
             return Ok(());
         }
-        let row = leaf_of(value).and_then(|row| TreeRow::decode(row).ok()).ok_or_else(damaged)?;
+        let row = leaf_of(value).ok_or_else(damaged)?;
+        if !key.is_empty() {
+            let number = u64::from_be_bytes(key.try_into().map_err(|_| damaged())?);
+            self.accepted_heads.insert(row.to_vec());
+            self.accepted.insert(number, row.to_vec());
+            return Ok(());
+        }
+        let row = TreeRow::decode(row).map_err(|_| damaged())?;
         self.frontier = Frontier::from_bytes(&row.frontier).ok_or_else(damaged)?;
-        (self.time_ms, self.accepted) = (row.time_ms, row.accepted);
+        self.time_ms = row.time_ms;
         Ok(())
     }
 

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use sallyport_ca::merkle::{Answer, Fault, Followed, Follower, SignedTreeHead, Wrong};
+use sallyport_ca::merkle::{Answer, Fault, Followed, Follower, REMEDY, SignedTreeHead, Wrong};
 use sallyport_ca::{Certificate, pem};
 use sallyport_proto::v1;
 use tracing::{debug, error, info, warn};
@@ -21,11 +21,6 @@ const EVERY: Duration = Duration::from_secs(10);
 const REPEAT: u32 = 400;
 /// Alarms of which the records were made, at most.
 const RECORDS: usize = 64;
-
-/// What to do about an alarm.
-const REMEDY: &str = "if the controllers were restored from a backup or set back, and you know by whom: sallyport audit accept; \
-    otherwise keep the evidence (sallyport attempt list -o json) and find out who runs another copy of the controllers, or changed \
-    their state";
 
 /// What is known of the log, for metrics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

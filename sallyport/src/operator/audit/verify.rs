@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueHint};
-use sallyport_ca::merkle::{Answer, Followed, Follower, Frontier, SignedTreeHead, Wrong};
+use sallyport_ca::merkle::{Answer, Followed, Follower, Frontier, REMEDY, SignedTreeHead, Wrong};
 use sallyport_proto::v1::{GetLogResponse, ReadLogRequest};
 use serde::Serialize;
 
@@ -145,9 +145,6 @@ pub(super) async fn run(arguments: Arguments, global: &Global) -> Result {
         _ => Err(Error::failed(alarms.join("; ")).remedy(REMEDY)),
     }
 }
-
-const REMEDY: &str = "if the controllers were restored from a backup or set back, and you know by whom: sallyport audit accept \
-    --reason TEXT; otherwise somebody runs another copy of them, or changed their state";
 
 fn restored(response: &GetLogResponse) -> u64 {
     response.log.as_ref().map_or(0, |log| log.restored_unix_ms)
