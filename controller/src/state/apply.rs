@@ -99,6 +99,7 @@ impl State {
             Action::AddScepRa(c) => self.add_scep_ra(c),
             Action::Attributed(_) => Reply::conflict(ConflictKind::Invalid, "a change in two names"),
             Action::AcceptHeads(c) => self.accept_heads(c),
+            Action::NoteKeyUse(c) => self.note_key_use(c),
         }
     }
 

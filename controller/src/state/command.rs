@@ -12,7 +12,7 @@ use super::enroll::{
     PutMachines, QueueRequest, RULES_LEVEL, RemoveMachine, RevokeEnrollToken, SetProfile,
 };
 use super::issuers::ISSUERS_LEVEL;
-use super::ledger::{AcceptHeads, Attributed, LEDGER_LEVEL};
+use super::ledger::{AcceptHeads, Attributed, LEDGER_LEVEL, NoteKeyUse};
 use super::net::Net;
 use super::revocation::{REVOCATION_LEVEL, ReleaseCertificates, RevokeCertificates};
 use super::root::{BeginRollover, EraseRootKey, InstallRootChain, ROOT_LEVEL, RestoreRootKey, TurnRollover};
@@ -67,7 +67,7 @@ pub struct Command {
     /// What to do.
     #[prost(
         oneof = "Action",
-        tags = "3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 51, 55, 56, 59"
+        tags = "3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 51, 55, 56, 57, 59"
     )]
     pub action: Option<Action>,
 }
@@ -231,6 +231,9 @@ pub enum Action {
     /// Heads of the audit log that are none of it.
     #[prost(message, tag = "56")]
     AcceptHeads(AcceptHeads),
+    /// A key is about to be used, or to leave.
+    #[prost(message, tag = "57")]
+    NoteKeyUse(NoteKeyUse),
 }
 
 impl Action {
@@ -306,7 +309,7 @@ impl Action {
             | Self::CompleteCertificate(_)
             | Self::AbandonCertificate(_) => ENROLL_LEVEL,
             Self::AddScepRa(_) => STATUS_LEVEL,
-            Self::AcceptHeads(_) => LEDGER_LEVEL,
+            Self::AcceptHeads(_) | Self::NoteKeyUse(_) => LEDGER_LEVEL,
             Self::Attributed(c) => match c.action.as_ref().map(|inner| inner.action.as_ref()) {
                 // One within another is refused when it is applied.
                 Some(Some(Self::Attributed(_))) | Some(None) | None => LEDGER_LEVEL,

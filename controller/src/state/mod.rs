@@ -36,7 +36,7 @@ pub use command::*;
 pub use enroll::*;
 pub(crate) use issuers::ISSUERS_LEVEL;
 pub use issuers::MAX_ISSUERS;
-pub use ledger::{AcceptHeads, Attributed, MAX_ACCEPTED};
+pub use ledger::{AcceptHeads, Attributed, KeyUse, MAX_ACCEPTED, NoteKeyUse};
 pub(crate) use ledger::{LEDGER_LEVEL, Ledger, StoredTree, first_leaf_key, leaf_key, leaf_of};
 pub use lockouts::GATEWAY_FACTOR;
 pub use reply::{

@@ -12,6 +12,7 @@ use sallyport_ca::crl::Reason;
 use sallyport_proto::v1;
 
 use super::enroll::{AbandonCertificate, machine_key};
+use super::ledger::entry;
 use super::{CertificateRow, ConflictKind, Index, Outcome, Reply, State};
 
 /// The level of reasons, hold, release, and revocation by machine and holder.
@@ -84,12 +85,16 @@ pub struct Revoked {
 impl CertificateRow {
     /// Why it is revoked, for people.
     pub fn why_revoked(&self) -> String {
-        match (self.reason(), self.revocation_reason.as_str()) {
-            (Reason::Unspecified, "") => "no reason given".into(),
-            (Reason::Unspecified, text) => text.into(),
-            (reason, "") => reason.name().into(),
-            (reason, text) => format!("{} ({text})", reason.name()),
-        }
+        why(self.reason(), &self.revocation_reason)
+    }
+}
+
+fn why(reason: Reason, text: &str) -> String {
+    match (reason, text) {
+        (Reason::Unspecified, "") => "no reason given".into(),
+        (Reason::Unspecified, text) => text.into(),
+        (reason, "") => reason.name().into(),
+        (reason, text) => format!("{} ({text})", reason.name()),
     }
 }
 
@@ -267,8 +272,9 @@ impl State {
                 Selector::Serial(serial) if reason != Reason::Superseded => self.machine_with(serial),
                 _ => None,
             };
+            let why = why(reason, &command.text);
             for machine in machines.iter().chain(&of_serial) {
-                let (t, r) = self.shut_out(machine);
+                let (t, r) = self.shut_out(machine, &why);
                 (tokens, requests) = (tokens + t, requests + r);
             }
         }
@@ -294,17 +300,19 @@ impl State {
     }
 
     /// Nothing that was made for a machine opens anything any more: tokens, approved requests, what the list says of its key and
-    /// place, and certificates on their way. Gives how many tokens and requests that were.
-    fn shut_out(&mut self, key: &str) -> (u32, u32) {
+    /// place, and certificates on their way. Each leaves an entry in the audit log. Gives how many tokens and requests that were.
+    fn shut_out(&mut self, key: &str, why: &str) -> (u32, u32) {
         let named = |name: &str| machine_key(name) == key;
         let records = self.intents.iter().filter_map(|(_, intent)| intent.record.as_ref());
         let intents: Vec<String> = records.filter(|r| named(&r.name)).map(|r| r.serial.clone()).collect();
         for serial in intents {
+            self.ledger.note(entry::intent_taken_back(&serial, key, why));
             self.abandon_certificate(&AbandonCertificate { serial });
         }
         let tokens: Vec<Vec<u8>> =
             self.enroll_tokens.iter().filter(|(_, t)| named(&t.name)).map(|(id, _)| id.clone()).collect();
         for id in &tokens {
+            self.ledger.note(entry::token_taken_back(id, key, why));
             self.enroll_tokens.remove(id);
         }
         let approved: Vec<u64> = self
@@ -315,12 +323,15 @@ impl State {
             .collect();
         let now_ms = self.now_ms();
         for number in &approved {
+            self.ledger.note(entry::approval_taken_back(*number, key, why));
             if let Some(row) = self.requests.change(number) {
                 row.state = v1::RequestState::Refused.into();
                 row.decided_ms = now_ms;
             }
         }
-        self.forget_listing(key);
+        if self.forget_listing(key) {
+            self.ledger.note(entry::listing_taken_back(key, why));
+        }
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         (count(tokens.len()), count(approved.len()))
     }

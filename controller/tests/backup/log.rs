@@ -81,5 +81,8 @@ impl Witness {
         assert_eq!(accepted.detail, "a drill");
         assert!(!accepted.actor.is_empty() && accepted.source == "127.0.0.1", "{accepted:?}");
         assert!(entries.iter().any(|entry| entry.kind() == v1::LogKind::Restored));
+        let backup =
+            entries.iter().find(|entry| entry.kind() == v1::LogKind::KeyUsed).expect("the backup says so itself");
+        assert!(backup.name == "every key" && !backup.actor.is_empty(), "{backup:?}");
     }
 }

@@ -26,6 +26,13 @@ async fn manage(site: &Site, step: Step) -> Result<v1::ManageRootResponse, Statu
     site.operator().await.manage_root(request).await.map(tonic::Response::into_inner)
 }
 
+/// What the audit log says of keys that were used or left.
+async fn key_uses(site: &Site) -> Vec<v1::LogEntry> {
+    let log = site.operator().await.read_log(v1::ReadLogRequest::default()).await.expect("reads").into_inner();
+    let entries = log.entries.iter().map(|entry| prost::Message::decode(entry.as_slice()).expect("an entry"));
+    entries.filter(|entry: &v1::LogEntry| entry.kind() == v1::LogKind::KeyUsed).collect()
+}
+
 async fn look(site: &Site) -> v1::ManageRootResponse {
     manage(site, Step::Look(v1::LookAtRoot {})).await.expect("answers")
 }
@@ -142,6 +149,14 @@ async fn the_roots_key_leaves_once_it_is_shown_elsewhere_and_work_goes_on_withou
     let sealed = site.dir.path().join("ca/root.key.sealed");
     let root = export(&site).await;
     assert!(has_key(&site).await && sealed.exists(), "an export takes nothing away");
+    manage(&site, Step::Request(v1::RequestChain {})).await.expect("signs a request");
+    let used = key_uses(&site).await;
+    let details: Vec<&str> = used.iter().map(|entry| entry.detail.as_str()).collect();
+    assert!(
+        matches!(details.as_slice(), [out, asked] if out.contains("goes out") && asked.contains("request")),
+        "{details:?}"
+    );
+    assert!(used.iter().all(|entry| entry.name == "root 1" && !entry.actor.is_empty()), "{used:?}");
     // Of another cluster, or of nobody.
     let wrong = v1::EraseRootKey { fingerprint: root.certificate().fingerprint.0.to_vec(), proof: vec![1; 70] };
     let refused = manage(&site, Step::Erase(wrong)).await.expect_err("not shown");

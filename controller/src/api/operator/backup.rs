@@ -9,8 +9,10 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Status};
 
 use super::OperatorService;
+use crate::actor;
 use crate::backup::wrap_context;
 use crate::raft::{StateCopy, blocking};
+use crate::state::KeyUse;
 
 /// Messages on their way to a caller that reads slowly.
 const QUEUE: usize = 4;
@@ -33,6 +35,8 @@ impl OperatorService {
         // Each is a copy of the state on this disk: one at a time.
         let turn = (self.backups.clone().try_acquire_owned())
             .map_err(|_| Status::resource_exhausted("another backup is being made; try again when it is done"))?;
+        // All keys go out with it: that is in the audit log before, and so in the backup, too.
+        actor::in_the_name_of(caller.actor(), self.note_key_use(KeyUse::BackedUp, 0)).await?;
         let failed = |e: &dyn std::fmt::Display| {
             tracing::error!(error = %e, "a backup cannot be made");
             Status::internal("the controller failed at this; see its log")

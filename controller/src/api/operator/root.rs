@@ -7,9 +7,11 @@ use tonic::Status;
 use zeroize::Zeroizing;
 
 use super::super::caller::Caller;
+use super::super::error::done;
 use super::OperatorService;
 use crate::authority::{algorithm_to_proto, rollover, root};
 use crate::error::Error;
+use crate::state::{Action, KeyUse, LEDGER_LEVEL, NoteKeyUse};
 
 impl OperatorService {
     pub(super) async fn do_manage_root(
@@ -25,12 +27,13 @@ impl OperatorService {
             return Err(Status::not_found(format!("there is no root {number}; see sallyport ca list")));
         }
         let step = request.step.ok_or_else(|| Status::invalid_argument("step: say what to do"))?;
-        let done = what(&step);
+        let noted = what(&step);
         let (mut private_key, mut made) = (None, Vec::new());
         match step {
             Step::Look(v1::LookAtRoot {}) => {}
             Step::Export(v1::ExportRootKey {}) => {
                 let key = self.core.root_authority_of(number)?.authority;
+                self.note_key_use(KeyUse::Exported, number).await?;
                 private_key = Some(v1::Secret::new(key.private_key().pkcs8_der().to_vec()));
             }
             Step::Erase(erase) => self.erase(number, &erase).await?,
@@ -40,6 +43,7 @@ impl OperatorService {
             }
             Step::Request(v1::RequestChain {}) => {
                 let authority = self.core.root_authority_of(number)?.authority;
+                self.note_key_use(KeyUse::Requested, number).await?;
                 let signed = authority.authority_request(self.core.sealer.rng());
                 made = signed.map_err(|e| Error::Authority(e.to_string()))?;
             }
@@ -52,8 +56,8 @@ impl OperatorService {
             Step::Finish(step) => rollover::finish(&self.core, step.force).await?,
             Step::Abort(v1::AbortRollover {}) => rollover::abort(&self.core).await?,
         }
-        if let Some(done) = done {
-            tracing::warn!(operator = %caller.name, serial = %caller.serial, root = number, "an operator {done}");
+        if let Some(what) = noted {
+            tracing::warn!(operator = %caller.name, serial = %caller.serial, root = number, "an operator {what}");
         }
         Ok(v1::ManageRootResponse {
             info: self.root_info(number),
@@ -62,6 +66,17 @@ impl OperatorService {
             cluster_id: self.core.cluster_id(),
             rollover: rollover::status(&self.core),
         })
+    }
+
+    /// Puts it into the audit log that a key is about to be used, or to leave: whoever calls this does neither before it is there.
+    pub(super) async fn note_key_use(&self, purpose: KeyUse, root: u64) -> Result<(), Status> {
+        if self.core.node.shared().read().level() < LEDGER_LEVEL {
+            return Ok(()); // there is no such log yet
+        }
+        // Each has an entry of its own, also where a caller asks twice by the same name.
+        done(self.core.propose(Action::NoteKeyUse(NoteKeyUse { purpose: purpose.into(), root })).await?)?;
+        self.core.catch_up().await;
+        Ok(())
     }
 
     /// Erases a key that the caller has shown to be in other hands.

@@ -138,13 +138,15 @@ impl State {
         Reply::done()
     }
 
-    /// The list lets a machine in by nothing any more: neither its key nor its place.
-    pub(in crate::state) fn forget_listing(&mut self, key: &str) {
+    /// The list lets a machine in by nothing any more: neither its key nor its place. Says whether it did.
+    pub(in crate::state) fn forget_listing(&mut self, key: &str) -> bool {
         if let Some(row) = self.machines.get(&key.to_owned()).cloned()
             && (!row.key_sha256.is_empty() || row.network.is_some())
         {
             self.put_machine(key.to_owned(), MachineRow { key_sha256: Vec::new(), network: None, ..row });
+            return true;
         }
+        false
     }
 
     fn put_machine(&mut self, key: String, row: MachineRow) {

@@ -29,3 +29,28 @@ pub struct AcceptHeads {
     #[prost(string, tag = "2")]
     pub reason: String,
 }
+
+/// What a private key is used for, or who gets it, where no other command says so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
+#[repr(i32)]
+pub enum KeyUse {
+    /// Not said.
+    Unspecified = 0,
+    /// A root's key goes out to an operator.
+    Exported = 1,
+    /// A root's key signs a request for a certificate of it by another authority.
+    Requested = 2,
+    /// All keys go out in a backup, with the one that opens them.
+    BackedUp = 3,
+}
+
+/// A private key is about to be used, or to leave. Whoever does it waits until this is applied: so nothing leaves unseen.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct NoteKeyUse {
+    /// For what.
+    #[prost(enumeration = "KeyUse", tag = "1")]
+    pub purpose: i32,
+    /// Which root's; of a backup 0.
+    #[prost(uint64, tag = "2")]
+    pub root: u64,
+}

@@ -6,9 +6,10 @@ use prost::Message;
 use ring::digest;
 use sallyport_proto::v1::{self, LogEntry, LogKind};
 
-use super::Mark;
+use super::{KeyUse, Mark, NoteKeyUse};
 use crate::state::{
-    Action, CertificateRow, DecideRequest, IntendCertificate, IntentRow, ProfileRow, ProofKind, PutMachines, State,
+    Action, CertificateRow, DecideRequest, IntendCertificate, IntentRow, NewIssuer, ProfileRow, ProofKind, PutMachines,
+    QueueRequest, RolloverStep, State,
 };
 
 /// Longest text of an entry, bytes: of strangers' words there is no more than this in it.
@@ -134,7 +135,74 @@ fn decided(command: &DecideRequest) -> LogEntry {
 }
 
 fn other(name: impl Into<String>, detail: &str) -> LogEntry {
-    LogEntry { name: cut(name.into()), detail: detail.into(), ..entry(LogKind::Other) }
+    LogEntry { name: cut(name.into()), detail: cut(detail.into()), ..entry(LogKind::Other) }
+}
+
+fn authority_added(new: &NewIssuer, replace: bool) -> LogEntry {
+    LogEntry {
+        sha256: sha256(&new.certificate),
+        number: new.number,
+        detail: if replace { "in the place of the one before".into() } else { String::new() },
+        ..certificate(LogKind::AuthorityAdded, &new.record.clone().unwrap_or_default())
+    }
+}
+
+fn queued(command: &QueueRequest, number: u64) -> LogEntry {
+    LogEntry {
+        source: cut(command.source.clone()),
+        name: cut(command.claims.clone()),
+        number,
+        sha256: command.key_sha256.clone(),
+        profile: command.profile.clone(),
+        ..entry(LogKind::RequestQueued)
+    }
+}
+
+fn key_used(command: &NoteKeyUse) -> LogEntry {
+    match command.purpose() {
+        KeyUse::Unspecified => entry(LogKind::KeyUsed),
+        KeyUse::Exported => of_root(command.root, "the private key goes out of the cluster to whoever asked for it"),
+        KeyUse::Requested => of_root(command.root, "it signs a request for a certificate by another authority"),
+        KeyUse::BackedUp => LogEntry {
+            name: "every key".into(),
+            detail: "a backup is made: it holds all private keys, and what opens them".into(),
+            ..entry(LogKind::KeyUsed)
+        },
+    }
+}
+
+/// A token that was taken back with all of its machine.
+pub(in crate::state) fn token_taken_back(id: &[u8], machine: &str, why: &str) -> LogEntry {
+    LogEntry {
+        name: cut(machine.to_owned()),
+        detail: cut(format!("{}; all of the machine: {why}", hex(id))),
+        ..entry(LogKind::TokenRevoked)
+    }
+}
+
+/// A request whose approval was taken back with all of its machine.
+pub(in crate::state) fn approval_taken_back(number: u64, machine: &str, why: &str) -> LogEntry {
+    LogEntry {
+        name: cut(machine.to_owned()),
+        number,
+        detail: cut(format!("it had been approved; all of the machine: {why}")),
+        ..entry(LogKind::RequestDenied)
+    }
+}
+
+/// A certificate that will not be signed, as all of its machine was taken back.
+pub(in crate::state) fn intent_taken_back(serial: &str, machine: &str, why: &str) -> LogEntry {
+    LogEntry {
+        serial: serial.to_owned(),
+        name: cut(machine.to_owned()),
+        detail: cut(format!("all of the machine: {why}")),
+        ..entry(LogKind::CertificateAbandoned)
+    }
+}
+
+/// The list of machines lets one in no more.
+pub(in crate::state) fn listing_taken_back(machine: &str, why: &str) -> LogEntry {
+    other(machine, &format!("neither its key nor its place in the list of machines opens anything now: {why}"))
 }
 
 /// What happened to a root.
@@ -152,10 +220,8 @@ impl State {
         let released = self.index.releases.range(since).filter_map(|(_, serial)| record(serial));
         let released = released.map(|row| certificate(LogKind::CertificateReleased, row));
         let issued = issued.map(|row| certificate(LogKind::CertificateIssued, row));
-        let revoked = revoked.map(|row| LogEntry {
-            detail: cut(row.revocation_reason.clone()),
-            ..certificate(LogKind::CertificateRevoked, row)
-        });
+        let revoked = revoked
+            .map(|row| LogEntry { detail: cut(row.why_revoked()), ..certificate(LogKind::CertificateRevoked, row) });
         issued.chain(revoked).chain(released).collect()
     }
 
@@ -204,21 +270,12 @@ impl State {
             Action::RemoveMachine(c) => {
                 entries.push(LogEntry { name: c.key.clone(), ..entry(LogKind::MachineRemoved) });
             }
-            Action::QueueRequest(c) if self.last_enrollment() > mark.enrollment => entries.push(LogEntry {
-                source: cut(c.source.clone()),
-                name: cut(c.claims.clone()),
-                number: self.last_enrollment(),
-                sha256: c.key_sha256.clone(),
-                profile: c.profile.clone(),
-                ..entry(LogKind::RequestQueued)
-            }),
+            Action::QueueRequest(c) => {
+                let number = self.last_enrollment();
+                entries.extend((number > mark.enrollment).then(|| queued(c, number)));
+            }
             Action::DecideRequest(c) => entries.push(decided(c)),
-            Action::AddIssuers(c) => entries.extend(c.issuers.iter().map(|new| LogEntry {
-                sha256: sha256(&new.certificate),
-                number: new.number,
-                detail: if c.replace { "in the place of the one before".into() } else { String::new() },
-                ..certificate(LogKind::AuthorityAdded, &new.record.clone().unwrap_or_default())
-            })),
+            Action::AddIssuers(c) => entries.extend(c.issuers.iter().map(|new| authority_added(new, c.replace))),
             Action::RetireIssuer(c) => {
                 entries.push(LogEntry { number: c.number, ..entry(LogKind::AuthorityRetired) });
             }
@@ -266,6 +323,9 @@ impl State {
             Action::TurnRollover(c) => {
                 let step = format!("{:?}", c.step()).to_lowercase();
                 entries.push(of_root(c.to, &format!("the change from root {}: {step}", c.from)));
+                if c.step() == RolloverStep::Activate {
+                    entries.extend(c.issuers.iter().map(|new| authority_added(new, true)));
+                }
             }
             Action::AcceptHeads(c) => entries.extend(c.heads.iter().filter_map(|head| {
                 let head = sallyport_ca::merkle::SignedTreeHead::from_bytes(head).ok()?.head;
@@ -277,8 +337,35 @@ impl State {
                     ..entry(LogKind::HeadAccepted)
                 })
             })),
-            // Users, pools, sessions and gateways are not of this log. What certificates these commands issue or revoke is, below.
-            _ => {}
+            Action::NoteKeyUse(c) => entries.push(key_used(c)),
+            // The certificates that these make, take back or give back are found by their numbers, below; what else a revocation takes
+            // away it has noted itself, as it cannot be seen any more.
+            Action::Bootstrap(_)
+            | Action::RecordCertificate(_)
+            | Action::AddScepRa(_)
+            | Action::RevokeCertificate(_)
+            | Action::RevokeCertificates(_)
+            | Action::ReleaseCertificates(_)
+            // Users, pools, sessions, gateways, what a controller says of itself and the level are not of this log.
+            | Action::AddUser(_)
+            | Action::RemoveUser(_)
+            | Action::SetPassword(_)
+            | Action::SetUserEnabled(_)
+            | Action::UpdateUser(_)
+            | Action::UnlockUser(_)
+            | Action::AddPool(_)
+            | Action::RemovePool(_)
+            | Action::OpenSession(_)
+            | Action::SessionsUp(_)
+            | Action::EndSessions(_)
+            | Action::KillSession(_)
+            | Action::RegisterGateway(_)
+            | Action::LoseGateway(_)
+            | Action::RemoveGateway(_)
+            | Action::DescribeMember(_)
+            | Action::RaiseLevel(_)
+            // One within another was refused.
+            | Action::Attributed(_) => {}
         }
         entries.extend(self.certificate_entries(mark));
         entries

@@ -10,7 +10,7 @@
 //! tests, the state keeps them itself ([`super::State::from_bytes`]).
 
 mod command;
-mod entry;
+pub(super) mod entry;
 mod tree;
 
 #[cfg(test)]
@@ -20,7 +20,7 @@ use prost::Message;
 use sallyport_ca::merkle::{Frontier, SignedTreeHead};
 use sallyport_proto::v1;
 
-pub use command::{AcceptHeads, Attributed};
+pub use command::{AcceptHeads, Attributed, KeyUse, NoteKeyUse};
 pub(crate) use tree::{Ledger, StoredTree, first_leaf_key, leaf_key, leaf_of};
 
 use super::{Action, Command, ConflictKind, Reply, State};
@@ -88,6 +88,7 @@ impl State {
 
     /// After a command that met no conflict: what it did, for the log.
     pub(super) fn log_change(&mut self, mark: &Mark, action: &Action, by: Option<&Attributed>) {
+        let noted = self.ledger.take_noted();
         if self.level() < LEDGER_LEVEL || !self.is_bootstrapped() {
             return;
         }
@@ -96,6 +97,7 @@ impl State {
             entries.push(entry::begun(mark.certificate));
         }
         entries.extend(self.entries_of(mark, action));
+        entries.extend(noted);
         self.log(entries, by);
     }
 
@@ -138,5 +140,20 @@ impl State {
         }
         self.ledger.accept(&command.heads);
         Reply::done()
+    }
+
+    /// The command is its entry in the log, and changes nothing else.
+    pub(super) fn note_key_use(&self, command: &NoteKeyUse) -> Reply {
+        match (command.purpose(), self.roots.get(&command.root)) {
+            (KeyUse::Unspecified, _) => Reply::conflict(ConflictKind::Invalid, "no use of a key in the command"),
+            (KeyUse::BackedUp, _) => Reply::done(),
+            (KeyUse::Exported | KeyUse::Requested, None) => {
+                Reply::conflict(ConflictKind::NotFound, format!("there is no root {}", command.root))
+            }
+            (KeyUse::Exported | KeyUse::Requested, Some(root)) if root.sealed_key.is_empty() => {
+                Reply::conflict(ConflictKind::Precondition, "the root's private key has left the cluster meanwhile")
+            }
+            (KeyUse::Exported | KeyUse::Requested, Some(_)) => Reply::done(),
+        }
     }
 }

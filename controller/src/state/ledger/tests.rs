@@ -12,6 +12,8 @@ use super::super::tests::{Bench, machine_record};
 use super::super::*;
 use super::*;
 
+mod kinds;
+
 fn bench() -> Bench {
     let mut bench = Bench::empty();
     bench.raise(LEDGER_LEVEL);

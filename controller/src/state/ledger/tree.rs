@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use prost::Message;
 use sallyport_ca::merkle::{Frontier, Hash, NodeId, Nodes, leaf_hash, node_hash};
+use sallyport_proto::v1::LogEntry;
 
 use super::MAX_ACCEPTED;
 use crate::raft::kv::{Op, Table};
@@ -74,6 +75,8 @@ pub(crate) struct Ledger {
     /// Heads that are none of this log, in the order in which operators said so.
     accepted: BTreeMap<u64, Vec<u8>>,
     accepted_heads: BTreeSet<Vec<u8>>,
+    /// What the command that is being applied does beside what can be seen afterwards.
+    noted: Vec<LogEntry>,
     /// Whether the row of the edge is to be written.
     changed: bool,
     /// Changes of other rows on their way to the store.
@@ -90,6 +93,7 @@ impl Ledger {
             time_ms: 0,
             accepted: BTreeMap::new(),
             accepted_heads: BTreeSet::new(),
+            noted: Vec::new(),
             changed: false,
             fresh: Vec::new(),
             kept: keep.then(BTreeMap::new),
@@ -114,6 +118,16 @@ impl Ledger {
     pub(crate) fn accepted(&self) -> usize {
         assert_eq!(self.accepted.len(), self.accepted_heads.len());
         self.accepted.len()
+    }
+
+    /// Has the command that is being applied leave an entry: what it takes away, nobody sees afterwards.
+    pub(crate) fn note(&mut self, entry: LogEntry) {
+        self.noted.push(entry);
+    }
+
+    /// The entries that were noted since the last call.
+    pub(crate) fn take_noted(&mut self) -> Vec<LogEntry> {
+        std::mem::take(&mut self.noted)
     }
 
     /// Appends an entry of this time.
