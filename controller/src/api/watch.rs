@@ -15,7 +15,7 @@ use super::live::{Cursor, TELL};
 use crate::app::Core;
 use crate::error::Error;
 use crate::raft::Health;
-use crate::state::State;
+use crate::state::{CertificateRow, State};
 
 /// A session that shall end is named again after this time, until it is reported down.
 const REPEAT_MS: u64 = 10_000;
@@ -196,15 +196,20 @@ fn commands(state: &State, slot: u32, said: &mut Said, now: u64) -> Vec<Update> 
     }
     // A new stream names every machine certificate that is revoked and would still be valid: the gateway may have missed it.
     let now_ms = state.now_ms();
-    for record in state.revocations_after(said.revocation) {
-        said.revocation = record.revocation_number;
+    let mut drop_machine = |record: &CertificateRow| {
         if record.profile() == v1::CertificateProfile::Machine && record.not_after_ms > now_ms {
             updates.push(command(Action::DropMachine(v1::DropMachine {
                 certificate_serial: record.serial.clone(),
                 text: record.revocation_reason.clone(),
             })));
         }
+    };
+    match said.revocation {
+        // All that ever were are more than those.
+        0 => state.all_revoked(now_ms).for_each(&mut drop_machine),
+        known => state.revocations_after(known).for_each(&mut drop_machine),
     }
+    said.revocation = said.revocation.max(state.last_revocation());
     updates
 }
 

@@ -31,7 +31,7 @@ fn farewell(core: &Core, root: &Issuing) -> Result<EraseRootKey, Error> {
     let now_ms = core.now_ms();
     let (last_revocation, revoked) = {
         let state = core.node.shared().read();
-        let rows = state.revocations_after(0).filter(|c| c.issuer == 0 && c.not_after_ms > now_ms);
+        let rows = state.revoked_of(0, now_ms);
         let revoked: Vec<Revoked> = rows
             .filter_map(|c| {
                 let serial = c.serial.parse().ok()?;

@@ -33,7 +33,7 @@ pub(super) struct Lists {
 
 /// What an authority (0 for the root) has issued, that is revoked and would still be valid.
 fn revoked(state: &State, issuer: u64, now_ms: u64) -> Vec<Revoked> {
-    let rows = state.revocations_after(0).filter(|c| c.issuer == issuer && c.not_after_ms > now_ms);
+    let rows = state.revoked_of(issuer, now_ms);
     let entry = |serial: &str, at_ms| {
         Some(Revoked { serial: serial.parse().ok()?, at: time(at_ms), reason: Reason::Unspecified })
     };

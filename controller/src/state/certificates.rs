@@ -13,7 +13,7 @@ use super::{CertificateRow, ConflictKind, Index, Issued, Outcome, RecordCertific
 impl Index {
     pub(super) fn note_gateway_certificate(&mut self, row: &CertificateRow) {
         if row.profile() == v1::CertificateProfile::Gateway {
-            self.certificates_of_gateways.insert(row.serial.clone());
+            self.certificates_of_gateways.insert((row.not_after_ms, row.serial.clone()));
         }
     }
 }
@@ -21,9 +21,10 @@ impl Index {
 impl State {
     /// The names under which clients reach the service: those in the certificates that gateways show, the oldest first.
     pub fn public_names(&self) -> impl Iterator<Item = &String> {
-        let now_ms = self.now_ms();
-        let rows = self.index.certificates_of_gateways.iter().filter_map(|serial| self.certificates.get(serial));
-        let mut live: Vec<&CertificateRow> = rows.filter(|c| c.revoked_ms == 0 && c.not_after_ms > now_ms).collect();
+        let open = (self.now_ms().saturating_add(1), String::new())..;
+        let open = self.index.certificates_of_gateways.range(open);
+        let rows = open.filter_map(|(_, serial)| self.certificates.get(serial));
+        let mut live: Vec<&CertificateRow> = rows.filter(|c| c.revoked_ms == 0).collect();
         live.sort_unstable_by_key(|c| c.number);
         let mut seen = BTreeSet::new();
         live.into_iter()
@@ -70,7 +71,7 @@ impl State {
         (row.revoked_ms, row.revocation_number) = (0, 0);
         (row.revocation_code, row.release_number) = (0, 0);
         self.index.note_member_certificate(&row);
-        self.index.note_name(&row);
+        self.index.note_standing(&row);
         self.index.note_gateway_certificate(&row);
         self.index.certificates.insert(number, row.serial.clone());
         self.certificates.insert(row.serial.clone(), row);
@@ -193,5 +194,19 @@ impl State {
     pub fn revocations_after(&self, number: u64) -> impl Iterator<Item = &CertificateRow> {
         let after = self.index.revocations.range((std::ops::Bound::Excluded(number), std::ops::Bound::Unbounded));
         after.filter_map(|(_, serial)| self.certificates.get(serial))
+    }
+
+    /// What an authority (0 for the root) has issued that is revoked and has not ended by a time, those first that end first. What has
+    /// ended is not looked at, however much that is.
+    pub fn revoked_of(&self, issuer: u64, at_ms: u64) -> impl Iterator<Item = &CertificateRow> {
+        let open = (issuer, at_ms.saturating_add(1), 0)..=(issuer, u64::MAX, u64::MAX);
+        let numbers = self.index.revoked_of_issuer.range(open).map(|(_, _, number)| number);
+        numbers.filter_map(|number| self.certificates.get(self.index.revocations.get(number)?))
+    }
+
+    /// The same of all authorities.
+    pub fn all_revoked(&self, at_ms: u64) -> impl Iterator<Item = &CertificateRow> {
+        let issuers = std::iter::once(0).chain(self.issuers.iter().map(|(number, _)| *number));
+        issuers.flat_map(move |issuer| self.revoked_of(issuer, at_ms))
     }
 }

@@ -44,7 +44,7 @@ pub use reply::{
     Registered, Reply, ReplyBatch,
 };
 pub(crate) use revocation::REVOCATION_LEVEL;
-pub use revocation::{MAX_REVOKED, ReleaseCertificates, RevokeCertificates, Revoked, Selector};
+pub use revocation::{MAX_MACHINES_REVOKED, MAX_REVOKED, ReleaseCertificates, RevokeCertificates, Revoked, Selector};
 pub use root::{
     BeginRollover, EraseRootKey, InstallRootChain, MAX_ROOTS, RestoreRootKey, Rollover, RolloverStep, RootLifeRow,
     TurnRollover,
@@ -194,11 +194,13 @@ struct Index {
     revocations: BTreeMap<u64, String>,
     /// Those that were released from hold, in the same order.
     releases: BTreeMap<u64, String>,
-    /// Machines' certificates by a hash of the name, and their number.
-    certificates_of_name: BTreeSet<(u64, u64)>,
+    /// Those of each issuer that are revoked, by when they end and their place in the order of revocations.
+    revoked_of_issuer: BTreeSet<(u64, u64, u64)>,
+    /// Machines' certificates by name.
+    certificates_of_name: BTreeSet<revocation::OfName>,
     enroll: enroll::EnrollIndex,
-    /// Serial numbers of what gateways show to clients.
-    certificates_of_gateways: BTreeSet<String>,
+    /// Serial numbers of what gateways show to clients, by when they end.
+    certificates_of_gateways: BTreeSet<(u64, String)>,
 }
 
 impl Default for State {
@@ -289,13 +291,7 @@ impl State {
             index.certificates.insert(certificate.number, serial.clone());
             index.note_member_certificate(certificate);
             index.note_gateway_certificate(certificate);
-            index.note_name(certificate);
-            if certificate.revocation_number != 0 {
-                index.revocations.insert(certificate.revocation_number, serial.clone());
-            }
-            if certificate.release_number != 0 {
-                index.releases.insert(certificate.release_number, serial.clone());
-            }
+            index.note_standing(certificate);
         }
         self.index_enrollment(&mut index);
         index

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::ops::Bound;
+use std::ops::{Bound, RangeInclusive};
 
 use sallyport_ca::crl::Reason;
 use sallyport_proto::v1;
@@ -19,6 +19,8 @@ use super::{CertificateRow, ConflictKind, Index, Outcome, Reply, State};
 pub(crate) const REVOCATION_LEVEL: u32 = 7;
 /// Most certificates that one command takes back.
 pub const MAX_REVOKED: usize = 10_000;
+/// And most machines, tokens and requests of a holder that it is about.
+pub const MAX_MACHINES_REVOKED: usize = 10_000;
 
 /// Which certificates.
 #[derive(Clone, PartialEq, Eq, prost::Oneof)]
@@ -98,17 +100,43 @@ fn why(reason: Reason, text: &str) -> String {
     }
 }
 
-fn hash(name: &str) -> u64 {
+/// A certificate by its machine: a hash of the name, whether it is revoked for good, when it ends, its number. So those are found that
+/// open something, without a look at those that do not: a machine has a new one each month, and years of them.
+pub(super) type OfName = (u64, bool, u64, u64);
+
+/// Of a name, however it is written. Two names may have the same: whoever looks by it compares the names, too, and sorts what he found
+/// by something else, as another build of this software may hash in another way.
+pub(super) fn hash(name: &str) -> u64 {
     let mut hasher = DefaultHasher::new();
     machine_key(name).hash(&mut hasher);
     hasher.finish()
 }
 
+fn of_name(row: &CertificateRow) -> OfName {
+    (hash(&row.name), row.revoked_ms != 0 && !row.is_on_hold(), row.not_after_ms, row.number)
+}
+
 impl Index {
-    /// A machine's certificate is found by its name.
-    pub(super) fn note_name(&mut self, row: &CertificateRow) {
+    /// What follows from whether a certificate is revoked, on hold, released or nothing of that.
+    pub(super) fn note_standing(&mut self, row: &CertificateRow) {
+        if row.revocation_number != 0 {
+            self.revocations.insert(row.revocation_number, row.serial.clone());
+            self.revoked_of_issuer.insert((row.issuer, row.not_after_ms, row.revocation_number));
+        }
+        if row.release_number != 0 {
+            self.releases.insert(row.release_number, row.serial.clone());
+        }
         if row.profile() == v1::CertificateProfile::Machine {
-            self.certificates_of_name.insert((hash(&row.name), row.number));
+            self.certificates_of_name.insert(of_name(row));
+        }
+    }
+
+    fn drop_standing(&mut self, row: &CertificateRow) {
+        self.revocations.remove(&row.revocation_number);
+        self.revoked_of_issuer.remove(&(row.issuer, row.not_after_ms, row.revocation_number));
+        self.releases.remove(&row.release_number);
+        if row.profile() == v1::CertificateProfile::Machine {
+            self.certificates_of_name.remove(&of_name(row));
         }
     }
 }
@@ -122,16 +150,14 @@ impl State {
         if let Some(row) = self.certificates.change(serial)
             && (row.revoked_ms == 0 || (row.is_on_hold() && !hold))
         {
+            self.index.drop_standing(row);
             if row.revoked_ms == 0 {
                 row.revoked_ms = now_ms.max(1); // 0 says "not revoked"
             }
             row.revocation_reason = text.to_owned();
             row.revocation_code = code;
-            let before = std::mem::replace(&mut row.revocation_number, number);
-            let released = std::mem::take(&mut row.release_number);
-            self.index.revocations.remove(&before);
-            self.index.releases.remove(&released);
-            self.index.revocations.insert(number, serial.clone());
+            (row.revocation_number, row.release_number) = (number, 0);
+            self.index.note_standing(row);
             self.notices += 1;
         }
         let ids = self.index.sessions_of_machine.get(serial).cloned().unwrap_or_default();
@@ -142,65 +168,69 @@ impl State {
     fn release_row(&mut self, serial: &String) {
         let number = self.next_certificate();
         if let Some(row) = self.certificates.change(serial) {
+            self.index.drop_standing(row);
             row.revoked_ms = 0;
             row.revocation_code = 0;
             row.revocation_reason.clear();
-            row.release_number = number;
-            let before = std::mem::take(&mut row.revocation_number);
-            self.index.revocations.remove(&before);
-            self.index.releases.insert(number, serial.clone());
+            (row.revocation_number, row.release_number) = (0, number);
+            self.index.note_standing(row);
             self.notices += 1;
         }
     }
 
-    /// Certificates that were issued to a machine, the oldest first.
-    pub fn certificates_of(&self, name: &str) -> impl Iterator<Item = &CertificateRow> {
+    /// Whether there ever was a certificate of a machine.
+    fn had_certificate(&self, name: &str) -> bool {
         let (key, of) = (machine_key(name), hash(name));
-        let numbers = self.index.certificates_of_name.range((of, 0)..=(of, u64::MAX)).map(|(_, number)| *number);
-        let rows = numbers.filter_map(|number| self.certificates.get(self.index.certificates.get(&number)?));
-        rows.filter(move |row| machine_key(&row.name) == key)
+        let mut rows = self.rows_of_name((of, false, 0, 0)..=(of, true, u64::MAX, u64::MAX));
+        rows.any(|row| machine_key(&row.name) == key)
     }
 
-    /// Certificates of a machine that open something: a session, or by a late renewal another certificate.
+    fn rows_of_name(&self, range: RangeInclusive<OfName>) -> impl Iterator<Item = &CertificateRow> {
+        let numbers = self.index.certificates_of_name.range(range).map(|(_, _, _, number)| number);
+        numbers.filter_map(|number| self.certificates.get(self.index.certificates.get(number)?))
+    }
+
+    /// Certificates of a machine that open something, a session or by a late renewal another certificate, or would if they were
+    /// released: the oldest first.
     fn open_certificates_of(&self, name: &str) -> Vec<&CertificateRow> {
-        let now_ms = self.now_ms();
-        let machine = self.machine(name);
-        let renews = |row: &CertificateRow| machine.is_some_and(|m| m.serial == row.serial || m.previous == row.serial);
-        self.certificates_of(name).filter(|row| row.not_after_ms > now_ms || renews(row)).collect()
+        let (key, of) = (machine_key(name), hash(name));
+        let live = (of, false, self.now_ms().saturating_add(1), 0)..=(of, false, u64::MAX, u64::MAX);
+        let machine = self.machines.get(&key);
+        let renew = machine.into_iter().flat_map(|m| [&m.serial, &m.previous]).filter_map(|s| self.certificates.get(s));
+        let rows = self.rows_of_name(live).filter(|row| machine_key(&row.name) == key).chain(renew);
+        let by_number: BTreeMap<u64, &CertificateRow> = rows.map(|row| (row.number, row)).collect();
+        by_number.into_values().collect()
     }
 
-    /// The machines that a command is about, by folded name; otherwise why there are none.
-    fn machines_of(&self, which: &Selector) -> Result<Vec<String>, String> {
+    /// The machines that a command is about, by folded name; otherwise why there are none, or none that it could be about.
+    fn machines_of(&self, which: &Selector) -> Result<Vec<String>, (ConflictKind, String)> {
         match which {
             Selector::Serial(_) => Ok(Vec::new()),
             Selector::Machine(name) => {
                 let key = machine_key(name);
-                let named = |other: &str| machine_key(other) == key;
-                let known = self.machines.contains(&key)
-                    || self.certificates_of(name).next().is_some()
-                    || self.enroll_tokens.iter().any(|(_, token)| named(&token.name))
-                    || self.requests.iter().any(|(_, request)| named(&request.name));
+                let known = self.machines.contains(&key) || self.had_certificate(name) || self.was_made_for(&key);
                 if known {
-                    Ok(vec![key])
-                } else {
-                    Err(format!("there is no machine {name:?}; see sallyport machine list"))
+                    return Ok(vec![key]);
                 }
+                let message = format!("there is no machine {name:?}; see sallyport machine list");
+                Err((ConflictKind::NotFound, message))
             }
             Selector::Holder(holder) => {
-                let wanted = holder.to_lowercase();
-                let is = |other: &str| !other.is_empty() && other.to_lowercase() == wanted;
-                let mut keys: Vec<String> =
-                    self.machines.iter().filter(|(_, m)| is(&m.holder)).map(|(key, _)| key.clone()).collect();
-                keys.extend(
-                    self.enroll_tokens.iter().filter(|(_, t)| is(&t.holder)).map(|(_, t)| machine_key(&t.name)),
-                );
-                keys.extend(self.requests.iter().filter(|(_, r)| is(&r.holder)).map(|(_, r)| machine_key(&r.name)));
-                keys.sort_unstable();
-                keys.dedup();
-                if keys.is_empty() {
-                    return Err(format!("no machine has the holder {holder:?}; see sallyport machine list"));
+                let mut machines: Vec<String> = self.held_by(holder).take(MAX_MACHINES_REVOKED + 1).collect();
+                if machines.is_empty() {
+                    let message = format!("no machine has the holder {holder:?}; see sallyport machine list");
+                    return Err((ConflictKind::NotFound, message));
                 }
-                Ok(keys)
+                if machines.len() > MAX_MACHINES_REVOKED {
+                    let message = format!(
+                        "{holder:?} has more than {MAX_MACHINES_REVOKED} machines, tokens and requests, too many at once; revoke them \
+                         machine by machine"
+                    );
+                    return Err((ConflictKind::Exhausted, message));
+                }
+                machines.sort_unstable();
+                machines.dedup();
+                Ok(machines)
             }
         }
     }
@@ -213,7 +243,7 @@ impl State {
         (machine.serial == *serial || machine.previous == *serial).then(|| machine_key(&row.name))
     }
 
-    /// The rows that a command is about, by serial number: those that open something.
+    /// The rows that a command may be about, by serial number: those that open something.
     fn selected(&self, which: &Selector, machines: &[String]) -> Vec<String> {
         match which {
             Selector::Serial(serial) => {
@@ -224,7 +254,7 @@ impl State {
             }
             Selector::Machine(_) | Selector::Holder(_) => {
                 let rows = machines.iter().flat_map(|name| self.open_certificates_of(name));
-                rows.take(MAX_REVOKED + 1).map(|row| row.serial.clone()).collect()
+                rows.map(|row| row.serial.clone()).collect()
             }
         }
     }
@@ -245,19 +275,18 @@ impl State {
         }
         let machines = match self.machines_of(which) {
             Ok(machines) => machines,
-            Err(message) => return Reply::conflict(ConflictKind::NotFound, message),
+            Err((kind, message)) => return Reply::conflict(kind, message),
         };
-        let selected = self.selected(which, &machines);
-        if selected.len() > MAX_REVOKED {
+        let changes = |serial: &String| {
+            self.certificates.get(serial).is_some_and(|row| row.revoked_ms == 0 || (row.is_on_hold() && !hold))
+        };
+        let serials: Vec<String> = self.selected(which, &machines).into_iter().filter(changes).collect();
+        if serials.len() > MAX_REVOKED {
             return Reply::conflict(
                 ConflictKind::Exhausted,
                 format!("more than {MAX_REVOKED} certificates at once; revoke them machine by machine"),
             );
         }
-        let changes = |serial: &String| {
-            self.certificates.get(serial).is_some_and(|row| row.revoked_ms == 0 || (row.is_on_hold() && !hold))
-        };
-        let serials: Vec<String> = selected.into_iter().filter(changes).collect();
         if hold && serials.is_empty() && !machines.is_empty() && self.on_hold_among(&machines) == 0 {
             let message =
                 "it has no certificate that could be on hold; sallyport cert revoke without --hold takes tokens back";
@@ -283,7 +312,7 @@ impl State {
     }
 
     fn on_hold_among(&self, machines: &[String]) -> usize {
-        machines.iter().flat_map(|name| self.certificates_of(name)).filter(|row| row.is_on_hold()).count()
+        machines.iter().flat_map(|name| self.open_certificates_of(name)).filter(|row| row.is_on_hold()).count()
     }
 
     /// Why a certificate cannot be on hold.
@@ -302,32 +331,24 @@ impl State {
     /// Nothing that was made for a machine opens anything any more: tokens, approved requests, what the list says of its key and
     /// place, and certificates on their way. Each leaves an entry in the audit log. Gives how many tokens and requests that were.
     fn shut_out(&mut self, key: &str, why: &str) -> (u32, u32) {
-        let named = |name: &str| machine_key(name) == key;
-        let records = self.intents.iter().filter_map(|(_, intent)| intent.record.as_ref());
-        let intents: Vec<String> = records.filter(|r| named(&r.name)).map(|r| r.serial.clone()).collect();
-        for serial in intents {
+        for serial in self.intents_of(key) {
             self.ledger.note(entry::intent_taken_back(&serial, key, why));
             self.abandon_certificate(&AbandonCertificate { serial });
         }
-        let tokens: Vec<Vec<u8>> =
-            self.enroll_tokens.iter().filter(|(_, t)| named(&t.name)).map(|(id, _)| id.clone()).collect();
+        let tokens = self.tokens_of(key);
         for id in &tokens {
             self.ledger.note(entry::token_taken_back(id, key, why));
-            self.enroll_tokens.remove(id);
+            self.drop_enroll_token(id);
         }
-        let approved: Vec<u64> = self
-            .requests
-            .iter()
-            .filter(|(_, r)| r.state() == v1::RequestState::Approved && named(&r.name))
-            .map(|(number, _)| *number)
-            .collect();
+        let mut approved = self.requests_of(key);
+        approved.retain(|n| self.requests.get(n).is_some_and(|r| r.state() == v1::RequestState::Approved));
         let now_ms = self.now_ms();
         for number in &approved {
             self.ledger.note(entry::approval_taken_back(*number, key, why));
-            if let Some(row) = self.requests.change(number) {
+            self.change_request(*number, |row| {
                 row.state = v1::RequestState::Refused.into();
                 row.decided_ms = now_ms;
-            }
+            });
         }
         if self.forget_listing(key) {
             self.ledger.note(entry::listing_taken_back(key, why));
@@ -347,19 +368,10 @@ impl State {
         }
         let machines = match self.machines_of(which) {
             Ok(machines) => machines,
-            Err(message) => return Reply::conflict(ConflictKind::NotFound, message),
+            Err((kind, message)) => return Reply::conflict(kind, message),
         };
-        let selected: Vec<String> = match which {
-            Selector::Serial(_) => self.selected(which, &machines),
-            Selector::Machine(_) | Selector::Holder(_) => {
-                let rows = machines.iter().flat_map(|name| self.certificates_of(name));
-                rows.map(|row| row.serial.clone()).collect()
-            }
-        };
-        let held: Vec<String> = selected
-            .into_iter()
-            .filter(|serial| self.certificates.get(serial).is_some_and(CertificateRow::is_on_hold))
-            .collect();
+        let mut held = self.selected(which, &machines);
+        held.retain(|serial| self.certificates.get(serial).is_some_and(CertificateRow::is_on_hold));
         if held.is_empty() {
             let message = "nothing of it is on hold: what is revoked for good stays so, and needs a new certificate";
             return Reply::conflict(ConflictKind::Precondition, message);

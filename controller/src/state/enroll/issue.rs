@@ -90,9 +90,7 @@ impl State {
             key_sha256: if known { command.key_sha256.clone() } else { Vec::new() },
             profile_version: if known { command.profile_version } else { 0 },
         };
-        self.index.enroll.intent_of.insert(row.transaction.clone(), number);
-        self.index.enroll.intent_of_serial.insert(record.serial.clone(), number);
-        self.index.enroll.intent_of_name.insert(record.name.clone(), number);
+        self.index.note_intent(number, &row);
         self.intents.insert(number, row);
         Outcome::Intended(Intended {}).into()
     }
@@ -162,11 +160,7 @@ impl State {
     }
 
     fn drop_intent(&mut self, number: u64, intent: &IntentRow) {
-        self.index.enroll.intent_of.remove(&intent.transaction);
-        if let Some(record) = &intent.record {
-            self.index.enroll.intent_of_serial.remove(&record.serial);
-            self.index.enroll.intent_of_name.remove(&record.name);
-        }
+        self.index.forget_intent(number, intent);
         self.intents.remove(&number);
     }
 
@@ -178,10 +172,8 @@ impl State {
                 }
             }
             Some(ProofKind::Approved(number)) => {
-                if let Some(row) = self.requests.change(number) {
-                    let state = if times > 0 { v1::RequestState::Issued } else { v1::RequestState::Approved };
-                    row.state = state.into();
-                }
+                let state = if times > 0 { v1::RequestState::Issued } else { v1::RequestState::Approved };
+                self.change_request(*number, |row| row.state = state.into());
             }
             Some(ProofKind::Certificate(_) | ProofKind::Listed(_)) | None => {}
         }

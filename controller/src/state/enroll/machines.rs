@@ -149,7 +149,7 @@ impl State {
         false
     }
 
-    fn put_machine(&mut self, key: String, row: MachineRow) {
+    pub(in crate::state) fn put_machine(&mut self, key: String, row: MachineRow) {
         if let Some(before) = self.machines.get(&key).cloned() {
             self.index.drop_machine(&key, &before);
         }

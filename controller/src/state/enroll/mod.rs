@@ -5,6 +5,7 @@
 
 mod authorise;
 mod command;
+mod index;
 mod issue;
 mod machines;
 mod profiles;
@@ -13,17 +14,16 @@ mod row;
 mod rules;
 mod tokens;
 
-use std::collections::{BTreeMap, BTreeSet};
-
 pub use authorise::{Applicant, Grant, Refusal, RefusalKind, Verdict};
 pub use command::*;
+pub(super) use index::EnrollIndex;
 pub(super) use machines::machine_key;
 pub use profiles::{ENROLLABLE, profile_named};
 pub use row::*;
 pub use rules::{ISSUABLE, Maker};
 pub(crate) use rules::{RULES_LEVEL, profile_of};
 
-use super::{Index, State};
+use super::State;
 
 /// The level of everything here.
 pub(crate) const ENROLL_LEVEL: u32 = 6;
@@ -48,68 +48,7 @@ pub const ISSUED_MS: u64 = 86_400 * 1_000;
 /// And at most so many of them: the oldest go first.
 pub const MAX_ISSUED: usize = 20_000;
 
-/// What follows from the rows of enrollment.
-#[derive(Debug, Default)]
-pub(super) struct EnrollIndex {
-    /// Intents by transaction.
-    intent_of: BTreeMap<Vec<u8>, u64>,
-    /// Intents by serial number.
-    intent_of_serial: BTreeMap<String, u64>,
-    /// Intents by name.
-    intent_of_name: BTreeMap<String, u64>,
-    /// Certificates issued lately, by transaction.
-    issued_of: BTreeMap<Vec<u8>, u64>,
-    /// Machines by the key that may enroll without a token.
-    machine_of_key: BTreeMap<Vec<u8>, String>,
-    /// Machines that may enroll by the network that they come from.
-    machines_by_network: BTreeSet<String>,
-    /// Machines by the time at which they are expected.
-    due: BTreeSet<(u64, String)>,
-    /// Requests by key.
-    request_of_key: BTreeMap<Vec<u8>, u64>,
-}
-
-impl Index {
-    pub(super) fn note_machine(&mut self, key: &str, row: &MachineRow) {
-        if !row.key_sha256.is_empty() {
-            self.enroll.machine_of_key.insert(row.key_sha256.clone(), key.to_owned());
-        }
-        // A key says more than a place: with one, the place alone opens nothing.
-        if row.network.is_some() && row.key_sha256.is_empty() {
-            self.enroll.machines_by_network.insert(key.to_owned());
-        }
-        if row.due_ms != 0 {
-            self.enroll.due.insert((row.due_ms, key.to_owned()));
-        }
-    }
-
-    fn drop_machine(&mut self, key: &str, row: &MachineRow) {
-        self.enroll.machine_of_key.remove(&row.key_sha256);
-        self.enroll.machines_by_network.remove(key);
-        self.enroll.due.remove(&(row.due_ms, key.to_owned()));
-    }
-}
-
 impl State {
-    /// Fills the index of enrollment from the rows.
-    pub(super) fn index_enrollment(&self, index: &mut Index) {
-        for (key, row) in self.machines.iter() {
-            index.note_machine(key, row);
-        }
-        for (number, row) in self.requests.iter() {
-            index.enroll.request_of_key.insert(row.key_sha256.clone(), *number);
-        }
-        for (number, row) in self.intents.iter() {
-            index.enroll.intent_of.insert(row.transaction.clone(), *number);
-            let record = row.record.clone().unwrap_or_default();
-            index.enroll.intent_of_serial.insert(record.serial, *number);
-            index.enroll.intent_of_name.insert(record.name, *number);
-        }
-        for (number, row) in self.issued.iter() {
-            index.enroll.issued_of.insert(row.transaction.clone(), *number);
-        }
-    }
-
     /// A number of the row that there is once, counted on.
     /// Whether a certificate is about to be signed.
     pub(super) fn has_intent(&self, serial: &str) -> bool {

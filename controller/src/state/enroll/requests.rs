@@ -19,17 +19,15 @@ impl State {
             return Reply::done(); // asked twice at a time
         }
         let waiting = v1::RequestState::Waiting;
-        let of_source =
-            self.requests.iter().filter(|(_, r)| r.source == command.source && r.state() == waiting).count();
+        let from = (command.source.clone(), 0)..=(command.source.clone(), u64::MAX);
+        let of_source = self.index.enroll.waiting_of_source.range(from).count();
         if of_source >= MAX_REQUESTS_OF_SOURCE {
             let message = format!("{of_source} requests from {} wait for a decision already", command.source);
             return Reply::conflict(ConflictKind::Exhausted, message);
         }
         if self.requests.len() >= MAX_REQUESTS {
             // Decided ones make room first, and of those the oldest.
-            let gone =
-                self.requests.iter().find(|(_, r)| r.state() != waiting && r.state() != v1::RequestState::Approved);
-            let Some(number) = gone.map(|(number, _)| *number) else {
+            let Some(number) = self.index.enroll.closed_requests.first().copied() else {
                 return Reply::conflict(ConflictKind::Exhausted, "too many requests wait for a decision");
             };
             self.forget_request(number);
@@ -45,7 +43,7 @@ impl State {
             state: waiting.into(),
             ..RequestRow::default()
         };
-        self.index.enroll.request_of_key.insert(row.key_sha256.clone(), number);
+        self.index.note_request(number, &row);
         self.requests.insert(number, row);
         Reply::done()
     }
@@ -63,10 +61,17 @@ impl State {
     }
 
     fn forget_request(&mut self, number: u64) {
-        if let Some(row) = self.requests.get(&number) {
-            self.index.enroll.request_of_key.remove(&row.key_sha256);
+        if let Some(row) = self.requests.remove(&number) {
+            self.index.drop_request(number, &row);
         }
-        self.requests.remove(&number);
+    }
+
+    pub(in crate::state) fn change_request(&mut self, number: u64, change: impl FnOnce(&mut RequestRow)) {
+        if let Some(row) = self.requests.change(&number) {
+            self.index.drop_request(number, row);
+            change(row);
+            self.index.note_request(number, row);
+        }
     }
 
     pub(in crate::state) fn decide_request(&mut self, command: &DecideRequest) -> Reply {
@@ -89,14 +94,14 @@ impl State {
         }
         let now_ms = self.now_ms();
         let state = if command.approve { v1::RequestState::Approved } else { v1::RequestState::Refused };
-        if let Some(row) = self.requests.change(&command.number) {
+        self.change_request(command.number, |row| {
             row.state = state.into();
             row.name.clone_from(&command.name);
             row.sans.clone_from(&command.sans);
             row.holder.clone_from(&command.holder);
             row.decided_by.clone_from(&command.decided_by);
             row.decided_ms = now_ms;
-        }
+        });
         Reply::done()
     }
 }

@@ -22,14 +22,10 @@ impl State {
             return Reply::conflict(ConflictKind::Invalid, why);
         }
         let now_ms = self.now_ms();
-        let over: Vec<Vec<u8>> = self
-            .enroll_tokens
-            .iter()
-            .filter(|(_, t)| t.expires_ms.saturating_add(KEEP_MS) <= now_ms)
-            .map(|(id, _)| id.clone())
-            .collect();
-        for id in over {
-            self.enroll_tokens.remove(&id);
+        while let Some((end_ms, id)) = self.index.enroll.tokens_by_end.first().cloned()
+            && end_ms.saturating_add(KEEP_MS) <= now_ms
+        {
+            self.drop_enroll_token(&id);
         }
         if self.enroll_tokens.len() >= MAX_ENROLL_TOKENS {
             return Reply::conflict(
@@ -52,6 +48,7 @@ impl State {
             made_ms: now_ms,
             holder: command.holder.clone(),
         };
+        self.index.note_token(&command.id, &row);
         self.enroll_tokens.insert(command.id.clone(), row);
         Reply::done()
     }
@@ -60,7 +57,14 @@ impl State {
         if !self.enroll_tokens.contains(&command.id) {
             return Reply::conflict(ConflictKind::NotFound, "there is no such token; see sallyport token list");
         }
-        self.enroll_tokens.remove(&command.id);
+        self.drop_enroll_token(&command.id);
         Reply::done()
+    }
+
+    /// It is good for nothing any more.
+    pub(in crate::state) fn drop_enroll_token(&mut self, id: &Vec<u8>) {
+        if let Some(row) = self.enroll_tokens.remove(id) {
+            self.index.drop_token(id, &row);
+        }
     }
 }

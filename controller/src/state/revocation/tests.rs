@@ -80,7 +80,7 @@ fn assert_reloads(bench: &Bench) {
     assert_eq!(again.rows(), bench.state.rows());
     assert_eq!(again.live_changes(0, usize::MAX), bench.state.live_changes(0, usize::MAX));
     assert_eq!(again.last_revocation(), bench.state.last_revocation());
-    assert_eq!(again.index.certificates_of_name, bench.state.index.certificates_of_name);
+    assert_eq!(format!("{:?}", again.index), format!("{:?}", bench.state.index));
 }
 
 #[test]
@@ -223,6 +223,47 @@ fn below_its_level_nothing_of_a_reason_is_written() {
     for action in [revoke(machine("x"), Reason::KeyCompromise), release(machine("x"))] {
         assert!(b.state.permits(&action).is_err(), "{action:?}");
     }
+}
+
+#[test]
+fn a_holder_of_more_machines_than_one_entry_may_change_is_refused_and_nothing_changes() {
+    let mut b = bench();
+    let machine = |n: usize| MachineRow {
+        name: format!("m{n}.example.com"),
+        profile: "machine".into(),
+        holder: "Example GmbH".into(),
+        key_sha256: vec![0; 32],
+        ..MachineRow::default()
+    };
+    for n in 0..=MAX_MACHINES_REVOKED {
+        b.state.put_machine(format!("m{n}.example.com"), machine(n));
+    }
+    let before = b.state.last_certificate();
+    let (kind, why) = conflict(&mut b, revoke(holder("example gmbh"), Reason::CessationOfOperation));
+    assert!(kind == ConflictKind::Exhausted && why.contains("machine by machine"), "{why}");
+    assert_eq!(b.state.last_certificate(), before);
+    let of_another = MachineRow { holder: "another".into(), ..machine(0) };
+    b.state.put_machine("m0.example.com".into(), of_another);
+    let done = revoked(&mut b, revoke(holder("example gmbh"), Reason::CessationOfOperation));
+    assert_eq!(done.serials, Vec::<String>::new());
+    let listed = b.state.machines.iter().filter(|(_, row)| !row.key_sha256.is_empty()).map(|(key, _)| key.as_str());
+    assert_eq!(listed.collect::<Vec<_>>(), ["m0.example.com"]);
+}
+
+#[test]
+fn what_has_ended_is_neither_revoked_nor_listed_unless_it_renews() {
+    let mut b = bench();
+    for (serial, until) in [("a1", 1), ("a2", 1), ("a3", 1), ("a4", u64::MAX)] {
+        let row = CertificateRow { name: "laptop.example.com".into(), not_after_ms: until, ..machine_record(serial) };
+        record_row(&mut b, row);
+    }
+    let done = revoked(&mut b, revoke(machine("laptop.example.com"), Reason::KeyCompromise));
+    assert_eq!(done.serials, ["a3", "a4"], "the newest, and the one before, which renews late");
+    let listed: Vec<&str> = b.state.revoked_of(0, b.state.now_ms()).map(|row| row.serial.as_str()).collect();
+    assert_eq!(listed, ["a4"]);
+    assert_eq!(b.state.revoked_of(1, 0).count(), 0);
+    assert_eq!(b.state.revoked_of(0, 0).map(|row| row.serial.as_str()).collect::<Vec<_>>(), ["a3", "a4"]);
+    assert_reloads(&b);
 }
 
 mod order {

@@ -100,7 +100,14 @@ fn settings_and_certificates() -> impl Strategy<Value = Action> {
     let record = |serial: String| {
         Action::RecordCertificate(RecordCertificate { record: Some(machine_record(&serial)), answer: Vec::new() })
     };
-    let which = || prop_oneof![serial().prop_map(Selector::Serial), Just(Selector::Machine("LAPTOP".into()))];
+    let which = || {
+        prop_oneof![
+            2 => serial().prop_map(Selector::Serial),
+            1 => Just(Selector::Machine("LAPTOP".into())),
+            2 => machine().prop_map(Selector::Machine),
+            2 => holder().prop_map(Selector::Holder),
+        ]
+    };
     let revoke = (which(), prop::sample::select(vec![0, 1, 6])).prop_map(|(which, code)| {
         let text = String::new();
         Action::RevokeCertificates(RevokeCertificates { which: Some(which), code, text })
@@ -116,6 +123,86 @@ fn settings_and_certificates() -> impl Strategy<Value = Action> {
         Just(Action::SetPsk(SetPsk { sealed: vec![1, 2, 3] })),
         Just(Action::ClearPsk(ClearPsk {})),
         Just(Action::Bootstrap(Bootstrap { cluster_id: vec![1; 16], ..Bootstrap::default() })),
+    ]
+}
+
+fn machine() -> impl Strategy<Value = String> {
+    prop::sample::select(vec!["a.example.com", "A.Example.com", "b.example.com"]).prop_map(str::to_owned)
+}
+
+fn holder() -> impl Strategy<Value = String> {
+    prop::sample::select(vec!["", "Ada", "ADA", "Bob"]).prop_map(str::to_owned)
+}
+
+/// Few ids, keys and numbers, so that they are often those of something.
+fn enrollment() -> impl Strategy<Value = Action> {
+    let profile = || String::from("machine");
+    let make = (0..6_u8, machine(), holder(), 1..90_000_u64).prop_map(move |(id, name, holder, ttl_ms)| {
+        Action::CreateEnrollToken(CreateEnrollToken {
+            id: vec![id; 8],
+            hash: vec![id; 32],
+            profile: profile(),
+            name,
+            ttl_ms,
+            uses: 2,
+            holder,
+            ..CreateEnrollToken::default()
+        })
+    });
+    let take = (0..6_u8).prop_map(|id| Action::RevokeEnrollToken(RevokeEnrollToken { id: vec![id; 8] }));
+    let put = (machine(), holder(), 0..3_u8, any::<bool>()).prop_map(move |(name, holder, key, place)| {
+        let key_sha256 = if key == 0 { Vec::new() } else { vec![key; 32] };
+        let network = place.then(|| net("192.0.2.0/24"));
+        let row = MachineRow { name, profile: profile(), holder, key_sha256, network, ..MachineRow::default() };
+        Action::PutMachines(PutMachines { machines: vec![row] })
+    });
+    let remove = machine().prop_map(|name| Action::RemoveMachine(RemoveMachine { key: name.to_lowercase() }));
+    let queue = (3..7_u8, 0..2_u8).prop_map(move |(key, source)| {
+        Action::QueueRequest(QueueRequest {
+            key_sha256: vec![key; 32],
+            source: format!("198.51.100.{source}"),
+            profile: profile(),
+            ..QueueRequest::default()
+        })
+    });
+    let decide = (1..12_u64, any::<bool>(), machine(), holder()).prop_map(|(number, approve, name, holder)| {
+        Action::DecideRequest(DecideRequest { number, approve, name, holder, ..DecideRequest::default() })
+    });
+    let proof = prop_oneof![
+        3 => (0..6_u8).prop_map(|id| Some(ProofKind::Token(TokenProof { id: vec![id; 8], hash: vec![id; 32] }))),
+        1 => (1..12_u64).prop_map(|number| Some(ProofKind::Approved(number))),
+    ];
+    let intend = (proof, machine(), 0..8_u8, 3..7_u8).prop_map(|(kind, name, serial, key)| {
+        let record = CertificateRow {
+            serial: format!("e{serial}"),
+            name,
+            not_after_ms: 90_000,
+            key_algorithm: v1::KeyAlgorithm::EcdsaP256.into(),
+            ..machine_record("")
+        };
+        Action::IntendCertificate(IntendCertificate {
+            transaction: vec![serial; 16],
+            proof: Some(Proof { kind }),
+            key_sha256: vec![key; 32],
+            source: "198.51.100.1".into(),
+            record: Some(record),
+            ..IntendCertificate::default()
+        })
+    });
+    let abandon =
+        (0..8_u8).prop_map(|serial| Action::AbandonCertificate(AbandonCertificate { serial: format!("e{serial}") }));
+    let issue = (0..8_u8, machine(), prop::sample::select(vec![50_000, u64::MAX])).prop_map(|(serial, name, until)| {
+        let record = CertificateRow { serial: format!("f{serial}"), name, not_after_ms: until, ..machine_record("") };
+        Action::RecordCertificate(RecordCertificate { record: Some(record), answer: Vec::new() })
+    });
+    let raise = (6..=7_u32).prop_map(|level| Action::RaiseLevel(RaiseLevel { level, since: String::new() }));
+    let revoke = prop_oneof![machine().prop_map(Selector::Machine), holder().prop_map(Selector::Holder)];
+    let revoke = (revoke, prop::sample::select(vec![1, 6])).prop_map(|(which, code)| {
+        Action::RevokeCertificates(RevokeCertificates { which: Some(which), code, text: String::new() })
+    });
+    prop_oneof![
+        4 => make, 1 => take, 3 => put, 1 => remove, 3 => queue, 3 => decide, 6 => intend, 2 => abandon, 3 => issue,
+        1 => raise, 2 => revoke,
     ]
 }
 
@@ -179,8 +266,18 @@ fn gateways_and_sessions() -> impl Strategy<Value = Action> {
 
 /// Request ids come again often, times jump back and far forward.
 fn command() -> impl Strategy<Value = Command> {
-    let action = prop_oneof![2 => users_and_pools(), 1 => settings_and_certificates(), 4 => gateways_and_sessions()];
-    let at = prop_oneof![8 => 0..100_000u64, 1 => 0..10 * ANSWER_MS, 1 => Just(0)];
+    let action = prop_oneof![
+        2 => users_and_pools(),
+        1 => settings_and_certificates(),
+        4 => gateways_and_sessions(),
+        2 => enrollment(),
+    ];
+    command_of(action)
+}
+
+fn command_of(action: impl Strategy<Value = Action>) -> impl Strategy<Value = Command> {
+    // Seldom far ahead: tokens and requests are forgotten.
+    let at = prop_oneof![80 => 0..100_000_u64, 10 => 0..10 * ANSWER_MS, 10 => Just(0), 1 => Just(40 * 86_400_000)];
     (0..200u64, at, prop::option::weighted(0.98, action)).prop_map(|(request, at_ms, action)| Command {
         request_id: request.to_be_bytes().repeat(2),
         at_ms,
@@ -244,6 +341,37 @@ proptest! {
             check(&state);
         }
         prop_assert_eq!(format!("{:?}", state.build_index()), format!("{:?}", state.index));
+    }
+
+    #[test]
+    fn what_is_found_by_an_index_is_what_the_rows_say(
+        log in prop::collection::vec(command_of(prop_oneof![4 => enrollment(), 1 => settings_and_certificates()]), 0..60)
+    ) {
+        let mut state = State::new();
+        for command in &log {
+            state.apply(command);
+            prop_assert_eq!(format!("{:?}", state.build_index()), format!("{:?}", state.index));
+            for key in ["a.example.com", "b.example.com"] {
+                let named = |name: &str| name.to_lowercase() == key;
+                let tokens = state.enroll_tokens.iter().filter(|(_, row)| named(&row.name)).map(|(id, _)| id.clone());
+                prop_assert_eq!(state.tokens_of(key), tokens.collect::<Vec<_>>());
+                let requests = state.requests.iter().filter(|(_, row)| named(&row.name)).map(|(number, _)| *number);
+                prop_assert_eq!(state.requests_of(key), requests.collect::<Vec<_>>());
+                let records = state.intents.iter().filter_map(|(_, row)| row.record.as_ref());
+                let serials = records.filter(|record| named(&record.name)).map(|record| record.serial.clone());
+                prop_assert_eq!(state.intents_of(key), serials.collect::<Vec<_>>());
+            }
+            let of_ada = |holder: &str| holder.to_lowercase() == "ada";
+            let machines = state.machines.iter().filter(|(_, row)| of_ada(&row.holder)).map(|(key, _)| key.clone());
+            let tokens = state.enroll_tokens.iter().filter(|(_, row)| of_ada(&row.holder)).map(|(_, row)| &row.name);
+            let requests = state.requests.iter().filter(|(_, row)| of_ada(&row.holder)).map(|(_, row)| &row.name);
+            let made = tokens.chain(requests).map(|name| name.to_lowercase());
+            prop_assert_eq!(state.held_by("aDa").collect::<BTreeSet<_>>(), machines.chain(made).collect::<BTreeSet<_>>());
+            let at_ms = state.now_ms();
+            let revoked = state.certificates.iter().filter(|(_, row)| row.revoked_ms != 0 && row.not_after_ms > at_ms);
+            let revoked: BTreeSet<&String> = revoked.map(|(serial, _)| serial).collect();
+            prop_assert_eq!(state.all_revoked(at_ms).map(|row| &row.serial).collect::<BTreeSet<_>>(), revoked);
+        }
     }
 
     #[test]
