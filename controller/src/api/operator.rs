@@ -25,6 +25,7 @@ mod cluster;
 mod enrollment;
 mod revocation;
 mod root;
+mod search;
 mod sessions;
 mod settings;
 mod users;

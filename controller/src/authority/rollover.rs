@@ -70,7 +70,7 @@ async fn put(core: &Core, action: Action) -> Result<(), Error> {
 
 /// Makes issuing authorities below the next root, of the kinds that are in force, and lets them issue instead of these.
 pub(crate) async fn activate(core: &Arc<Core>, force: bool) -> Result<(), Error> {
-    let info = status(core).ok_or_else(none)?;
+    let info = status(core).await?.ok_or_else(none)?;
     if info.activated_unix_ms != 0 {
         return Err(Error::Authority("the next root is in force already".into()));
     }
@@ -95,25 +95,28 @@ pub(crate) async fn activate(core: &Arc<Core>, force: bool) -> Result<(), Error>
 
 /// Trusts the root before no more.
 pub(crate) async fn finish(core: &Arc<Core>, force: bool) -> Result<(), Error> {
-    let info = status(core).ok_or_else(none)?;
-    if info.activated_unix_ms != 0 && info.below_from != 0 && !force {
+    let rollover = core.node.shared().read().rollover().ok_or_else(none)?;
+    if rollover.activated_ms != 0
+        && !force
+        && let Some(info) = status(core).await?.filter(|info| info.below_from != 0)
+    {
         return Err(Error::Authority(format!(
             "{} have their newest certificate below the root before, and it would be of no use from then on: wait until they \
              renew (sallyport ca rollover status), or finish with --force",
             info.below_from
         )));
     }
-    turn(core, &info, RolloverStep::Finish).await
+    turn(core, rollover, RolloverStep::Finish).await
 }
 
 /// Goes back.
 pub(crate) async fn abort(core: &Arc<Core>) -> Result<(), Error> {
-    let info = status(core).ok_or_else(none)?;
-    turn(core, &info, RolloverStep::Abort).await
+    let rollover = core.node.shared().read().rollover().ok_or_else(none)?;
+    turn(core, rollover, RolloverStep::Abort).await
 }
 
-async fn turn(core: &Core, info: &v1::RolloverInfo, step: RolloverStep) -> Result<(), Error> {
-    let command = TurnRollover { step: step.into(), from: info.from, to: info.to, issuers: Vec::new() };
+async fn turn(core: &Core, rollover: Rollover, step: RolloverStep) -> Result<(), Error> {
+    let command = TurnRollover { step: step.into(), from: rollover.from, to: rollover.to, issuers: Vec::new() };
     put(core, Action::TurnRollover(command)).await
 }
 
@@ -124,8 +127,17 @@ struct Newest {
     below_from: bool,
 }
 
-/// How far the change of roots is that is under way.
-pub(crate) fn status(core: &Core) -> Option<v1::RolloverInfo> {
+/// How far the change of roots is that is under way. All live certificates are looked at, on a thread of its own.
+pub(crate) async fn status(core: &Arc<Core>) -> Result<Option<v1::RolloverInfo>, Error> {
+    if core.node.shared().read().rollover().is_none() {
+        return Ok(None);
+    }
+    let worker = core.clone();
+    let looked = tokio::task::spawn_blocking(move || look(&worker)).await;
+    looked.map_err(|_| Error::Internal("looking at the change of roots panicked".into()))
+}
+
+fn look(core: &Core) -> Option<v1::RolloverInfo> {
     let (Rollover { from, to, activated_ms }, begun_ms, leads_on) = {
         let state = core.node.shared().read();
         let rollover = state.rollover()?;

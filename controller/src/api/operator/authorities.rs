@@ -6,11 +6,37 @@ use tonic::Status;
 
 use super::super::caller::Caller;
 use super::OperatorService;
+use super::search::{AT_A_TIME, aside};
+use crate::app::Core;
 use crate::authority::{self, algorithm_to_proto};
 use crate::state::{Action, RetireIssuer};
 
-/// Certificates that are counted before others may have the state.
-const AT_A_TIME: usize = 10_000;
+/// Counts the live certificates of each.
+fn count(core: &Core, authorities: &mut [v1::AuthorityInfo]) {
+    // Roots issued certificates before there were issuing authorities, and so before there was a second root.
+    let first = authorities.iter().position(|a| a.is_root);
+    let (now_ms, mut before) = (core.now_ms(), u64::MAX);
+    loop {
+        let state = core.node.shared().read();
+        let mut seen = 0;
+        for row in state.certificates_before(before).take(AT_A_TIME) {
+            (before, seen) = (row.number, seen + 1);
+            if row.revoked_ms != 0 || row.not_after_ms <= now_ms || row.profile() == v1::CertificateProfile::Root {
+                continue;
+            }
+            let of = match row.issuer {
+                0 => first,
+                number => authorities.iter().position(|a| !a.is_root && a.number == number),
+            };
+            if let Some(authority) = of.and_then(|at| authorities.get_mut(at)) {
+                authority.certificates += 1;
+            }
+        }
+        if seen < AT_A_TIME {
+            break;
+        }
+    }
+}
 
 impl OperatorService {
     pub(super) async fn do_list_authorities(
@@ -44,29 +70,12 @@ impl OperatorService {
             });
             roots.chain(issuers).collect::<Vec<_>>()
         };
-        // Roots issued certificates before there were issuing authorities, and so before there was a second root.
-        let first = authorities.iter().position(|a| a.is_root);
-        let (now_ms, mut before) = (self.core.now_ms(), u64::MAX);
-        loop {
-            let state = self.core.node.shared().read();
-            let mut seen = 0;
-            for row in state.certificates_before(before).take(AT_A_TIME) {
-                (before, seen) = (row.number, seen + 1);
-                if row.revoked_ms != 0 || row.not_after_ms <= now_ms || row.profile() == v1::CertificateProfile::Root {
-                    continue;
-                }
-                let of = match row.issuer {
-                    0 => first,
-                    number => authorities.iter().position(|a| !a.is_root && a.number == number),
-                };
-                if let Some(authority) = of.and_then(|at| authorities.get_mut(at)) {
-                    authority.certificates += 1;
-                }
-            }
-            if seen < AT_A_TIME {
-                break;
-            }
-        }
+        let core = self.core.clone();
+        let authorities = aside(move || {
+            count(&core, &mut authorities);
+            authorities
+        })
+        .await?;
         Ok(v1::ListAuthoritiesResponse { authorities })
     }
 

@@ -5,12 +5,13 @@ use sallyport_proto::v1;
 use tonic::Status;
 
 use super::super::caller::Caller;
-use super::super::convert::{certificate, key_algorithm, number_token, page, profile};
+use super::super::convert::{certificate, key_algorithm, number_token, profile};
 use super::super::gateway::dedup_id;
 use super::OperatorService;
+use super::search::search;
 use crate::authority::{self, IssueRequest};
 use crate::seal::Request;
-use crate::state::{Action, RevokeCertificate};
+use crate::state::{Action, CertificateRow, RevokeCertificate};
 
 /// Alternative names in one request.
 const MAX_SANS: usize = 64;
@@ -61,14 +62,20 @@ impl OperatorService {
         let now_ms = self.core.now_ms();
         let wanted = request.profile();
         let name = request.name_contains.to_lowercase();
-        let state = self.core.node.shared().read();
-        let rows = state
-            .certificates_before(before)
-            .filter(|r| wanted == v1::CertificateProfile::Unspecified || r.profile() == wanted)
-            .filter(|r| r.name.to_lowercase().contains(&name))
-            .filter(|r| !request.live_only || (r.revoked_ms == 0 && r.not_after_ms > now_ms));
-        let (rows, next_page_token) = page(rows, request.page_size, |r| r.number.to_string());
-        Ok(v1::ListCertificatesResponse { certificates: rows.into_iter().map(certificate).collect(), next_page_token })
+        let fits = move |row: &CertificateRow| {
+            (wanted == v1::CertificateProfile::Unspecified || row.profile() == wanted)
+                && (!request.live_only || (row.revoked_ms == 0 && row.not_after_ms > now_ms))
+                && (name.is_empty() || row.name.to_lowercase().contains(&name))
+        };
+        let (certificates, next) = search(&self.core, (before, request.page_size), move |state, before, put| {
+            let mut rows = state.certificates_before(*before);
+            rows.try_for_each(|row| put(&row.number, fits(row).then(|| certificate(row))))
+        })
+        .await?;
+        Ok(v1::ListCertificatesResponse {
+            certificates,
+            next_page_token: next.map(|number| number.to_string()).unwrap_or_default(),
+        })
     }
 
     pub(super) async fn do_revoke_certificate(

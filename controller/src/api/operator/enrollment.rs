@@ -10,6 +10,7 @@ use super::super::caller::Caller;
 use super::super::convert::{number_token, page};
 use super::super::error::done;
 use super::OperatorService;
+use super::search::search;
 use crate::state::{
     Action, CreateEnrollToken, DecideRequest, EnrollTokenRow, ISSUABLE, MachineRow, ProfileRow, PutMachines,
     RULES_LEVEL, RemoveMachine, RequestRow, RevokeEnrollToken, SetProfile, State, profile_named,
@@ -217,16 +218,17 @@ impl OperatorService {
         request: v1::ListMachinesRequest,
     ) -> Result<v1::ListMachinesResponse, Status> {
         let (wanted, now_ms) = (request.contains.to_lowercase(), self.core.now_ms());
-        let state = self.core.node.shared().read();
-        let rows = state
-            .machines
-            .range((Bound::Excluded(request.page_token), Bound::Unbounded))
-            .filter(|(_, row)| !row.removed)
-            .filter(|(key, row)| key.contains(&wanted) || row.holder.to_lowercase().contains(&wanted))
-            .filter(|(_, row)| !request.overdue_only || (row.due_ms != 0 && row.due_ms < now_ms));
-        let (rows, next_page_token) = page(rows, request.page_size, |(key, _)| (*key).clone());
-        let machines = rows.into_iter().map(|(_, row)| machine_info(&state, row)).collect();
-        Ok(v1::ListMachinesResponse { machines, next_page_token })
+        let fits = move |key: &String, row: &MachineRow| {
+            !row.removed
+                && (!request.overdue_only || (row.due_ms != 0 && row.due_ms < now_ms))
+                && (key.contains(&wanted) || row.holder.to_lowercase().contains(&wanted))
+        };
+        let (machines, next) = search(&self.core, (request.page_token, request.page_size), move |state, after, put| {
+            let mut rows = state.machines.range((Bound::Excluded(after.clone()), Bound::Unbounded));
+            rows.try_for_each(|(key, row)| put(key, fits(key, row).then(|| machine_info(state, row))))
+        })
+        .await?;
+        Ok(v1::ListMachinesResponse { machines, next_page_token: next.unwrap_or_default() })
     }
 
     pub(super) async fn do_remove_machine(

@@ -9,6 +9,7 @@ use zeroize::Zeroizing;
 use super::super::caller::Caller;
 use super::super::convert::{address, addresses, networks, page, pool_info, user};
 use super::OperatorService;
+use super::search::search;
 use crate::auth::{credentials, user_key};
 use crate::state::{
     Action, AddPool, AddUser, Credentials, RemovePool, RemoveUser, SetPassword, SetUserEnabled, UnlockUser, UpdateUser,
@@ -90,14 +91,12 @@ impl OperatorService {
         request: v1::ListUsersRequest,
     ) -> Result<v1::ListUsersResponse, Status> {
         let wanted = request.name_contains.to_lowercase();
-        let state = self.core.node.shared().read();
-        let rows = state
-            .users
-            .range((Bound::Excluded(request.page_token), Bound::Unbounded))
-            .filter(|(key, _)| wanted.is_empty() || key.contains(&wanted));
-        let (rows, next_page_token) = page(rows, request.page_size, |(key, _)| (*key).clone());
-        let users = rows.into_iter().map(|(key, row)| user(&state, key, row)).collect();
-        Ok(v1::ListUsersResponse { users, next_page_token })
+        let (users, next) = search(&self.core, (request.page_token, request.page_size), move |state, after, put| {
+            let mut rows = state.users.range((Bound::Excluded(after.clone()), Bound::Unbounded));
+            rows.try_for_each(|(key, row)| put(key, key.contains(&wanted).then(|| user(state, key, row))))
+        })
+        .await?;
+        Ok(v1::ListUsersResponse { users, next_page_token: next.unwrap_or_default() })
     }
 
     pub(super) async fn do_remove_user(
