@@ -1,10 +1,11 @@
 //! Every metric's name and label set. Labels are closed enums, but for the names of pools, which operators choose.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use prometheus::{
-    Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    TextEncoder,
+    Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
 };
 use sallyport_endpoint::{Limit, Outcome as EnrollmentOutcome, Service};
 use sallyport_proto::v1;
@@ -231,9 +232,16 @@ pub(crate) struct Metrics {
     raft: IntGaugeVec,
     healthy: IntGauge,
     clock_offset: Gauge,
-    enrollment_requests: IntGaugeVec,
-    enrollment_refused: IntGaugeVec,
-    ocsp_signatures: IntGauge,
+    enrollment_requests: IntCounterVec,
+    enrollment_refused: IntCounterVec,
+    ocsp_signatures: IntCounter,
+    /// Two who read at once must not both add what was counted elsewhere.
+    catching_up: Mutex<()>,
+}
+
+/// Brings a counter up to what was counted elsewhere.
+fn catch_up(counter: &IntCounter, counted: u64) {
+    counter.inc_by(counted.saturating_sub(counter.get()));
 }
 
 const PREFIX: &str = "sallyport_controller";
@@ -263,7 +271,7 @@ impl Metrics {
         let healthy = IntGauge::new("healthy", "1 while storage works and a leader is known")?;
         registry.register(Box::new(healthy.clone()))?;
         let ocsp_signatures =
-            IntGauge::new("ocsp_signatures_total", "Answers of OCSP that were signed, not given again")?;
+            IntCounter::new("ocsp_signatures_total", "Answers of OCSP that were signed, not given again")?;
         registry.register(Box::new(ocsp_signatures.clone()))?;
         let ahead = "By how much this machine's clock is ahead of the cluster's time; 0 while that is not known";
         let clock_offset = Gauge::new("clock_offset_seconds", ahead)?;
@@ -282,16 +290,17 @@ impl Metrics {
             healthy,
             clock_offset,
             ocsp_signatures,
-            enrollment_requests: gauges(
+            enrollment_requests: counters(
                 "enrollment_requests_total",
                 "Requests to the enrollment endpoint, by what was asked and what came of it",
                 &["service", "outcome"],
             )?,
-            enrollment_refused: gauges(
+            enrollment_refused: counters(
                 "enrollment_refused_total",
                 "Connections and requests that a limit of the enrollment endpoint refused",
                 &["limit"],
             )?,
+            catching_up: Mutex::default(),
             registry,
         })
     }
@@ -395,18 +404,19 @@ impl Metrics {
         }
         if let Some(front) = core.front() {
             let counts = front.endpoint().counts();
+            let _alone = self.catching_up.lock().unwrap_or_else(PoisonError::into_inner);
             for (service, outcome) in Service::ALL
                 .iter()
                 .flat_map(|service| EnrollmentOutcome::ALL.iter().map(move |outcome| (*service, *outcome)))
             {
                 let n = counts.requests(service, outcome);
                 if n > 0 {
-                    set(&self.enrollment_requests, &[service.label(), outcome.label()], n);
+                    catch_up(&self.enrollment_requests.with_label_values(&[service.label(), outcome.label()]), n);
                 }
             }
-            self.ocsp_signatures.set(i64::try_from(front.endpoint().office().ocsp_signatures()).unwrap_or(i64::MAX));
+            catch_up(&self.ocsp_signatures, front.endpoint().office().ocsp_signatures());
             for limit in Limit::ALL {
-                set(&self.enrollment_refused, &[limit.label()], counts.refused(*limit));
+                catch_up(&self.enrollment_refused.with_label_values(&[limit.label()]), counts.refused(*limit));
             }
         }
         self.pools.reset(); // a removed pool must not stay

@@ -32,13 +32,13 @@ pub struct Metrics {
     audit_log_entries: IntGauge,
     audit_log_alarm: IntGauge,
     reports_held: IntGauge,
-    reports_lost: IntGaugeVec,
-    packets: IntGaugeVec,
-    drops: IntGaugeVec,
+    reports_lost: IntCounterVec,
+    packets: IntCounterVec,
+    drops: IntCounterVec,
     data_gauges: IntGaugeVec,
-    ike: IntGaugeVec,
-    l2tp: IntGaugeVec,
-    link_drops: IntGaugeVec,
+    ike: IntCounterVec,
+    l2tp: IntCounterVec,
+    link_drops: IntCounterVec,
     carriages: IntCounterVec,
     machines: IntCounterVec,
     live_certificates: IntGauge,
@@ -73,6 +73,12 @@ impl Carriage {
             Self::TooManyOfSource => "too_many_of_source",
         }
     }
+}
+
+/// Brings a counter up to what was counted elsewhere. One task does that.
+fn catch_up(counters: &IntCounterVec, what: &str, counted: u64) {
+    let counter = counters.with_label_values(&[what]);
+    counter.inc_by(counted.saturating_sub(counter.get()));
 }
 
 impl Metrics {
@@ -131,17 +137,17 @@ impl Metrics {
                 "1 while no controller takes a life sign; tunnels that are up stay up, new ones are refused",
             )?,
             reports_held: gauge("sallyport_gateway_reports_held", "Reports that wait for a controller")?,
-            reports_lost: gauges(
+            reports_lost: counters(
                 "sallyport_gateway_reports_lost_total",
                 "Reports to the controllers that were dropped because too many were waiting",
                 "what",
             )?,
-            packets: gauges("sallyport_gateway_data_total", "What the data plane has counted", "what")?,
-            drops: gauges("sallyport_gateway_data_dropped_total", "Packets that the data plane dropped", "reason")?,
+            packets: counters("sallyport_gateway_data_total", "What the data plane has counted", "what")?,
+            drops: counters("sallyport_gateway_data_dropped_total", "Packets that the data plane dropped", "reason")?,
             data_gauges: gauges("sallyport_gateway_data", "What the data plane holds", "what")?,
-            ike: gauges("sallyport_gateway_ike_total", "What IKE has counted", "what")?,
-            l2tp: gauges("sallyport_gateway_l2tp_total", "What L2TP has counted", "what")?,
-            link_drops: gauges(
+            ike: counters("sallyport_gateway_ike_total", "What IKE has counted", "what")?,
+            l2tp: counters("sallyport_gateway_l2tp_total", "What L2TP has counted", "what")?,
+            link_drops: counters(
                 "sallyport_gateway_link_dropped_total",
                 "Control packets dropped between the planes",
                 "direction",
@@ -162,7 +168,7 @@ impl Metrics {
             )?,
             revocation_lag: {
                 let help = "Time since this gateway last knew all revocations, seconds; -1 while it never did";
-                let lag = FloatGauge::new("sallyport_revocation_lag_seconds", help)?;
+                let lag = FloatGauge::new("sallyport_gateway_revocation_lag_seconds", help)?;
                 registry.register(Box::new(lag.clone()))?;
                 lag
             },
@@ -218,27 +224,25 @@ impl Metrics {
         self.half_open.set(vitals.half_open.into());
         self.embryonic.set(i64::try_from(machine.embryonic()).unwrap_or(i64::MAX));
         self.peers.set(i64::try_from(machine.peers()).unwrap_or(i64::MAX));
-        let set = |g: &IntGaugeVec, what: &str, n: u64| {
-            g.with_label_values(&[what]).set(i64::try_from(n).unwrap_or(i64::MAX));
-        };
         let (ike, l2tp) = machine.stats();
         for (name, n) in ike_counters(ike) {
-            set(&self.ike, name, n);
+            catch_up(&self.ike, name, n);
         }
         for (name, n) in l2tp_counters(l2tp) {
-            set(&self.l2tp, name, n);
+            catch_up(&self.l2tp, name, n);
         }
         for count in Count::ALL {
-            set(&self.packets, count.as_str(), self.data.count(*count));
+            catch_up(&self.packets, count.as_str(), self.data.count(*count));
         }
         for drop in DropReason::ALL {
-            set(&self.drops, drop.as_str(), self.data.dropped(*drop));
+            catch_up(&self.drops, drop.as_str(), self.data.dropped(*drop));
         }
         for gauge in Gauge::ALL {
-            set(&self.data_gauges, gauge.as_str(), self.data.gauge(*gauge));
+            let n = i64::try_from(self.data.gauge(*gauge)).unwrap_or(i64::MAX);
+            self.data_gauges.with_label_values(&[gauge.as_str()]).set(n);
         }
-        set(&self.link_drops, "to_data", self.link.to_data_dropped.load(Ordering::Relaxed));
-        set(&self.link_drops, "from_data", self.link.from_data_dropped.load(Ordering::Relaxed));
+        catch_up(&self.link_drops, "to_data", self.link.to_data_dropped.load(Ordering::Relaxed));
+        catch_up(&self.link_drops, "from_data", self.link.from_data_dropped.load(Ordering::Relaxed));
     }
 }
 
@@ -248,7 +252,7 @@ impl Metrics {
         self.controllers_away.set(away.into());
         self.reports_held.set(i64::try_from(held).unwrap_or(i64::MAX));
         for (what, n) in [("updates", lost.updates), ("ends", lost.ends), ("attempts", lost.attempts)] {
-            self.reports_lost.with_label_values(&[what]).set(i64::try_from(n).unwrap_or(i64::MAX));
+            catch_up(&self.reports_lost, what, n);
         }
     }
 }
