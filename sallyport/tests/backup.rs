@@ -98,7 +98,7 @@ fn the_restore_is_found(controller: &Controller, old: &Path) {
     fs::copy(old.join("operator/audit-head"), folder.join("audit-head")).unwrap();
     let (code, _, error) = controller.run(&["audit", "verify"]);
     assert!(code == 1 && error.contains("was known here") && error.contains("restored from a backup on 20"), "{error}");
-    assert!(error.contains("sallyport audit accept"), "{error}");
+    assert!(error.contains("sallyport audit accept --reason"), "{error}");
     let evidence = names(&folder).into_iter().find(|name| name.starts_with("audit-evidence-")).expect("both heads");
     assert!(error.contains(&evidence), "{error}");
     let head = fs::read(folder.join("audit-head")).unwrap();

@@ -118,6 +118,11 @@ mod tests {
         assert!(!page.contains("{{") && !page.contains("class=\"warn\""), "{page}");
         assert!(page.contains("https://vpn.example.com/.well-known/est/simpleenroll"), "{page}");
         assert!(!page.contains("SCEP") && !page.contains("/scep"), "{page}");
+        assert!(page.contains("enroll --server vpn.example.com --root-fingerprint"), "there is a way without a token");
+        assert!(
+            !page.contains("-u :") && !page.contains("--userpass :TOKEN"),
+            "what is on a command line everybody sees"
+        );
         let page = render(None, &["vpn.example.com".into()], Kind::Tls, true);
         assert!(page.contains("http://vpn.example.com/scep"), "{page}");
     }

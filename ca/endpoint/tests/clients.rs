@@ -68,7 +68,8 @@ async fn curl_and_openssl_fetch_the_root_enroll_and_renew() {
         let request = request.replace("KEY", &format!("{name}.key"));
         format!("set -o pipefail; {request} | {}", est.replace("CERT", &format!("{name}.pem")))
     };
-    good(folder, enroll("simpleenroll", &format!("-u :{RIGHT}"), "first")).await;
+    let token = format!(r#"--config <(printf 'user = ":%s"\n' '{RIGHT}')"#);
+    good(folder, enroll("simpleenroll", &token, "first")).await;
     good(folder, enroll("simplereenroll", "--cert first.pem --key first.key", "second")).await;
     for name in ["first", "second"] {
         let verify = format!("openssl verify -x509_strict -CAfile root.pem -purpose sslclient {name}.pem");
@@ -112,7 +113,9 @@ async fn pki_of_strongswan_enrolls_and_renews() {
         good(folder, format!("{pair} > {name}.req")).await;
     }
     let est = format!("pki --est --url {url} --cacert root.pem --outform pem");
-    good(folder, format!("{est} --in first.req --userpass anyone:{RIGHT} > first.pem")).await;
+    // As the page says it: on no command line.
+    std::fs::write(folder.join("token.options"), format!("--userpass :{RIGHT}\n")).unwrap();
+    good(folder, format!("{est} --in first.req --options token.options > first.pem")).await;
     good(folder, format!("{est} --in second.req --cert first.pem --key first.key > second.pem")).await;
     let serials = ["first", "second"].map(|name| {
         let text = std::fs::read(folder.join(format!("{name}.pem"))).unwrap();

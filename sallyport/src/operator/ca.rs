@@ -40,7 +40,7 @@ pub(crate) enum Command {
 /// What to do with issuing authorities.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Issuer {
-    /// Make an issuing authority below the newest root.
+    /// Make an issuing authority below the root in force.
     #[command(after_help = "\
 Certificates come from the issuing authority whose kind of key their own has, else from one of the same family. What another has
 issued stays good.

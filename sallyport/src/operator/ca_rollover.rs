@@ -41,7 +41,7 @@ pub(crate) struct Begin {
     #[arg(long, value_enum)]
     key: Option<Key>,
     /// Its common name; by itself it is numbered.
-    #[arg(long, default_value = "")]
+    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
     name: String,
 }
 

@@ -49,12 +49,12 @@ pub const ISSUED_MS: u64 = 86_400 * 1_000;
 pub const MAX_ISSUED: usize = 20_000;
 
 impl State {
-    /// A number of the row that there is once, counted on.
     /// Whether a certificate is about to be signed.
     pub(super) fn has_intent(&self, serial: &str) -> bool {
         self.index.enroll.intent_of_serial.contains_key(serial)
     }
 
+    /// A number of the row that there is once, counted on.
     fn next_enrollment(&mut self) -> u64 {
         let mut number = 0;
         self.change_core(|core| {
