@@ -14,7 +14,7 @@ use sallyport_enroll::{Folder, Outcome, due, renew};
 
 use self::first::Enroll;
 use self::here::{Here, Programs};
-use self::options::{ConnectionOptions, Place};
+use self::options::{ConnectionOptions, Place, TimerOptions};
 use self::shown::{Done, Row};
 use crate::cli::Global;
 use crate::duration::parse_duration;
@@ -74,10 +74,12 @@ pub(crate) enum Command {
         #[command(flatten)]
         place: Place,
     },
-    /// Install the certificate for software that came later, or with another user.
+    /// Install the certificate for software that came later, or with another user; the timer, too, where it was lost.
     Install {
         #[command(flatten)]
         connection: ConnectionOptions,
+        #[command(flatten)]
+        timer: TimerOptions,
         #[command(flatten)]
         place: Place,
     },
@@ -96,10 +98,11 @@ pub(crate) async fn run(arguments: EnrollOrNoun, global: &Global) -> Result {
         None => arguments.enroll.run(format).await,
         Some(Command::Renew { force, wait, place }) => run_renew(force, wait, &place, format).await,
         Some(Command::Status { place }) => Printer::new(format).list(&[Row::look(&place.folder())?], ""),
-        Some(Command::Install { connection, place }) => {
+        Some(Command::Install { connection, timer, place }) => {
             let (folder, settings, identity) = Folder::open_enrolled(&place.folder())?;
             let headline = format!("installed the certificate of {}", settings.name);
-            put::put(&folder, settings, &identity, &connection, &place, headline).and_then(|done| done.print(format))
+            put::put(&folder, settings, &identity, &connection, &timer, &place, headline)
+                .and_then(|done| done.print(format))
         }
         Some(Command::Remove { place }) => remove(&place, format),
     }

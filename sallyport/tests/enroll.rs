@@ -103,6 +103,16 @@ async fn one_line_enrolls_a_machine_and_others_show_renew_and_remove_it() {
     let (code, out, _) = run(&root, &["renew"]);
     assert!(code == 0 && out.contains("wrote /etc/swanctl/x509/sallyport.pem\n"), "{out}");
 
+    // A timer that was lost comes back, unless it is not wanted.
+    let timer = root.join("etc/systemd/system/sallyport-renew.timer");
+    let unit = fs::read_to_string(&timer).unwrap();
+    fs::remove_file(&timer).unwrap();
+    let (code, _, error) = run(&root, &["install", "--for", "strongswan", "--no-timer"]);
+    assert!(code == 0 && !timer.exists(), "{error}");
+    let (code, out, error) = run(&root, &["install", "--for", "strongswan"]);
+    assert!(code == 0 && out.contains("wrote /etc/systemd/system/sallyport-renew.timer\n"), "{out}{error}");
+    assert_eq!(fs::read_to_string(&timer).unwrap(), unit);
+
     let out = temp.path().join("mac");
     let folder = root.join("etc/sallyport/enroll");
     let mut profile = Command::new(env!("CARGO_BIN_EXE_sallyport"));

@@ -15,7 +15,7 @@ use sallyport_enroll::{
 use zeroize::Zeroizing;
 
 use super::here::{Here, Programs};
-use super::options::{ConnectionOptions, Place, named};
+use super::options::{ConnectionOptions, Place, TimerOptions, named};
 use super::put::{Wanted, install_all, program};
 use super::shown::{Done, Row};
 use crate::duration::parse_duration;
@@ -62,12 +62,8 @@ pub(crate) struct Enroll {
     no_wait: bool,
     #[command(flatten)]
     pub(super) connection: ConnectionOptions,
-    /// The program that the timer runs [default: this one]
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    binary: Option<PathBuf>,
-    /// Leave the timer out: something else runs `sallyport enroll renew` every day.
-    #[arg(long, conflicts_with = "binary")]
-    no_timer: bool,
+    #[command(flatten)]
+    timer: TimerOptions,
     #[command(flatten)]
     pub(super) place: Place,
 }
@@ -78,10 +74,7 @@ fn fingerprint(text: &str) -> std::result::Result<Fingerprint, String> {
 
 impl Enroll {
     pub(super) async fn run(mut self, format: Format) -> Result {
-        let timer = match self.no_timer {
-            true => None,
-            false => Some(program(self.binary.as_ref(), &self.place)?),
-        };
+        let timer = program(&self.timer, &self.place)?;
         let access = self.access()?;
         let server = self.server.as_deref().map(str::parse::<Server>).transpose()?;
         let software = self.connection.software(&self.place.host(&mut Programs))?;

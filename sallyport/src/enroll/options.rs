@@ -41,6 +41,17 @@ impl Place {
     }
 }
 
+/// What has the certificate renewed.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct TimerOptions {
+    /// The program that the timer runs [default: this one]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(super) binary: Option<PathBuf>,
+    /// Leave the timer out: something else runs `sallyport enroll renew` every day.
+    #[arg(long, conflicts_with = "binary")]
+    pub(super) no_timer: bool,
+}
+
 /// What a connection needs.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct ConnectionOptions {

@@ -9,7 +9,7 @@ use sallyport_enroll::{Folder, Identity, Settings};
 use zeroize::Zeroizing;
 
 use super::here::Programs;
-use super::options::{ConnectionOptions, Place};
+use super::options::{ConnectionOptions, Place, TimerOptions};
 use super::shown::{Done, Row};
 use crate::error::{Error, Result};
 
@@ -22,11 +22,15 @@ pub(super) struct Wanted {
     pub(super) timer: Option<String>,
 }
 
-/// The program that the timer runs: what was named, else this one. Whether systemd can run it is looked at before anything is done.
-pub(super) fn program(named: Option<&PathBuf>, place: &Place) -> Result<String> {
+/// The program that the timer runs: what was named, else this one; none where no timer is wanted. Whether systemd can run it is looked
+/// at before anything is done.
+pub(super) fn program(options: &TimerOptions, place: &Place) -> Result<Option<String>> {
     const USUAL: &str = "/usr/local/bin/sallyport";
+    if options.no_timer {
+        return Ok(None);
+    }
     let text = |path: PathBuf| path.to_string_lossy().into_owned();
-    let program = match (named, &place.root) {
+    let program = match (&options.binary, &place.root) {
         (Some(path), _) => text(path.clone()),
         // An image has its own programs.
         (None, Some(_)) => USUAL.to_owned(),
@@ -34,7 +38,7 @@ pub(super) fn program(named: Option<&PathBuf>, place: &Place) -> Result<String> 
     };
     let mut programs = Programs;
     install::check_timer(&place.host(&mut programs), &program, &place.named())?;
-    Ok(program)
+    Ok(Some(program))
 }
 
 /// Installs for all that is wanted, and goes on where one of them fails.
@@ -85,9 +89,11 @@ pub(super) fn put(
     mut settings: Settings,
     identity: &Identity,
     options: &ConnectionOptions,
+    timer: &TimerOptions,
     place: &Place,
     headline: String,
 ) -> Result<Done> {
+    let timer = program(timer, place)?;
     if let Some(gateway) = &options.gateway {
         settings.gateway.clone_from(gateway);
     }
@@ -95,7 +101,7 @@ pub(super) fn put(
     if identity.key.token().is_some() && options.software.is_empty() {
         software.retain(|s| s.takes_token());
     }
-    let wanted = Wanted { software, user: options.user.clone(), password: options.password()?, timer: None };
+    let wanted = Wanted { software, user: options.user.clone(), password: options.password()?, timer };
     install_all(folder, settings, identity, wanted, place, headline)
 }
 
