@@ -14,7 +14,7 @@ import enrollment
 import l2tp
 import libreswan
 import strongswan
-from programs import RUN, end_all, sh, syslog, wait_for, write
+from programs import RUN, end, end_all, sh, syslog, wait_for, write
 from report import WATCH, Failed, emit, event
 
 # Loaded beforehand, so that loading them does not count as time to connect.
@@ -49,7 +49,8 @@ def attempt(cfg, number):
     result, daemon = {"ok": False}, IKE_DAEMONS[cfg["daemon"]]
     if cfg.get("waits"):
         checks.until_told(f"connect-{number}")
-    WATCH.begin({**daemon.PHASES, **l2tp.PHASES})
+    phases = {**daemon.PHASES, **l2tp.PHASES}
+    WATCH.begin(phases)
     event(f"connecting-{number}")
     try:
         if cfg.get("token"):
@@ -62,9 +63,11 @@ def attempt(cfg, number):
         event(f"connected-{number}", address=result["assigned"]["address"])
         check_tunnel(cfg, result)
         if cfg.get("token"):
-            enrollment.renew(cfg)
+            serial = enrollment.renew(cfg)
             checks.ping(cfg["target"], 3)
-            event("renewed")
+            event("renewed", serial=serial)
+            connect_anew(cfg, daemon, phases)
+            event("connected-anew", address=l2tp.assigned()["address"])
         if cfg["leave"] == "revoked":
             wait_for(lambda: not l2tp.device(), "the end of the PPP link", 60)
             event("cut-off")
@@ -78,6 +81,20 @@ def attempt(cfg, number):
     if cfg["leave"] != "vanish" or not result["ok"]:
         leave(daemon, result)
     return result
+
+
+def connect_anew(cfg, daemon, phases):
+    """Hangs up and connects once more: the daemon that runs must show the certificate that it was given meanwhile."""
+    l2tp.disconnect()
+    # pppd's last line counts as the end of an attempt: it must not be taken for that of the next.
+    wait_for(lambda: WATCH.matches(r"Connection terminated\."), "pppd's last word")
+    end("xl2tpd")
+    daemon.disconnect()
+    WATCH.begin(phases)
+    daemon.initiate(cfg)
+    l2tp.connect(cfg)
+    sh("ip", "route", "replace", cfg["inside"], "dev", l2tp.device())
+    checks.ping(cfg["target"], 3)
 
 
 def check_tunnel(cfg, result):

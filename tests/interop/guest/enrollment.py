@@ -18,9 +18,10 @@ def status():
 
 
 def renew(cfg):
-    """Renews at once; the certificate must be another one, for the same name."""
+    """Renews at once; the certificate must be another one, for the same name. Its serial number."""
     before = status()
     sh(SALLYPORT, "enroll", "renew", "--force", timeout=60)
     after = status()
     if before["serial"] == after["serial"] or before["name"] != after["name"]:
         raise Failed(f"the certificate was not renewed: {before} {after}")
+    return after["serial"]

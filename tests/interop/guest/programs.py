@@ -55,6 +55,18 @@ def daemon(source, *cmd, **kw):
     return proc
 
 
+def end(name):
+    """Ends what daemon() started of a program, and waits for it."""
+    for proc in [proc for proc in RUNNING if proc.args[0] == name]:
+        proc.terminate()
+        try:
+            proc.wait(10)
+        except subprocess.TimeoutExpired:
+            proc.kill()
+            proc.wait()
+        RUNNING.remove(proc)
+
+
 def end_all():
     """Ends all that daemon() started, with pppd, which xl2tpd started."""
     sh("pkill", "-9", "-x", "pppd", check=False)

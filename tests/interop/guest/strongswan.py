@@ -75,6 +75,11 @@ def start(cfg, child):
     daemon("charon", "/usr/lib/ipsec/charon", "--use-syslog")
     wait_for(lambda: os.path.exists("/run/charon.vici"), "charon's control socket")
     sh("swanctl", "--load-all", "--noprompt")
+    initiate(cfg, child)
+
+
+def initiate(cfg, child=CONNECTION):
+    """Connects by what charon has loaded."""
     daemon("swanctl", "swanctl", "--initiate", "--child", child)
     WATCH.wait("ipsec_sa", cfg["timeout"])
 
