@@ -180,6 +180,25 @@ fn a_machine_that_is_revoked_while_it_comes_up_or_is_asked_about_does_not_come_i
     w.run(Duration::from_secs(10), |w| w.is_up() || w.is_down());
     assert!(!w.is_up(), "{:?}", w.events);
     assert_eq!((w.machine.peers(), w.machine.vitals().live_sessions), (0, 0));
+
+    // The controllers are asked about another one, and say yes; the revocation overtakes their answer.
+    for revoked in [false, true] {
+        let laptop = Laptop::new(&pki);
+        let mut w = World::new(&pki, laptop.settings(&pki));
+        say(&mut w, &whole(10));
+        w.slow = true;
+        w.run(Duration::from_secs(60), |w| !w.unanswered.is_empty());
+        assert_eq!((w.asked, w.unanswered.len()), (1, 1));
+        let gone = if revoked { laptop.revoked(11, Reason::Superseded) } else { Vec::new() };
+        say(&mut w, &v1::LiveUpdate { revoked: gone, ..change(10, 11) });
+        w.answer();
+        w.run(Duration::from_secs(60), |w| w.is_up() || !w.attempts.is_empty());
+        assert_eq!((w.is_up(), w.machine.peers()), (!revoked, usize::from(!revoked)), "{:?}", w.attempts);
+        if let Some(attempt) = w.attempts.last() {
+            assert_eq!(attempt.certificate_verdict(), Verdict::Revoked);
+            assert!(attempt.cause.contains("is revoked: superseded"), "{}", attempt.cause);
+        }
+    }
 }
 
 #[test]

@@ -141,6 +141,10 @@ pub struct World {
     pub refuse_machines: bool,
     /// Whether no controller answers.
     pub controllers_away: bool,
+    /// Whether the controllers' answers about machines are on their way until [`World::answer`] lets them arrive.
+    pub slow: bool,
+    /// What was asked meanwhile, and up to which number revocations were known then.
+    pub unanswered: Vec<(sallyport_ike::JobId, Proven, u64)>,
     /// Serial number and SHA-256 of the last certificate that was admitted.
     pub last_serial: String,
     pub last_fingerprint: [u8; 32],
@@ -225,6 +229,8 @@ impl World {
             sessions: Vec::new(),
             refuse_machines: false,
             controllers_away: false,
+            slow: false,
+            unanswered: Vec::new(),
             last_serial: String::new(),
             last_fingerprint: [0; 32],
             installed: Vec::new(),
@@ -346,10 +352,19 @@ impl World {
                     self.machine.handle_not_admitted(self.now, id, refusal, REQUEST);
                 } else if self.controllers_away {
                     self.machine.handle_undecided(self.now, id, machine.clone(), AWAY);
+                } else if self.slow {
+                    self.unanswered.push((id, machine.clone(), index));
                 } else {
                     self.machine.handle_admitted_at(self.now, id, machine.clone(), index);
                 }
             }
+        }
+    }
+
+    /// The controllers' answers arrive: yes to all.
+    pub fn answer(&mut self) {
+        for (id, machine, index) in std::mem::take(&mut self.unanswered) {
+            self.machine.handle_admitted_at(self.now, id, machine, index);
         }
     }
 
