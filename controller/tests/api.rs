@@ -388,14 +388,22 @@ async fn machines_are_admitted_by_what_the_log_issued() {
     site.running.shutdown().await;
 }
 
+/// What comes, on a machine however busy: a test that waits for what does not come fails.
+async fn patiently<T>(what: &str, coming: impl Future<Output = T>) -> T {
+    tokio::time::timeout(common::PATIENCE, coming).await.unwrap_or_else(|_| panic!("{what}: it does not come"))
+}
+
 async fn next(stream: &mut tonic::Streaming<v1::WatchPolicyResponse>) -> v1::watch_policy_response::Update {
-    loop {
-        let message = stream.message().await.expect("the stream lives").expect("a message");
-        match message.update.expect("an update") {
-            v1::watch_policy_response::Update::KeepAlive(_) => {}
-            update => return update,
+    let update = async {
+        loop {
+            let message = stream.message().await.expect("the stream lives").expect("a message");
+            match message.update.expect("an update") {
+                v1::watch_policy_response::Update::KeepAlive(_) => {}
+                update => return update,
+            }
         }
-    }
+    };
+    patiently("an update of the stream", update).await
 }
 
 #[tokio::test]

@@ -298,7 +298,18 @@ impl OperatorService {
         let wanted = request.profile.ok_or_else(|| Status::invalid_argument("the profile is missing"))?;
         let operators = i32::from(v1::EnrollMethod::Operator);
         let by_operators = wanted.methods.contains(&operators);
-        let issuable = profile_named(&wanted.name).is_some_and(|(profile, _)| ISSUABLE.contains(&profile));
+        let named = profile_named(&wanted.name).map(|(profile, _)| profile);
+        let issuable = named.is_some_and(|profile| ISSUABLE.contains(&profile));
+        let now = named.map(|profile| profile_info(profile, self.core.node.shared().read().profile(profile)));
+        // Whoever asks for others must not believe that he has them; what was read may come back.
+        if now.is_some_and(|now| {
+            !wanted.extended_key_usages.is_empty() && wanted.extended_key_usages != now.extended_key_usages
+        }) {
+            return Err(Status::invalid_argument(format!(
+                "the extended key usages of the profile {} are fixed",
+                wanted.name
+            )));
+        }
         if by_operators && !issuable {
             return Err(Status::invalid_argument(format!(
                 "certificates of the profile {} are not made for operators",
