@@ -568,6 +568,7 @@ pub struct Running {
     /// Held here: the core does not hold it.
     #[allow(dead_code, reason = "it lives as long as this")]
     front: Arc<Front>,
+    tls: Arc<Tls>,
     stop: tokio::sync::watch::Sender<bool>,
     server: Option<JoinHandle<()>>,
     tasks: Vec<JoinHandle<()>>,
@@ -604,9 +605,10 @@ impl Running {
         if let Some(listener) = metrics {
             tasks.push(tokio::spawn(sallyport_monitor::serve(listener, core.clone())));
         }
-        let server = tokio::spawn(server::serve(grpc, core.clone(), tls, stopped));
+        let server = tokio::spawn(server::serve(grpc, core.clone(), tls.clone(), stopped));
         tracing::info!(address = %grpc_address, "the controller answers");
-        Ok(Self { core, grpc_address, metrics_address, enrollment_addresses, front, stop, server: Some(server), tasks })
+        let server = Some(server);
+        Ok(Self { core, grpc_address, metrics_address, enrollment_addresses, front, tls, stop, server, tasks })
     }
 
     /// Where gateways and operators connect.
@@ -644,6 +646,11 @@ impl Running {
     /// good for more than a third of its life is kept.
     pub async fn issue_gateway(&self, name: &str, public_names: &[String], dir: &Path) -> Result<(), Error> {
         identity::gateway(&self.core, name, public_names, dir).await
+    }
+
+    /// Renews this controller's own certificate and that of its operator's folder if they are due, as it does every hour by itself.
+    pub async fn look_after_certificates(&self) -> Result<(), Error> {
+        bootstrap::refresh(&self.core, &self.tls).await.map(drop)
     }
 
     /// Waits until the controller cannot go on; the error says why. Stop it then.

@@ -165,8 +165,21 @@ pub(crate) struct ControllerCertificate {
     pub(crate) member: u64,
 }
 
-/// A certificate for a controller's own public key.
-pub(crate) struct CertifiedController {
+/// What a certificate for somebody's own public key shall say.
+#[derive(Clone, Debug)]
+pub(crate) struct Certified {
+    /// What for.
+    pub(crate) profile: Profile,
+    /// The name.
+    pub(crate) name: String,
+    /// Further names.
+    pub(crate) names: Vec<String>,
+    /// The controller that it goes with, 0 for none.
+    pub(crate) member: u64,
+}
+
+/// A certificate for somebody's own public key.
+pub(crate) struct CertifiedKey {
     /// The certificate, DER.
     pub(crate) certificate: Vec<u8>,
     /// What is between it and the root, DER.
@@ -180,22 +193,25 @@ pub(crate) async fn controller_certificate(
     core: &Arc<Core>,
     public: &PublicKey,
     what: ControllerCertificate,
-) -> Result<CertifiedController, Error> {
-    let request = IssueRequest {
-        profile: Profile::Controller,
-        name: CONTROLLER_NAME.into(),
-        sans: what.names,
-        key: public.algorithm(),
-        days: 0,
-    };
+) -> Result<CertifiedKey, Error> {
+    let ControllerCertificate { names, member } = what;
+    certify(core, public, Certified { profile: Profile::Controller, name: CONTROLLER_NAME.into(), names, member }).await
+}
+
+/// The same for anybody.
+pub(crate) async fn certify(core: &Arc<Core>, public: &PublicKey, what: Certified) -> Result<CertifiedKey, Error> {
+    let (profile, name) = (what.profile, what.name);
+    let request = IssueRequest { profile, name: name.clone(), sans: what.names, key: public.algorithm(), days: 0 };
     let subject = subject(&request)?;
     let sans: Vec<String> = subject.alt_names().iter().map(ToString::to_string).collect();
-    let validity = rules(core, &request, &sans, Maker::Cluster)?;
+    // As the log sees it: see `Maker::of`.
+    let of_cluster = what.member != 0 || profile == Profile::Controller;
+    let validity = rules(core, &request, &sans, if of_cluster { Maker::Cluster } else { Maker::Operator })?;
     let issuing = core.issuing(request.key)?;
     let now = UnixTime(i64::try_from(core.now_ms() / 1_000).unwrap_or(i64::MAX));
     let (worker, signer, public) = (core.clone(), issuing.clone(), public.clone());
     let made = tokio::task::spawn_blocking(move || -> Result<Certificate, sallyport_ca::Error> {
-        let (rng, profile, authority) = (worker.sealer.rng(), Profile::Controller, signer.authority);
+        let (rng, authority) = (worker.sealer.rng(), signer.authority);
         let serial = Serial::generate(rng)?;
         let prepared = authority.prepare(profile, &subject, &public, now, validity, serial)?;
         authority.sign(&prepared, rng)
@@ -203,11 +219,10 @@ pub(crate) async fn controller_certificate(
     .await
     .map_err(|_| Error::Internal("making a certificate panicked".into()))?;
     let certificate = made.map_err(|e| Error::Refused(e.to_string()))?;
-    let profile = v1::CertificateProfile::Controller;
-    let record = record_of(&certificate, profile, CONTROLLER_NAME, sans, request.key);
+    let record = record_of(&certificate, profile_to_proto(profile), &name, sans, request.key);
     let mut issuers = issuing.chain();
     issuers.pop();
-    Ok(CertifiedController {
+    Ok(CertifiedKey {
         certificate: certificate.der().to_vec(),
         issuers,
         record: CertificateRow { member: what.member, issuer: issuing.number, ..record },

@@ -198,6 +198,7 @@ pub(crate) fn show_identity(paths: &Paths, sealer: &Sealer, unseal: &UnsealConfi
     let read = |name: &str| files::read_public(&dir.join(name))?.ok_or_else(|| missing(dir.join(name)));
     let own = OwnKey::of(paths, sealer, unseal);
     own.put_away()?;
+    identity::finish_pair(&dir.join("cert.pem"), &KeyPlace::Own(OwnKey::of(paths, sealer, unseal)))?;
     let key = own.read()?.ok_or_else(|| missing(own.path().clone()))?;
     if let Some(member) = MemberFile::read(&paths.member())? {
         links.belong(Pass::new(sealer, &member));
@@ -235,40 +236,43 @@ fn in_use(core: &Core) -> BTreeSet<String> {
     of_group.chain(state.live_members().map(|(_, m)| m.address.clone())).collect()
 }
 
-/// Keeps this node's certificates young, and what the cluster knows of it true.
+/// Sees that this node's certificates are young, and that what the cluster knows of it is true. A renewed certificate is shown to whoever
+/// connects from then on, and in connections to other members; those that are open stay. Returns whether there is a state to do it by.
+pub(crate) async fn refresh(core: &Arc<Core>, tls: &Tls) -> Result<bool, Error> {
+    if !core.is_ready() {
+        return Ok(false);
+    }
+    let wanted = describe(core);
+    if core.node.shared().read().members.get(&wanted.id).is_some_and(|m| m.removed_ms != 0) {
+        core.links.removal().certain();
+    }
+    let known = core.node.shared().read().member(wanted.id).cloned();
+    if let Some(known) = known
+        && (known.name != wanted.name
+            || known.address != wanted.address
+            || known.version != wanted.version
+            || known.supports_level != wanted.level)
+    {
+        match core.node.leader() {
+            Some(_) => drop(core.propose(Action::DescribeMember(wanted)).await?),
+            None => core.propose_anywhere(Action::DescribeMember(wanted)).await?,
+        }
+    }
+    own_certificate(core).await?;
+    identity::operator(core, &core.paths.operator()).await?;
+    write_member(core)?;
+    keep_authority_files(core)?;
+    show_identity(&core.paths, &core.sealer, &core.config.unseal, &core.links)?;
+    core.links.keep_only(&in_use(core));
+    tls.reload(core)?;
+    Ok(true)
+}
+
+/// Does so until the process ends.
 pub(crate) async fn keep_fresh(core: Arc<Core>, tls: Arc<Tls>) {
     let mut changes = core.node.shared().changes();
     loop {
-        let fresh = async {
-            if !core.is_ready() {
-                return Ok(false);
-            }
-            let wanted = describe(&core);
-            if core.node.shared().read().members.get(&wanted.id).is_some_and(|m| m.removed_ms != 0) {
-                core.links.removal().certain();
-            }
-            let known = core.node.shared().read().member(wanted.id).cloned();
-            if let Some(known) = known
-                && (known.name != wanted.name
-                    || known.address != wanted.address
-                    || known.version != wanted.version
-                    || known.supports_level != wanted.level)
-            {
-                match core.node.leader() {
-                    Some(_) => drop(core.propose(Action::DescribeMember(wanted)).await?),
-                    None => core.propose_anywhere(Action::DescribeMember(wanted)).await?,
-                }
-            }
-            own_certificate(&core).await?;
-            identity::operator(&core, &core.paths.operator()).await?;
-            write_member(&core)?;
-            keep_authority_files(&core)?;
-            show_identity(&core.paths, &core.sealer, &core.config.unseal, &core.links)?;
-            core.links.keep_only(&in_use(&core));
-            tls.reload(&core)?;
-            Ok::<_, Error>(true)
-        };
-        let pause = match fresh.await {
+        let pause = match refresh(&core, &tls).await {
             Ok(true) => LOOK,
             Ok(false) => RECEIVING,
             Err(e) => {

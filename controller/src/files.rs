@@ -46,6 +46,22 @@ pub(crate) fn write_private(path: &Path, contents: &[u8]) -> Result<(), Error> {
     written().map_err(|e| Error::file(path, &e, "see that the disk has room and the folder belongs to this user"))
 }
 
+/// Puts a file that is there in place of another.
+pub(crate) fn rename(from: &Path, to: &Path) -> Result<(), Error> {
+    let renamed = fs::rename(from, to).and_then(|()| sync_dir(to.parent().unwrap_or(to)));
+    renamed.map_err(|e| Error::file(to, &e, "see that the folder belongs to this user"))
+}
+
+/// Removes a file that is of no use any more.
+pub(crate) fn remove(path: &Path) -> Result<(), Error> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => {
+            Err(Error::file(path, &e, "see that the folder belongs to this user"))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Writes a file of mode 0600 that must not be there yet, whoever else makes one of that name at the same time.
 pub(crate) fn write_new_private(path: &Path, contents: &[u8]) -> Result<(), Error> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(|e| {

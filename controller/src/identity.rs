@@ -32,6 +32,9 @@ pub(crate) async fn operator(core: &Arc<Core>, dir: &Path) -> Result<(), Error> 
 
 /// A gateway's folder.
 pub(crate) async fn gateway(core: &Arc<Core>, name: &str, public_names: &[String], dir: &Path) -> Result<(), Error> {
+    // What operators set takes the place of what the gateway's configuration says.
+    let set = core.node.shared().read().names_set_for(name);
+    let public_names = if set.is_empty() { public_names } else { &set };
     let Some((first, others)) = public_names.split_first() else {
         return Err(Error::Refused("a gateway needs at least one public name or address that clients dial".into()));
     };
@@ -86,6 +89,7 @@ pub(crate) async fn pair(
     cert: &Path,
     key: &KeyPlace<'_>,
 ) -> Result<(), Error> {
+    finish_pair(cert, key)?;
     if is_good(core, &request, cert, key)? {
         return Ok(());
     }
@@ -97,9 +101,31 @@ pub(crate) async fn pair(
         }
         issued => issued?,
     };
-    // The key first: a crash between leaves a certificate of another key, which the next start notices.
-    key.write(pem::encode("PRIVATE KEY", &issued.private_key).as_bytes())?;
-    files::write_private(cert, issued.chain_pem().as_bytes())
+    begin_pair(&issued.chain_pem(), &pem::encode("PRIVATE KEY", &issued.private_key), cert, key)?;
+    finish_pair(cert, key)
+}
+
+/// Writes a new certificate beside the one in force, then its key in place of the other: from then on the new pair is the one in force,
+/// whatever [`finish_pair`] has yet to do.
+fn begin_pair(chain: &str, private: &str, cert: &Path, key: &KeyPlace<'_>) -> Result<(), Error> {
+    files::write_private(&next_to(cert), chain.as_bytes())?;
+    key.write(private.as_bytes())
+}
+
+fn next_to(cert: &Path) -> PathBuf {
+    cert.with_extension("next")
+}
+
+/// Puts a new certificate in place of the one before, if its key is the one in force: what a crash left undone, too.
+pub(crate) fn finish_pair(cert: &Path, key: &KeyPlace<'_>) -> Result<(), Error> {
+    let next = next_to(cert);
+    let Some(chain) = files::read_public(&next)? else { return Ok(()) };
+    let key = key.read()?.and_then(|text| sallyport_ca::KeyPair::from_pem(&text).ok());
+    let of_key = Certificate::from_pem(&chain).ok().zip(key);
+    if of_key.is_some_and(|(certificate, key)| certificate.spki_der() == key.public_key().spki_der()) {
+        return files::rename(&next, cert);
+    }
+    files::remove(&next)
 }
 
 /// Whether the files hold what a request would give, good for more than a third of its life.
@@ -141,5 +167,50 @@ pub(crate) fn write_if_other(path: &Path, contents: &[u8]) -> Result<(), Error> 
     match files::read_public(path)? {
         Some(present) if present == contents => Ok(()),
         _ => files::write_private(path, contents),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sallyport_ca::seal::SealKey;
+    use sallyport_ca::{Authority, KeyPair, RootConfig, Serial, Subject, SystemRandom, UnixTime};
+
+    use super::*;
+
+    #[test]
+    fn a_crash_at_any_step_leaves_a_certificate_with_its_key() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let (cert, path) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
+        let place = KeyPlace::File(path.clone());
+        let rng = SystemRandom::new();
+        let seal = SealKey::generate(&rng).expect("a key");
+        let config = RootConfig::new("Example", "Example Root");
+        let (authority, _) = Authority::create(&config, &seal, UnixTime(0), &rng).expect("a root");
+        let make = || {
+            let key = KeyPair::generate(KeyAlgorithm::EcdsaP256, &rng).expect("a key");
+            let (subject, serial) =
+                (Subject::new("x", Vec::new()).expect("a name"), Serial::generate(&rng).expect("a number"));
+            let made = authority.issue(Profile::Operator, &subject, &key.public_key(), UnixTime(1), serial, &rng);
+            (made.expect("issues").pem(), key.pkcs8_pem())
+        };
+        let in_force = || {
+            finish_pair(&cert, &place).expect("finishes");
+            let text = files::read_public(&cert).expect("reads").expect("there");
+            let key = KeyPair::from_pem(&place.read().expect("reads").expect("there")).expect("a key");
+            let certificate = Certificate::from_pem(&text).expect("a certificate");
+            assert_eq!(certificate.spki_der(), key.public_key().spki_der());
+            String::from_utf8(text).expect("text")
+        };
+        let (old, new) = (make(), make());
+        begin_pair(&old.0, &old.1, &cert, &place).expect("writes");
+        assert_eq!(in_force(), old.0);
+        // Cut short after the certificate was written, and before its key was.
+        files::write_private(&next_to(&cert), new.0.as_bytes()).expect("writes");
+        assert_eq!(in_force(), old.0);
+        assert!(!next_to(&cert).exists());
+        // Cut short after both, and before the certificate took its place.
+        begin_pair(&new.0, &new.1, &cert, &place).expect("writes");
+        assert_eq!(in_force(), new.0);
+        assert_eq!(in_force(), new.0, "again");
     }
 }

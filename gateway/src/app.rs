@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sallyport_base::UnixTime;
 use sallyport_ca::AltName;
 use sallyport_ca::verify::{CertPayload, PeerRole, TrustStore, verify_peer};
 use sallyport_crypto::sign::IkeKey;
@@ -24,9 +26,11 @@ use crate::control::machine::{Config as MachineConfig, Machine};
 use crate::control::{Runner, policy};
 use crate::data::{DataConfig, DataError, DataPlane};
 use crate::enrollment::Ports;
+use crate::first;
 use crate::identity::{Identity, IdentityError, IkeIdentity};
 use crate::metrics::Metrics;
 use crate::net::{Inside, NetError, Role, enable_ipv4_forwarding, ipv4_forwarding};
+use crate::renewal::{RenewalError, Renewer};
 
 /// Events of the controllers that wait for the control plane.
 const CONTROLLER_EVENTS: usize = 16_384;
@@ -55,6 +59,9 @@ pub enum StartError {
     /// The inside device.
     #[error(transparent)]
     Inside(#[from] NetError),
+    /// Certificates that have ended, and no controller gives others.
+    #[error(transparent)]
+    Renewal(#[from] RenewalError),
     /// Sockets.
     #[error("{0}; is another IPsec daemon running, or is the privilege for ports below 1024 missing?")]
     Data(#[from] DataError),
@@ -84,6 +91,7 @@ pub struct Running {
     data: crate::data::DataHandle,
     monitor: Option<JoinHandle<()>>,
     enrollment: Ports,
+    renewal: JoinHandle<()>,
     warnings: Vec<String>,
 }
 
@@ -99,12 +107,22 @@ impl Gateway {
         config: GatewayConfig,
         identity: Identity,
     ) -> Pin<Box<dyn Future<Output = Result<Running, StartError>> + Send>> {
-        Box::pin(Self::begin(config, identity))
+        Box::pin(Self::begin(config, identity, None))
     }
 
-    async fn begin(config: GatewayConfig, identity: Identity) -> Result<Running, StartError> {
+    /// The same with the folder that the identity is from: certificates that the gateway renews are kept there.
+    pub fn start_in(
+        config: GatewayConfig,
+        identity: Identity,
+        dir: PathBuf,
+    ) -> Pin<Box<dyn Future<Output = Result<Running, StartError>> + Send>> {
+        Box::pin(Self::begin(config, identity, Some(dir)))
+    }
+
+    async fn begin(config: GatewayConfig, identity: Identity, dir: Option<PathBuf>) -> Result<Running, StartError> {
         config.validate()?;
         let clock = Clock::start();
+        let identity = first::revive(&config.controllers, identity, dir.as_deref(), Clock::unix()).await?;
         let (keys, credentials) = credentials(&identity)?;
         let (inside, tun) = Inside::create(&config.inside.device, INSIDE_MTU).await?;
         if config.inside.forwarding {
@@ -123,6 +141,7 @@ impl Gateway {
             addresses: config.public_addresses.iter().map(IpAddr::to_string).collect(),
             boot_id: random()?,
         };
+        let renewing = identity.clone();
         let (controllers, registered) =
             Controllers::start(&config.controllers, &identity, registration, event_tx).await?;
 
@@ -150,6 +169,7 @@ impl Gateway {
             warn!("{warning}");
         }
         let warnings = [handle.warnings(), enrollment.warnings()].concat();
+        let renewal = tokio::spawn(Renewer::new(controllers.clone(), renewing, dir, Some(metrics.clone())).run());
         let runner = Runner {
             machine,
             to_data,
@@ -169,7 +189,7 @@ impl Gateway {
             None => None,
         };
         info!(name = config.name, listen = %config.listen, "gateway ready");
-        Ok(Running { stop: Some(stop), task, data: handle, monitor, enrollment, warnings })
+        Ok(Running { stop: Some(stop), task, data: handle, monitor, enrollment, renewal, warnings })
     }
 }
 
@@ -187,6 +207,8 @@ impl Running {
     /// Says goodbye to every client and stops.
     pub async fn shutdown(mut self) {
         drop(std::mem::take(&mut self.enrollment));
+        // A set of certificates that is half written is nobody's: see `folder`.
+        self.renewal.abort();
         if let Some(stop) = self.stop.take() {
             let _ = stop.send(());
         }
@@ -258,24 +280,48 @@ fn ppp_config(config: &GatewayConfig) -> ppp::ServerConfig {
     }
 }
 
+/// Keys by the name of the credential that they are of, and the credentials.
+pub type Credentials = (BTreeMap<ike::CredentialId, IkeKey>, Vec<ike::Credential>);
+
+/// What takes the place of the credentials in force.
+pub struct NewCredentials {
+    /// Keys.
+    pub keys: BTreeMap<ike::CredentialId, IkeKey>,
+    /// What is shown.
+    pub credentials: Vec<ike::Credential>,
+}
+
+impl std::fmt::Debug for NewCredentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NewCredentials").field("credentials", &self.credentials.len()).finish_non_exhaustive()
+    }
+}
+
+/// Credentials of one generation: more than there are kinds of key.
+const PER_GENERATION: u32 = 16;
+/// Where an identity comes from that is not usable.
+const ANEW: &str =
+    "make it anew: sallyport gateway token NAME, then sallyport gateway --token-file - on an empty folder";
+
 /// Our identities as IKE takes them, checked as a peer would check them.
-pub fn credentials(
-    identity: &Identity,
-) -> Result<(BTreeMap<ike::CredentialId, IkeKey>, Vec<ike::Credential>), StartError> {
-    let bad = |cause: String, remedy: &str| StartError::Certificate { cause, remedy: remedy.into() };
-    let again = "write the identity anew with `sallyport cert issue --gateway NAME --out DIR`";
-    let mut trust = TrustStore::new();
-    trust.add_anchors_pem(&identity.ca).map_err(|e| bad(e.cause(), &e.remedy()))?;
-    let roots: Vec<Vec<u8>> = trust.subject_names().map(<[u8]>::to_vec).collect();
+pub fn credentials(identity: &Identity) -> Result<Credentials, StartError> {
+    credentials_of(identity, 0, Clock::unix())
+}
+
+/// The same at a time, for those that take the place of others: no two generations share the name of a credential.
+pub fn credentials_of(identity: &Identity, generation: u32, now: UnixTime) -> Result<Credentials, StartError> {
+    let bad = |cause: String| StartError::Certificate { cause, remedy: ANEW.into() };
+    let trust = roots(identity)?;
+    let issuers: Vec<Vec<u8>> = trust.subject_names().map(<[u8]>::to_vec).collect();
     let mut keys = BTreeMap::new();
     let mut out = Vec::new();
-    for (n, own) in (0..).zip(&identity.ike) {
+    for (n, own) in (generation.saturating_mul(PER_GENERATION)..).zip(&identity.ike) {
         let id = ike::CredentialId(n);
-        let certificate = own_certificate(&trust, own)?;
-        let key = IkeKey::from_pkcs8_der(&own.key).map_err(|e| bad(e.to_string(), again))?;
-        let public = key.public_key_der().map_err(|e| bad(e.to_string(), again))?;
+        let certificate = own_certificate(&trust, own, now)?;
+        let key = IkeKey::from_pkcs8_der(&own.key).map_err(|e| bad(e.to_string()))?;
+        let public = key.public_key_der().map_err(|e| bad(e.to_string()))?;
         if public != certificate.spki_der {
-            return Err(bad(format!("the key of {} does not belong to it", certificate.subject), again));
+            return Err(bad(format!("the key of {} does not belong to it", certificate.subject)));
         }
         let name = certificate.alt_names.iter().find_map(|n| match n {
             AltName::Dns(name) => Some(ike::Identification::fqdn(name)),
@@ -285,7 +331,7 @@ pub fn credentials(
             id,
             method: key.method(),
             chain: own.chain.clone(),
-            issuers: roots.clone(),
+            issuers: issuers.clone(),
             identity: name.unwrap_or_else(|| ike::Identification::der_dn(certificate.subject_der)),
         });
         keys.insert(id, key);
@@ -293,9 +339,43 @@ pub fn credentials(
     Ok((keys, out))
 }
 
-fn own_certificate(trust: &TrustStore, own: &IkeIdentity) -> Result<sallyport_ca::verify::PeerCertificate, StartError> {
+/// New credentials before those in force, which handshakes under way began with; those before them go.
+pub fn succeed(new: Vec<ike::Credential>, in_force: &[ike::Credential]) -> Vec<ike::Credential> {
+    let generation = |c: &ike::Credential| c.id.0 / PER_GENERATION;
+    let newest = in_force.iter().map(generation).max();
+    let kept = in_force.iter().filter(|c| Some(generation(c)) == newest).cloned();
+    new.into_iter().chain(kept).collect()
+}
+
+/// The names in each of an identity's certificates for IKE, also in those that have ended.
+pub fn names(identity: &Identity) -> Result<Vec<Vec<AltName>>, StartError> {
+    let trust = roots(identity)?;
+    let names = identity.ike.iter().map(|own| {
+        let leaf = own.chain.first().and_then(|der| sallyport_ca::Certificate::from_der(der).ok());
+        let began = leaf.map_or(UnixTime(0), |leaf| leaf.not_before);
+        // Its issuer may be younger than it says to be.
+        Ok(own_certificate(&trust, own, UnixTime(began.0.saturating_add(NOT_BEFORE_SLACK)))?.alt_names)
+    });
+    names.collect()
+}
+
+/// Certificates are valid from some minutes before they are made.
+const NOT_BEFORE_SLACK: i64 = 600;
+
+fn roots(identity: &Identity) -> Result<TrustStore, StartError> {
+    let mut trust = TrustStore::new();
+    let bad = |cause: String, remedy: String| StartError::Certificate { cause, remedy };
+    trust.add_anchors_pem(&identity.ca).map_err(|e| bad(e.cause(), e.remedy()))?;
+    Ok(trust)
+}
+
+fn own_certificate(
+    trust: &TrustStore,
+    own: &IkeIdentity,
+    now: UnixTime,
+) -> Result<sallyport_ca::verify::PeerCertificate, StartError> {
     // 4 is X.509 Certificate - Signature, RFC 2408 §3.9.
     let payloads: Vec<CertPayload<'_>> = own.chain.iter().map(|der| CertPayload { encoding: 4, data: der }).collect();
-    verify_peer(trust, &payloads, None, PeerRole::Gateway, Clock::unix())
+    verify_peer(trust, &payloads, None, PeerRole::Gateway, now)
         .map_err(|e| StartError::Certificate { cause: e.cause(), remedy: e.remedy() })
 }

@@ -84,6 +84,8 @@ pub struct GatewayConfig {
     pub controllers: Vec<String>,
     /// Folder with `grpc.pem`, `grpc.key`, `ca.pem` and the IKE identities; empty takes `STATE/gateway`.
     pub identity: String,
+    /// File with the token for the first certificates, on its first line; used while the identity's folder is empty.
+    pub token_file: String,
     /// Local address for IKE and ESP; `0.0.0.0` is every IPv4 address.
     pub listen: IpAddr,
     /// Addresses that clients dial where they are not this machine's own (a load balancer's, a NAT's): they count as
@@ -113,6 +115,7 @@ impl Default for GatewayConfig {
             name: String::new(),
             controllers: Vec::new(),
             identity: String::new(),
+            token_file: String::new(),
             listen: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             public_addresses: Vec::new(),
             public_names: Vec::new(),

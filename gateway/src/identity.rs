@@ -8,7 +8,10 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use sallyport_proto::dial::REVOKED;
 use zeroize::Zeroizing;
 
+use crate::folder;
+
 /// One key with its chain for IKE.
+#[derive(Clone)]
 pub struct IkeIdentity {
     /// DER certificates, the gateway's own first, then intermediates; the root is left out.
     pub chain: Vec<Vec<u8>>,
@@ -23,6 +26,7 @@ impl std::fmt::Debug for IkeIdentity {
 }
 
 /// Everything a gateway holds to prove itself.
+#[derive(Clone)]
 pub struct Identity {
     /// Certificate chain for gRPC, PEM.
     pub grpc_chain: Vec<u8>,
@@ -46,7 +50,9 @@ impl std::fmt::Debug for Identity {
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
     /// A file cannot be read.
-    #[error("cannot read {path}: {source}; `sallyport cert issue --gateway NAME --out DIR` writes this folder")]
+    #[error(
+        "cannot read {path}: {source}; a token makes this folder: sallyport gateway token NAME, then sallyport gateway --token-file -"
+    )]
     Read {
         /// Which file.
         path: PathBuf,
@@ -54,7 +60,7 @@ pub enum IdentityError {
         source: std::io::Error,
     },
     /// A file holds something else.
-    #[error("{path}: {why}; write the folder anew with `sallyport cert issue --gateway NAME --out DIR`")]
+    #[error("{path}: {why}; make the folder anew: remove it, and give a token (sallyport gateway token NAME)")]
     Content {
         /// Which file.
         path: PathBuf,
@@ -64,14 +70,16 @@ pub enum IdentityError {
 }
 
 /// File names of the folder: certificate chain and key for each purpose.
-const GRPC: (&str, &str) = ("grpc.pem", "grpc.key");
-const IKE: [(&str, &str); 2] = [("ike-rsa.pem", "ike-rsa.key"), ("ike-ecdsa.pem", "ike-ecdsa.key")];
-const CA: &str = "ca.pem";
+pub(crate) const GRPC: (&str, &str) = ("grpc.pem", "grpc.key");
+pub(crate) const IKE: [(&str, &str); 2] = [("ike-rsa.pem", "ike-rsa.key"), ("ike-ecdsa.pem", "ike-ecdsa.key")];
+pub(crate) const CA: &str = "ca.pem";
 
 impl Identity {
     /// Reads the folder that the controller or `sallyport cert issue --gateway` wrote: `ca.pem`, `grpc.pem` and `.key`,
-    /// and at least one of `ike-rsa` and `ike-ecdsa`; `controllers.crl` if it is there.
+    /// and at least one of `ike-rsa` and `ike-ecdsa`; `controllers.crl` if it is there. What the gateway enrolled for by itself
+    /// since then takes their place.
     pub fn load(dir: &Path) -> Result<Self, IdentityError> {
+        let dir = &folder::in_force(dir);
         let mut ike = Vec::new();
         for (chain, key) in IKE {
             if dir.join(chain).exists() {

@@ -43,6 +43,7 @@ pub struct Metrics {
     machines: IntCounterVec,
     live_certificates: IntGauge,
     revocation_lag: FloatGauge,
+    certificates: IntGaugeVec,
 }
 
 /// What became of a connection to the enrollment ports.
@@ -172,6 +173,11 @@ impl Metrics {
                 registry.register(Box::new(lag.clone()))?;
                 lag
             },
+            certificates: gauges(
+                "sallyport_gateway_certificate_not_after_seconds",
+                "When each of the gateway's certificates ends, seconds since 1970; it renews them from two thirds of their life on",
+                "certificate",
+            )?,
             registry,
             working: AtomicBool::new(true),
             data,
@@ -216,6 +222,11 @@ impl Metrics {
     pub fn publish_live(&self, certificates: usize, lag: Option<Duration>) {
         self.live_certificates.set(i64::try_from(certificates).unwrap_or(i64::MAX));
         self.revocation_lag.set(lag.map_or(-1.0, |lag| lag.as_secs_f64()));
+    }
+
+    /// Notes when one of the gateway's certificates ends, seconds since 1970.
+    pub fn certificate_ends(&self, which: &'static str, at_s: i64) {
+        self.certificates.with_label_values(&[which]).set(at_s);
     }
 
     /// Brings the gauges up to date with the machines.

@@ -148,3 +148,59 @@ fn a_gateway_that_was_given_up_hangs_up_at_once() {
     assert!(w.is_down());
     assert_eq!(w.machine.vitals().live_sessions, 0);
 }
+
+#[test]
+fn a_session_stays_and_is_rekeyed_while_the_gateway_gets_new_certificates() {
+    let pki = Pki::new("Root");
+    let mut w = World::new(&pki, settings(pki.laptop(KeyAlgorithm::EcdsaP256), "wonderland", true));
+    w.connect();
+    w.exchange();
+    w.swap(&pki, "vpn.test");
+    w.exchange();
+    // A day and more: both phases are rekeyed, main mode with the new certificate, and between them there is another one.
+    for round in 0..10 {
+        let until = w.now + Duration::from_secs(10_800);
+        w.run(Duration::from_secs(10_800), move |w| w.now >= until);
+        w.exchange();
+        if round == 5 {
+            w.swap(&pki, "vpn.test");
+        }
+    }
+    assert!(w.events.iter().filter(|e| matches!(e, Event::Rekeyed)).count() >= 1, "{:?}", w.events);
+    assert!(!w.is_down(), "{:?}", w.events.last());
+    assert_eq!(w.attempts.len(), 0, "{:?}", w.attempts);
+}
+
+#[test]
+fn new_clients_see_the_new_name_and_whoever_is_in_stays() {
+    let pki = Pki::new("Root");
+    let mut w = World::new(&pki, settings(pki.laptop(KeyAlgorithm::EcdsaP256), "wonderland", true));
+    w.connect();
+    w.swap(&pki, "vpn2.test");
+    w.exchange();
+    assert_eq!(w.machine.vitals().live_sessions, 1);
+    w.replace_client(settings(pki.laptop_dialling("vpn2.test"), "wonderland", true));
+    w.connect();
+    w.exchange();
+    w.replace_client(settings(pki.laptop_dialling("vpn.test"), "wonderland", true));
+    w.run(Duration::from_secs(60), |w| w.is_up() || w.is_down());
+    assert!(!w.is_up(), "the old name is in no certificate any more");
+}
+
+#[test]
+fn a_handshake_ends_with_the_certificate_that_it_began_with_wherever_the_swap_comes() {
+    let pki = Pki::new("Root");
+    let mut w = World::new(&pki, settings(pki.laptop(KeyAlgorithm::EcdsaP256), "wonderland", true));
+    for steps in 0..16 {
+        w.replace_client(settings(pki.laptop(KeyAlgorithm::EcdsaP256), "wonderland", true));
+        for _ in 0..steps {
+            w.step();
+        }
+        w.swap(&pki, "vpn.test");
+        w.connect();
+        w.exchange();
+        w.client.disconnect(w.now);
+        w.run(Duration::from_secs(30), World::is_down);
+    }
+    assert_eq!(w.attempts.len(), 0, "{:?}", w.attempts);
+}

@@ -7,14 +7,18 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{ResolvesClientCert, WantsClientCert, WebPkiServerVerifier};
+use rustls::crypto::CryptoProvider;
+use rustls::sign::CertifiedKey;
 use rustls::time_provider::TimeProvider;
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, OtherError, RootCertStore, SignatureScheme};
+use rustls::{
+    CertificateError, ClientConfig, ConfigBuilder, DigitallySignedStruct, OtherError, RootCertStore, SignatureScheme,
+};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use tokio::net::TcpStream;
@@ -59,30 +63,97 @@ impl std::error::Error for Unusable {}
 
 /// TLS towards controllers. Certificates are judged by `time`, then by `judge`.
 pub fn tls(material: &Material<'_>, time: Arc<dyn TimeProvider>, judge: Judge) -> Result<Arc<ClientConfig>, Unusable> {
+    tls_showing(material.ca, &Shown::new(material.chain, material.key)?, time, judge)
+}
+
+/// The certificate that is shown to controllers. It can change: connections to come show the new one.
+#[derive(Clone)]
+pub struct Shown(Arc<RwLock<Arc<CertifiedKey>>>);
+
+impl fmt::Debug for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shown").finish_non_exhaustive()
+    }
+}
+
+fn certified(chain: &[u8], key: &[u8]) -> Result<Arc<CertifiedKey>, Unusable> {
     let unusable = |e: &dyn fmt::Display| Unusable(e.to_string());
-    let certificates = |pem| CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>();
+    let chain = CertificateDer::pem_slice_iter(chain).collect::<Result<Vec<_>, _>>().map_err(|e| unusable(&e))?;
+    let key = PrivateKeyDer::from_pem_slice(key).map_err(|e| unusable(&e))?;
+    let provider = rustls::crypto::ring::default_provider();
+    // Also looks whether the key is that of the certificate.
+    CertifiedKey::from_der(chain, key, &provider).map(Arc::new).map_err(|e| unusable(&e))
+}
+
+impl Shown {
+    /// A certificate with what is between it and the root, and its key, PEM.
+    pub fn new(chain: &[u8], key: &[u8]) -> Result<Self, Unusable> {
+        Ok(Self(Arc::new(RwLock::new(certified(chain, key)?))))
+    }
+
+    /// Another one from now on. Connections that are open stay with theirs: see [`Channel::reconnect`].
+    pub fn change(&self, chain: &[u8], key: &[u8]) -> Result<(), Unusable> {
+        let certified = certified(chain, key)?;
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = certified;
+        Ok(())
+    }
+}
+
+impl ResolvesClientCert for Shown {
+    fn resolve(&self, _root_hint_subjects: &[&[u8]], schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        let shown = self.0.read().unwrap_or_else(PoisonError::into_inner).clone();
+        shown.key.choose_scheme(schemes).is_some().then_some(shown)
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
+}
+
+/// TLS for one who has no certificate yet, or none that is good: controllers let him join, and nothing else.
+pub fn tls_of_stranger(ca: &[u8], time: Arc<dyn TimeProvider>) -> Result<Arc<ClientConfig>, Unusable> {
+    let mut config = judged(ca, time, Arc::new(|_| Ok(())))?.with_no_client_auth();
+    finish(&mut config);
+    Ok(Arc::new(config))
+}
+
+/// As [`tls`], with a certificate that can change.
+pub fn tls_showing(
+    ca: &[u8],
+    shown: &Shown,
+    time: Arc<dyn TimeProvider>,
+    judge: Judge,
+) -> Result<Arc<ClientConfig>, Unusable> {
+    let mut config = judged(ca, time, judge)?.with_client_cert_resolver(Arc::new(shown.clone()));
+    finish(&mut config);
+    Ok(Arc::new(config))
+}
+
+fn finish(config: &mut ClientConfig) {
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    // A connection that is resumed shows no certificate.
+    config.resumption = rustls::client::Resumption::disabled();
+}
+
+fn judged(
+    ca: &[u8],
+    time: Arc<dyn TimeProvider>,
+    judge: Judge,
+) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, Unusable> {
+    let unusable = |e: &dyn fmt::Display| Unusable(e.to_string());
     let mut roots = RootCertStore::empty();
-    for root in certificates(material.ca).map_err(|e| unusable(&e))? {
+    for root in CertificateDer::pem_slice_iter(ca).collect::<Result<Vec<_>, _>>().map_err(|e| unusable(&e))? {
         roots.add(root).map_err(|e| unusable(&e))?;
     }
-    let chain = certificates(material.chain).map_err(|e| unusable(&e))?;
-    let key = PrivateKeyDer::from_pem_slice(material.key).map_err(|e| unusable(&e))?;
     // Named, not looked up: another provider in the process must not matter.
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let chains = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone())
         .build()
         .map_err(|e| unusable(&e))?;
-    let mut config = ClientConfig::builder_with_details(provider, time)
+    let builder = ClientConfig::builder_with_details(provider, time)
         .with_protocol_versions(&[&rustls::version::TLS13])
-        .map_err(|e| unusable(&e))?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Judged { chains, judge }))
-        .with_client_auth_cert(chain, key)
         .map_err(|e| unusable(&e))?;
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    // A connection that is resumed shows no certificate.
-    config.resumption = rustls::client::Resumption::disabled();
-    Ok(Arc::new(config))
+    Ok(builder.dangerous().with_custom_certificate_verifier(Arc::new(Judged { chains, judge })))
 }
 
 /// The usual verification, then the judge.
@@ -134,6 +205,59 @@ impl ServerCertVerifier for Judged {
     }
 }
 
+/// A connection to whoever answers at HOST:PORT: nothing secret goes over it, and what comes over it is compared with what is known
+/// otherwise, such as the fingerprint of a root in a token.
+pub fn to_anybody(endpoint: Endpoint, address: &str) -> Result<Channel, Unusable> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = ClientConfig::builder_with_provider(provider.clone())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(|e| Unusable(e.to_string()))?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
+        .with_no_client_auth();
+    finish(&mut config);
+    Ok(Channel::new(endpoint, address, Arc::new(config), Arc::new(|_| Ok(()))))
+}
+
+/// Accepts every certificate whose key signs the handshake.
+#[derive(Debug)]
+struct AnyCertificate(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _cert: &CertificateDer<'_>,
+        _dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Err(rustls::Error::General("TLS 1.3 only".into()))
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
 /// How a controller is reached.
 struct Way {
     endpoint: Endpoint,
@@ -179,6 +303,13 @@ impl Channel {
         let open = self.0.endpoint.connect_with_connector(connector).await?;
         *lock(&self.0.open) = open;
         Ok(())
+    }
+
+    /// Calls to come go over a connection that is made anew, with the certificate that is shown now. Calls that are under way end
+    /// where they began.
+    pub fn reconnect(&self) {
+        let way = &*self.0;
+        *lock(&way.open) = way.endpoint.connect_with_connector_lazy(connector(&way.address, &way.tls, &way.server));
     }
 
     /// Asks which controllers' certificates were taken back: lists, and certificates of those below a root that have signed some, in

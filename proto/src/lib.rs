@@ -2,7 +2,7 @@
 //!
 //! The `.proto` files under `sallyport/v1` are the source; this crate holds what is generated from them, the little
 //! that a message with a secret needs, and the way to several controllers ([`dial`], [`failover`]), and
-//! what carries a connection in messages ([`carry`]). See the comments at the head of
+//! what carries a connection in messages ([`carry`]), and what proves that somebody holds a key ([`possession`]). See the comments at the head of
 //! `types.proto` for the conventions.
 
 /// Version 1 of the contract.
@@ -19,6 +19,7 @@ pub mod v1 {
 pub mod carry;
 pub mod dial;
 pub mod failover;
+pub mod possession;
 mod secret;
 
 /// Largest message either side accepts, bytes: 1,000 reports or attempts with long texts stay below it.

@@ -323,3 +323,41 @@ fn profiles(controller: &Controller) {
     assert_eq!(controller.run(&["cert", "profile", "set", "machine"]).0, 2, "nothing to change");
     assert_eq!(controller.run(&["cert", "profile", "show", "root"]).0, 2);
 }
+
+#[test]
+fn gateways_get_tokens_and_public_names_and_an_operator_renews() {
+    let controller = Controller::start();
+    let made = controller.json(&["gateway", "token", "gw1.example.com"]);
+    let (token, command) = (made["token"].as_str().unwrap(), made["command"].as_str().unwrap());
+    assert!(token.starts_with("spt1.") && command.ends_with("--token-file -") && !command.contains(token), "{made}");
+    assert!(controller.refused(&["gateway", "token", "gw1.example.com", "--uses", "2"]).contains("gw-*.example.com"));
+    controller.ok(&["gateway", "token", "gw-*.example.com", "--uses", "2", "--expires", "90d"]);
+    assert_eq!(controller.json(&["token", "list", "--live"]).as_array().unwrap().len(), 2);
+
+    controller.ok(&["setting", "set", "public-names=VPN.example.com,192.0.2.1"]);
+    let settings = controller.json(&["setting", "show"]);
+    let names = settings.as_array().unwrap().iter().find(|s| s["setting"] == "public-names").unwrap();
+    assert_eq!(names["value"], "vpn.example.com,192.0.2.1");
+    controller.refused(&["setting", "set", "public-names=not a name"]);
+    controller.ok(&["gateway", "set", "gw1.example.com", "--public-name", "gw1.example.com"]);
+    controller.refused(&["gateway", "set", "gw1.example.com", "--public-name", "ada@example.com"]);
+    controller.ok(&["gateway", "set", "gw1.example.com"]);
+
+    controller.ok(&["cert", "issue", "--operator", "grace", "--out", "grace", "--validity", "30d"]);
+    let grace = controller.dir.path().join("grace");
+    let read = |name: &str| std::fs::read_to_string(grace.join(name)).unwrap();
+    let (certificate, key) = (read("cert.pem"), read("key.pem"));
+    let identity = grace.to_str().unwrap();
+    let early = controller.json(&["cert", "renew", "--identity", identity]);
+    assert_eq!(early["renewed"], false);
+    let renewed = controller.json(&["cert", "renew", "--force", "--identity", identity]);
+    assert!(read("cert.pem") != certificate && read("key.pem") != key && !grace.join("cert.next").exists());
+    controller.ok(&["status", "--identity", identity]);
+    let listed = controller.json(&["cert", "list", "grace", "--profile", "operator", "--live"]);
+    assert_eq!((listed[0]["serial"].clone(), listed.as_array().unwrap().len()), (renewed["serial"].clone(), 2));
+    // A crash before the new certificate took its place.
+    std::fs::rename(grace.join("cert.pem"), grace.join("cert.next")).unwrap();
+    std::fs::write(grace.join("cert.pem"), certificate).unwrap();
+    controller.ok(&["status", "--identity", identity]);
+    controller.stop();
+}

@@ -8,7 +8,7 @@ use sallyport_proto::v1;
 use tonic::Status;
 
 use crate::state::net::Net;
-use crate::state::{CertificateRow, PoolRow, SettingsRow, State, UserRow};
+use crate::state::{CertificateRow, PoolRow, SettingsRow, State, UserRow, public_names};
 
 /// Entries of a page when nothing is asked for, and at most.
 const PAGE: (usize, usize) = (100, 1_000);
@@ -217,6 +217,7 @@ pub(super) fn settings(state: &State) -> v1::Settings {
         fail_closed: row.fail_closed,
         scep: row.scep,
         scep_single_des: row.scep_single_des,
+        public_names: row.public_names,
     }
 }
 
@@ -263,6 +264,7 @@ pub(super) fn settings_row(settings: v1::Settings) -> Result<SettingsRow, Status
     if settings.lockout_s > 86_400 {
         return bad("lockout_s must be at most 86400");
     }
+    let public_names = public_names(&settings.public_names).map_err(|why| wrong("public_names", why))?;
     Ok(SettingsRow {
         version: settings.version,
         auth_methods: settings.auth_methods,
@@ -280,5 +282,6 @@ pub(super) fn settings_row(settings: v1::Settings) -> Result<SettingsRow, Status
         fail_closed: settings.fail_closed,
         scep: settings.scep,
         scep_single_des: settings.scep_single_des,
+        public_names,
     })
 }

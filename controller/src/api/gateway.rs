@@ -24,6 +24,7 @@ use crate::state::{
 mod admit;
 mod authenticate;
 mod carry;
+pub(super) mod renew;
 mod witness;
 
 /// Reports and attempts in one call.
@@ -152,7 +153,7 @@ impl GatewayService {
             heartbeat_interval_ms: config.heartbeat_ms,
             gateway_timeout_ms: config.timeout_ms,
             report_interval_ms: config.report_ms,
-            policy: Some(policy::policy(&self.core)?),
+            policy: Some(policy::policy(&self.core, &caller.name)?),
             now_unix_ms,
         })
     }
@@ -422,6 +423,7 @@ calls! {
     authenticate, Authenticate, AuthenticateRequest -> AuthenticateResponse, do_authenticate;
     report_sessions, ReportSessions, ReportSessionsRequest -> ReportSessionsResponse, do_report_sessions;
     report_attempts, ReportAttempts, ReportAttemptsRequest -> ReportAttemptsResponse, do_report_attempts;
+    renew, Renew, RenewRequest -> RenewResponse, do_renew;
     heartbeat, Heartbeat, HeartbeatRequest -> HeartbeatResponse, do_heartbeat;
     witness_log, WitnessLog, WitnessLogRequest -> WitnessLogResponse, do_witness;
 }

@@ -6,10 +6,13 @@ use sallyport_proto::v1;
 use sallyport_proto::v1::joining_client::JoiningClient;
 use sallyport_proto::v1::joining_server::Joining;
 use tonic::{Request, Response, Status};
+use zeroize::Zeroizing;
 
 use super::forward::{self, Leader};
+use super::gateway::renew;
 use crate::app::Core;
 use crate::cluster::admit;
+use crate::enroll::Asked;
 
 /// The service.
 pub(super) struct JoiningService {
@@ -44,5 +47,28 @@ impl Joining for JoiningService {
                 JoiningClient::new(channel).join(passed).await
             }
         }
+    }
+
+    async fn enroll_gateway(
+        &self,
+        request: Request<v1::EnrollGatewayRequest>,
+    ) -> Result<Response<v1::EnrollGatewayResponse>, Status> {
+        use v1::enroll_gateway_request::Proof;
+        // Any member decides: what it puts into the log goes through the leader.
+        forward::ready(&self.core)?;
+        let source = renew::source(&request);
+        let request = request.into_inner();
+        let asked = match request.proof {
+            Some(Proof::Token(token)) => {
+                let token = token.into_inner();
+                let text = str::from_utf8(&token).map_err(|_| Status::invalid_argument("token: not text"))?;
+                Asked::Token(Zeroizing::new(text.to_owned()))
+            }
+            Some(Proof::Present(present)) => Asked::Late(present),
+            None => return Err(Status::invalid_argument("a token, or the present certificate")),
+        };
+        let (certificate, chain) = renew::certify(&self.core, asked, &request.csr, source).await?;
+        let revoked_controllers = super::revoked_controllers(&self.core)?;
+        Ok(Response::new(v1::EnrollGatewayResponse { certificate, chain, revoked_controllers }))
     }
 }

@@ -23,6 +23,7 @@ mod backup;
 mod certificates;
 mod cluster;
 mod enrollment;
+mod renewal;
 mod revocation;
 mod root;
 mod search;
@@ -143,6 +144,8 @@ calls! {
     kill_session, KillSession, KillSessionRequest -> KillSessionResponse, do_kill_session;
     list_gateways, ListGateways, ListGatewaysRequest -> ListGatewaysResponse, do_list_gateways;
     remove_gateway, RemoveGateway, RemoveGatewayRequest -> RemoveGatewayResponse, do_remove_gateway;
+    renew_operator, RenewOperator, RenewOperatorRequest -> RenewOperatorResponse, do_renew_operator;
+    set_gateway_names, SetGatewayNames, SetGatewayNamesRequest -> SetGatewayNamesResponse, do_set_gateway_names;
     list_attempts, ListAttempts, ListAttemptsRequest -> ListAttemptsResponse, do_list_attempts;
     get_status, GetStatus, GetStatusRequest -> GetStatusResponse, do_get_status;
     create_cluster_token, CreateClusterToken, CreateClusterTokenRequest -> CreateClusterTokenResponse, do_create_cluster_token;

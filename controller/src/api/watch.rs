@@ -24,8 +24,8 @@ pub(super) const QUEUE: usize = 64;
 
 type Sender = mpsc::Sender<Result<v1::WatchPolicyResponse, Status>>;
 
-/// The policy, with the pre-shared key opened: it goes into mutual TLS to a gateway and nowhere else.
-pub(super) fn policy(core: &Core) -> Result<v1::Policy, Error> {
+/// The policy of a gateway, with the pre-shared key opened: it goes into mutual TLS to a gateway and nowhere else.
+pub(super) fn policy(core: &Core, gateway: &str) -> Result<v1::Policy, Error> {
     let (mut policy, sealed_psk, cluster) = {
         let state = core.node.shared().read();
         let settings = state.settings();
@@ -41,6 +41,7 @@ pub(super) fn policy(core: &Core) -> Result<v1::Policy, Error> {
             issuers: state.issuers.iter().rev().map(|(_, row)| row.certificate.clone()).collect(),
             max_stale_s,
             fail_closed: settings.fail_closed,
+            public_names: state.names_set_for(gateway),
         };
         (policy, state.sealed_psk().map(|(sealed, _)| sealed.to_vec()), state.cluster_id().to_vec())
     };
@@ -141,7 +142,7 @@ async fn say(
     };
     let mut news = Vec::new();
     if said.policy_version != Some(version) {
-        let policy = policy(core).map_err(|e| Some(e.into()))?;
+        let policy = policy(core, &caller.name).map_err(|e| Some(e.into()))?;
         said.policy_version = Some(policy.version);
         news.push(Update::Policy(policy));
     }

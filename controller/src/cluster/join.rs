@@ -7,13 +7,9 @@ use std::time::Duration;
 
 use ring::digest;
 use ring::rand::SystemRandom;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::CryptoProvider;
-use rustls::{DigitallySignedStruct, SignatureScheme};
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use sallyport_ca::seal::JoinKey;
 use sallyport_ca::{KeyAlgorithm, KeyPair, pem};
-use sallyport_proto::dial::Channel;
+use sallyport_proto::dial::{self, Channel};
 use sallyport_proto::v1::joining_client::JoiningClient;
 use sallyport_proto::{CONTROLLER_NAME, v1};
 use tonic::transport::{Certificate, ClientTlsConfig};
@@ -268,55 +264,8 @@ fn chain(error: &dyn std::error::Error) -> String {
 
 /// A connection to whoever answers: nothing secret goes over it, and what comes over it is compared with the token.
 async fn unverified(address: &str) -> Result<Channel, Error> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut tls = rustls::ClientConfig::builder_with_provider(provider.clone())
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .map_err(|e| Error::Refused(e.to_string()))?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
-        .with_no_client_auth();
-    tls.alpn_protocols = vec![b"h2".to_vec()];
     let endpoint = plain_endpoint(address)?.timeout(PATIENCE).connect_timeout(PATIENCE);
-    let channel = Channel::new(endpoint, address, Arc::new(tls), Arc::new(|_| Ok(())));
+    let channel = dial::to_anybody(endpoint, address).map_err(|e| Error::Refused(e.to_string()))?;
     channel.connect().await.map_err(|e| Error::Refused(chain(&e)))?;
     Ok(channel)
-}
-
-/// Accepts every certificate.
-#[derive(Debug)]
-struct AnyCertificate(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for AnyCertificate {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _cert: &CertificateDer<'_>,
-        _dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Err(rustls::Error::General("TLS 1.3 only".into()))
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }

@@ -3,6 +3,7 @@
 //! All protocols come through [`enroll`]. Of the request only the key and the proof that the applicant holds it are taken
 //! (`sallyport_ca::PublicKey::from_csr_der`); who gets which certificate is [`crate::state::State::authorise`]'s to say.
 
+mod gateways;
 mod issue;
 mod lists;
 mod ocsp;
@@ -15,6 +16,7 @@ use std::sync::Arc;
 use ring::digest;
 use sallyport_ca::{Certificate, EnrollToken, Fingerprint, PublicKey, claimed_name};
 use sallyport_endpoint::{Enrollment, Proof as Shown};
+use sallyport_proto::v1;
 
 use crate::app::Core;
 use crate::authority::algorithm_to_proto;
@@ -24,6 +26,7 @@ use crate::state::{
     Action, Applicant, ConflictKind, Grant, Outcome, ProofKind, QueueRequest, Refusal, RefusalKind, TokenProof, Verdict,
 };
 
+pub(crate) use gateways::{Asked, for_gateway};
 pub(crate) use issue::finish_intents;
 pub(crate) use office::ControllerOffice;
 pub(crate) use scep::keep_ra;
@@ -148,6 +151,10 @@ fn transaction(proof: Option<&ProofKind>, key_sha256: &[u8]) -> [u8; 16] {
     let (kind, id): (&[u8], &[u8]) = match proof {
         Some(ProofKind::Token(token)) => (b"token", &token.id),
         Some(ProofKind::Certificate(serial)) => (b"certificate", serial.as_bytes()),
+        Some(ProofKind::Gateway(proof)) if proof.profile() == v1::CertificateProfile::GatewayLink => {
+            (b"gateway's link", proof.link.as_bytes())
+        }
+        Some(ProofKind::Gateway(proof)) => (b"gateway", proof.link.as_bytes()),
         Some(ProofKind::Listed(_) | ProofKind::Approved(_)) | None => (b"", b""),
     };
     let mut id16 = [0; 16];

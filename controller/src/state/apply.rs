@@ -100,6 +100,7 @@ impl State {
             Action::Attributed(_) => Reply::conflict(ConflictKind::Invalid, "a change in two names"),
             Action::AcceptHeads(c) => self.accept_heads(c),
             Action::NoteKeyUse(c) => self.note_key_use(c),
+            Action::SetGatewayNames(c) => self.set_gateway_names(c),
         }
     }
 

@@ -7,7 +7,7 @@ use sallyport_ca::crl::Reason;
 use sallyport_ca::renewal::Life;
 use sallyport_proto::v1;
 
-use super::enroll::ENROLL_LEVEL;
+use super::enroll::{ENROLL_LEVEL, GATEWAYS_LEVEL};
 use super::{CertificateRow, ConflictKind, Index, Issued, Outcome, RecordCertificate, Reply, RevokeCertificate, State};
 
 impl Index {
@@ -19,7 +19,8 @@ impl Index {
 }
 
 impl State {
-    /// The names under which clients reach the service: those in the certificates that gateways show, the oldest first.
+    /// The names under which clients reach the service: those that operators set (`setting set public-names`, then of single
+    /// gateways), then those in the certificates that gateways show, the oldest first.
     pub fn public_names(&self) -> impl Iterator<Item = &String> {
         let open = (self.now_ms().saturating_add(1), String::new())..;
         let open = self.index.certificates_of_gateways.range(open);
@@ -27,8 +28,8 @@ impl State {
         let mut live: Vec<&CertificateRow> = rows.filter(|c| c.revoked_ms == 0).collect();
         live.sort_unstable_by_key(|c| c.number);
         let mut seen = BTreeSet::new();
-        live.into_iter()
-            .flat_map(|c| std::iter::once(&c.name).chain(&c.sans))
+        self.names_set()
+            .chain(live.into_iter().flat_map(|c| std::iter::once(&c.name).chain(&c.sans)))
             .filter(move |name| seen.insert(name.as_str()))
     }
 
@@ -49,6 +50,13 @@ impl State {
             let life_ms = record.not_after_ms.saturating_sub(self.now_ms());
             let due_ms = Life { from: self.now_ms(), length: life_ms }.overdue_from(rules.overdue_percent);
             self.note_enrolled(record, (v1::EnrollMethod::Operator, due_ms, ""));
+        }
+        // Which gateway one for IKE is for, its record does not say.
+        if let (Some(Outcome::Done(_)), Some(record)) = (&recorded.outcome, &command.record)
+            && record.profile() == v1::CertificateProfile::GatewayLink
+            && self.level() >= GATEWAYS_LEVEL
+        {
+            self.note_gateway_certificate(record, &record.name, 0);
         }
         match (&recorded.outcome, &command.record) {
             (Some(Outcome::Done(_)), Some(record)) if !command.answer.is_empty() => {
@@ -73,6 +81,7 @@ impl State {
         self.index.note_member_certificate(&row);
         self.index.note_standing(&row);
         self.index.note_gateway_certificate(&row);
+        self.index.note_link_certificate(&row);
         self.index.certificates.insert(number, row.serial.clone());
         self.certificates.insert(row.serial.clone(), row);
         Reply::done()

@@ -3,13 +3,15 @@
 use std::fmt;
 
 use prost::Message;
+use sallyport_ca::Profile;
 use sallyport_proto::v1;
 use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::enroll::{
-    AbandonCertificate, CompleteCertificate, CreateEnrollToken, DecideRequest, ENROLL_LEVEL, IntendCertificate,
-    PutMachines, QueueRequest, RULES_LEVEL, RemoveMachine, RevokeEnrollToken, SetProfile,
+    AbandonCertificate, CompleteCertificate, CreateEnrollToken, DecideRequest, ENROLL_LEVEL, GATEWAYS_LEVEL,
+    IntendCertificate, PutMachines, QueueRequest, RULES_LEVEL, RemoveMachine, RevokeEnrollToken, SetGatewayNames,
+    SetProfile,
 };
 use super::issuers::ISSUERS_LEVEL;
 use super::ledger::{AcceptHeads, Attributed, LEDGER_LEVEL, NoteKeyUse};
@@ -67,7 +69,7 @@ pub struct Command {
     /// What to do.
     #[prost(
         oneof = "Action",
-        tags = "3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 51, 55, 56, 57, 59"
+        tags = "3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 51, 55, 56, 57, 59, 63"
     )]
     pub action: Option<Action>,
 }
@@ -234,6 +236,9 @@ pub enum Action {
     /// A key is about to be used, or to leave.
     #[prost(message, tag = "57")]
     NoteKeyUse(NoteKeyUse),
+    /// The public names of one gateway are set.
+    #[prost(message, tag = "63")]
+    SetGatewayNames(SetGatewayNames),
 }
 
 impl Action {
@@ -275,6 +280,7 @@ impl Action {
                 _ => 1,
             },
             Self::UpdateSettings(c) => match &c.settings {
+                Some(settings) if !settings.public_names.is_empty() => GATEWAYS_LEVEL,
                 Some(settings) if settings.max_stale_s != 0 || settings.fail_closed => REVOCATION_LEVEL,
                 Some(settings) if settings.scep || settings.scep_single_des => STATUS_LEVEL,
                 _ => 1,
@@ -299,13 +305,11 @@ impl Action {
                 Some(row) if row.no_addresses || row.not_by_operators => RULES_LEVEL,
                 _ => ENROLL_LEVEL,
             },
-            Self::CreateEnrollToken(_)
-            | Self::RevokeEnrollToken(_)
+            Self::RevokeEnrollToken(_)
             | Self::PutMachines(_)
             | Self::RemoveMachine(_)
             | Self::QueueRequest(_)
             | Self::DecideRequest(_)
-            | Self::IntendCertificate(_)
             | Self::CompleteCertificate(_)
             | Self::AbandonCertificate(_) => ENROLL_LEVEL,
             Self::AddScepRa(_) => STATUS_LEVEL,
@@ -315,6 +319,13 @@ impl Action {
                 Some(Some(Self::Attributed(_))) | Some(None) | None => LEDGER_LEVEL,
                 Some(Some(action)) => action.level().max(LEDGER_LEVEL),
             },
+            Self::CreateEnrollToken(c) if c.profile == Profile::GatewayLink.name() => GATEWAYS_LEVEL,
+            Self::IntendCertificate(c) => match &c.record {
+                Some(record) if record.profile() != v1::CertificateProfile::Machine => GATEWAYS_LEVEL,
+                _ => ENROLL_LEVEL,
+            },
+            Self::CreateEnrollToken(_) => ENROLL_LEVEL,
+            Self::SetGatewayNames(_) => GATEWAYS_LEVEL,
         }
     }
 }

@@ -3,7 +3,8 @@
 use sallyport_proto::v1;
 
 use super::{
-    ConflictKind, GatewayRow, LoseGateway, MAX_SLOT, Outcome, RegisterGateway, Registered, RemoveGateway, Reply, State,
+    ConflictKind, GATEWAYS_LEVEL, GatewayRow, LoseGateway, MAX_SLOT, Outcome, RegisterGateway, Registered,
+    RemoveGateway, Reply, State,
 };
 
 impl State {
@@ -55,7 +56,12 @@ impl State {
     }
 
     pub(super) fn remove_gateway(&mut self, command: &RemoveGateway) -> Reply {
-        let Some(slot) = self.index.slot_of_gateway.get(&command.name).copied() else {
+        let slot = self.index.slot_of_gateway.get(&command.name).copied();
+        let retired = self.level() >= GATEWAYS_LEVEL && self.retire_gateway(&command.name);
+        let Some(slot) = slot else {
+            if retired {
+                return Reply::ended(0); // it never came
+            }
             return Reply::conflict(ConflictKind::NotFound, format!("there is no gateway {:?}", command.name));
         };
         // While its name is known, for their records.

@@ -107,6 +107,7 @@ const LEAVES: u8 = 22;
 const NODES: u8 = 23;
 const TREE: u8 = 24;
 const SCEP_RAS: u8 = 25;
+const GATEWAY_IDENTITIES: u8 = 26;
 
 /// The state.
 #[derive(Debug)]
@@ -150,6 +151,8 @@ pub struct State {
     pub(crate) ledger: Ledger,
     /// What SCEP's requests are encrypted to, by number, the newest last.
     pub scep_ras: Rows<u64, ScepRaRow>,
+    /// What is known of gateways' names and certificates, by name.
+    pub gateway_identities: Rows<String, GatewayIdentityRow>,
     index: Index,
     /// Not part of the state: counts what gateways must hear of.
     notices: u64,
@@ -235,6 +238,7 @@ impl State {
             root_lives: Rows::new(ROOT_LIVES),
             ledger: Ledger::new(true),
             scep_ras: Rows::new(SCEP_RAS),
+            gateway_identities: Rows::new(GATEWAY_IDENTITIES),
             index: Index::default(),
             notices: 0,
         }
@@ -292,6 +296,7 @@ impl State {
             index.note_member_certificate(certificate);
             index.note_gateway_certificate(certificate);
             index.note_standing(certificate);
+            index.note_link_certificate(certificate);
         }
         self.index_enrollment(&mut index);
         index
@@ -320,7 +325,8 @@ impl State {
         self.issued.each_row(&mut each)?;
         self.root_lives.each_row(&mut each)?;
         self.ledger.each_row(&mut each)?;
-        self.scep_ras.each_row(&mut each)
+        self.scep_ras.each_row(&mut each)?;
+        self.gateway_identities.each_row(&mut each)
     }
 
     /// Every row.
@@ -360,6 +366,7 @@ impl State {
         self.root_lives.take_changes(&mut ops);
         self.ledger.take_changes(&mut ops);
         self.scep_ras.take_changes(&mut ops);
+        self.gateway_identities.take_changes(&mut ops);
         ops
     }
 
@@ -477,6 +484,7 @@ impl Loading {
             ROOT_LIVES => state.root_lives.load(key, value),
             LEAVES | NODES | TREE => state.ledger.load(tag, key, value),
             SCEP_RAS => state.scep_ras.load(key, value),
+            GATEWAY_IDENTITIES => state.gateway_identities.load(key, value),
             other => Err(RowError::Table(other)),
         }
     }

@@ -129,6 +129,9 @@ pub struct SettingsRow {
     /// Read SCEP requests in single DES. Since level 7.
     #[prost(bool, tag = "16")]
     pub scep_single_des: bool,
+    /// The names under which clients reach the service. Since level 7.
+    #[prost(string, repeated, tag = "18")]
+    pub public_names: Vec<String>,
 }
 
 impl SettingsRow {

@@ -6,15 +6,16 @@
 
 mod carry;
 mod live;
+mod own;
 mod reports;
 mod revocations;
 mod witness;
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
-use sallyport_proto::dial::{self, Channel, Judge, Material};
+use sallyport_proto::dial::{self, Channel, Judge, Shown};
 use sallyport_proto::failover::{Failover, Once};
 use sallyport_proto::v1;
 use sallyport_proto::v1::gateway_client::GatewayClient;
@@ -29,6 +30,7 @@ pub use self::witness::LogSight;
 use self::witness::Witnessing;
 use super::held::{Held, Lost, Report};
 use super::live::LEASE;
+use crate::app::NewCredentials;
 use crate::identity::Identity;
 
 /// A decision that takes longer counts as "the controllers are away".
@@ -78,6 +80,8 @@ pub enum FromController {
     UnknownSessions(Vec<String>),
     /// They had given this gateway up, and all its sessions with it.
     GivenUp,
+    /// The gateway has new certificates for IKE, which they gave it.
+    Credentials(NewCredentials),
 }
 
 /// Life signs that the control plane keeps current for the heartbeat.
@@ -115,6 +119,11 @@ pub struct Controllers {
     live: Arc<live::Report>,
     watchman: Arc<Watchman>,
     witnessing: Arc<Witnessing>,
+    /// The names that our certificates for IKE shall have.
+    names: watch::Sender<Vec<String>>,
+    /// By how much their clock is ahead of ours, milliseconds.
+    ahead_ms: Arc<AtomicI64>,
+    addresses: Arc<[String]>,
     registering: Arc<tokio::sync::Mutex<()>>,
 }
 
@@ -174,8 +183,13 @@ impl Controllers {
             live: Arc::default(),
             watchman,
             witnessing: Arc::new(Witnessing::trusting(&identity.ca)),
+            names: watch::Sender::default(),
+            ahead_ms: Arc::default(),
+            addresses: addresses.into(),
             registering: Arc::default(),
         };
+        this.note_time(registered.now_unix_ms);
+        this.note_names(registered.policy.as_ref());
         tokio::spawn(this.clone().keep_looking(seed));
         tokio::spawn(this.clone().keep_witnessing(seed));
         tokio::spawn(this.clone().watch_policy(registration.clone()));
@@ -331,13 +345,16 @@ impl Controllers {
         loop {
             let message = tokio::select! {
                 message = stream.message() => message?,
-                // It may come from a controller that is none any more: opened again, it comes from one that is.
                 () = self.live.follow_again() => return Err(Status::cancelled("something of it is missing")),
-                _ = news.changed() => return Err(Status::cancelled("a controller's certificate was revoked")),
+                // It may come from a controller that is none any more, or go by a certificate of ours that ends: opened again, it does not.
+                _ = news.changed() => return Err(Status::cancelled("certificates have changed")),
             };
             let Some(message) = message else { break };
             let event = match message.update {
-                Some(Update::Policy(policy)) => FromController::Policy(policy),
+                Some(Update::Policy(policy)) => {
+                    self.note_names(Some(&policy));
+                    FromController::Policy(policy)
+                }
                 Some(Update::Command(command)) => FromController::Command(command),
                 Some(Update::Live(update)) => FromController::Live(Box::new(update)),
                 Some(Update::KeepAlive(_)) | None => continue,
@@ -365,6 +382,8 @@ impl Controllers {
                     }
                     *self.member.write().unwrap_or_else(std::sync::PoisonError::into_inner) = member;
                 }
+                self.note_time(response.now_unix_ms);
+                self.note_names(response.policy.as_ref());
                 if let Some(policy) = response.policy {
                     let _ = self.events.send(FromController::Policy(policy)).await;
                 }
@@ -396,7 +415,9 @@ impl Controllers {
             match tokio::time::timeout(CALL_TIMEOUT, self.client.heartbeat(request)).await {
                 Ok(Ok(response)) => {
                     self.note_away(None);
-                    if let Some(newest) = response.into_inner().revoked {
+                    let response = response.into_inner();
+                    self.note_time(response.now_unix_ms);
+                    if let Some(newest) = response.revoked {
                         let _ = self.events.send(FromController::Newest { newest, asked }).await;
                     }
                 }

@@ -53,6 +53,7 @@ pub struct Candidate {
 pub struct Jobs {
     queue: SyncSender<(ike::JobId, ike::Job)>,
     trust: Arc<RwLock<Trust>>,
+    keys: Keys,
     _threads: Vec<JoinHandle<()>>,
 }
 
@@ -65,7 +66,7 @@ impl Jobs {
         let (queue, jobs) = sync_channel(WAITING);
         let jobs = Arc::new(Mutex::new(jobs));
         let (done, results) = mpsc::channel(WAITING);
-        let keys = Arc::new(keys);
+        let keys = Arc::new(RwLock::new(keys));
         let trust = Arc::new(RwLock::new(Trust::default()));
         let mut handles = Vec::new();
         for n in 0..threads.max(1) {
@@ -80,7 +81,7 @@ impl Jobs {
             // Without a thread the gateway would answer nobody; the system is out of everything then.
             handles.push(builder.spawn(move || worker.run()).map_err(|_| NoRandomness)?);
         }
-        Ok((Self { queue, trust, _threads: handles }, results))
+        Ok((Self { queue, trust, keys, _threads: handles }, results))
     }
 
     /// Queues a job; gives back the answer "failed" when the queue is full.
@@ -91,15 +92,25 @@ impl Jobs {
         }
     }
 
+    /// Takes up new private keys; of those before only what is still among the `credentials` stays.
+    pub fn set_keys(&self, new: BTreeMap<ike::CredentialId, IkeKey>, credentials: &[ike::Credential]) {
+        let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
+        keys.retain(|id, _| credentials.iter().any(|c| c.id == *id));
+        keys.extend(new);
+    }
+
     /// Replaces what the policy says.
     pub fn set_trust(&self, trust: Trust) {
         *self.trust.write().unwrap_or_else(PoisonError::into_inner) = trust;
     }
 }
 
+/// Our private keys by the name of their credential.
+type Keys = Arc<RwLock<BTreeMap<ike::CredentialId, IkeKey>>>;
+
 struct Worker {
     jobs: Arc<Mutex<Receiver<(ike::JobId, ike::Job)>>>,
-    keys: Arc<BTreeMap<ike::CredentialId, IkeKey>>,
+    keys: Keys,
     trust: Arc<RwLock<Trust>>,
     done: mpsc::Sender<Done>,
     rng: Rng,
@@ -128,13 +139,16 @@ impl Worker {
             Err(job) => job,
         };
         let answer = match job {
-            ike::Job::Sign { credential, method: _, hash } => match self.keys.get(&credential) {
-                Some(key) => match key.sign_ikev1(&hash, &mut self.rng) {
-                    Ok(signature) => ike::Answer::Signature(signature),
-                    Err(e) => ike::Answer::Failed(e.to_string()),
-                },
-                None => ike::Answer::Failed("the gateway has no such key".into()),
-            },
+            ike::Job::Sign { credential, method: _, hash } => {
+                let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
+                match keys.get(&credential) {
+                    Some(key) => match key.sign_ikev1(&hash, &mut self.rng) {
+                        Ok(signature) => ike::Answer::Signature(signature),
+                        Err(e) => ike::Answer::Failed(e.to_string()),
+                    },
+                    None => ike::Answer::Failed("the gateway has no such key".into()),
+                }
+            }
             ike::Job::PreSharedKey { .. } => {
                 let trust = self.trust.read().unwrap_or_else(PoisonError::into_inner);
                 ike::Answer::PreSharedKey(trust.psk.clone())

@@ -242,6 +242,16 @@ impl Machine {
         self.config.ppp = ppp;
     }
 
+    /// IKE's settings in force.
+    pub const fn ike_config(&self) -> &ike::Config {
+        self.ike.config()
+    }
+
+    /// Other certificates of ours, for handshakes that begin from now on. What is up stays up.
+    pub fn set_credentials(&mut self, credentials: Vec<ike::Credential>) {
+        self.ike.set_config(ike::Config { credentials, ..self.ike.config().clone() });
+    }
+
     /// Something from the data plane.
     pub fn handle_data(&mut self, now: Instant, message: FromData) {
         match message {

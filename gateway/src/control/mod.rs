@@ -22,6 +22,7 @@ use tracing::{info, warn};
 use self::controller::{Controllers, FromController};
 use self::jobs::{Candidate, Done, Jobs};
 use self::machine::{Judgement, Machine, Output, Proven};
+use crate::app::succeed;
 use crate::clock::Clock;
 use crate::link::{FromData, FromDataReceiver, ToData, ToDataSender};
 use crate::metrics::Metrics;
@@ -181,6 +182,11 @@ impl Runner {
             }
             FromController::Command(command) => self.machine.handle_command(now, command),
             FromController::GivenUp => self.machine.handle_given_up(now),
+            FromController::Credentials(new) => {
+                self.policy.base.credentials = succeed(new.credentials, &self.policy.base.credentials);
+                self.jobs.set_keys(new.keys, &self.policy.base.credentials);
+                self.machine.set_credentials(self.policy.base.credentials.clone());
+            }
             FromController::UnknownSessions(sessions) => self.machine.handle_unknown_sessions(now, &sessions),
             FromController::Authenticated { question, decision } => {
                 self.machine.handle_decision(now, question, decision);

@@ -15,7 +15,7 @@ use sallyport_ca::{
 };
 use sallyport_client::{Auth, Certificate, Client, Event, Settings};
 use sallyport_crypto::mschap;
-use sallyport_gateway::app::credentials;
+use sallyport_gateway::app::{credentials, credentials_of, succeed};
 use sallyport_gateway::clock::Clock;
 use sallyport_gateway::config::{EspConfig, IkeConfig};
 use sallyport_gateway::control::held::Report;
@@ -118,7 +118,17 @@ impl Pki {
 
     /// A laptop with this key and certificate.
     pub fn with_certificate(&self, key: &[u8], der: Vec<u8>) -> Auth {
-        let c = Certificate::new(key, vec![der], &self.root_pem(), Some("vpn.test"), self.now).unwrap();
+        self.dialling("vpn.test", key, der)
+    }
+
+    /// A laptop that dials this name.
+    pub fn laptop_dialling(&self, name: &str) -> Auth {
+        let (key, der) = self.issue(Profile::Machine, "laptop.test", KeyAlgorithm::EcdsaP256);
+        self.dialling(name, &key, der)
+    }
+
+    fn dialling(&self, name: &str, key: &[u8], der: Vec<u8>) -> Auth {
+        let c = Certificate::new(key, vec![der], &self.root_pem(), Some(name), self.now).unwrap();
         Auth::Certificate(Box::new(c))
     }
 }
@@ -154,6 +164,9 @@ pub struct World {
     pub asked: usize,
     /// Whether the laptop has been switched off.
     pub gone: bool,
+    /// The root, PEM, and how often the gateway had other certificates.
+    pub ca: Vec<u8>,
+    pub generation: u32,
 }
 
 pub fn settings(auth: Auth, password: &str, native_esp: bool) -> Settings {
@@ -173,6 +186,23 @@ pub fn settings(auth: Auth, password: &str, native_esp: bool) -> Settings {
 }
 
 impl World {
+    /// The gateway has a new certificate with another key, as after a renewal.
+    pub fn swap(&mut self, pki: &Pki, name: &str) {
+        let (key, der) = pki.issue(Profile::Gateway, name, KeyAlgorithm::EcdsaP256);
+        let identity = Identity {
+            grpc_chain: Vec::new(),
+            grpc_key: Zeroizing::new(Vec::new()),
+            ca: self.ca.clone(),
+            revoked: None,
+            ike: vec![IkeIdentity { chain: vec![der], key }],
+        };
+        self.generation += 1;
+        let (keys, new) = credentials_of(&identity, self.generation, Clock::unix()).unwrap();
+        let credentials = succeed(new, &self.machine.ike_config().credentials);
+        self.jobs.set_keys(keys, &credentials);
+        self.machine.set_credentials(credentials);
+    }
+
     /// Another laptop comes: the present one is forgotten by the network, not by the gateway.
     pub fn replace_client(&mut self, settings: Settings) {
         self.client = Client::connect(settings, seed(self.now), self.now, Clock::unix());
@@ -236,6 +266,8 @@ impl World {
             installed: Vec::new(),
             asked: 0,
             gone: false,
+            ca: pki.root_pem(),
+            generation: 0,
         }
     }
 

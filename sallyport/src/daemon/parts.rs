@@ -10,6 +10,8 @@ use sallyport_gateway::app::{Gateway, Running as RunningGateway, StartError};
 use sallyport_gateway::config::GatewayConfig;
 use sallyport_gateway::identity::Identity;
 
+use zeroize::Zeroizing;
+
 use crate::error::{Error, Exit, Result};
 
 /// Starts a controller on `state` that a gateway is started beside, making a cluster where there is none.
@@ -62,16 +64,26 @@ pub(crate) async fn start_local_gateway(
     let made = controller.issue_gateway(&config.name, &config.public_names, dir).await;
     made.map_err(|e| controller_error(e).context("the gateway's certificates"))?;
     config.controllers = vec![reachable(controller.grpc_address()).to_string()];
-    start_gateway(config, dir).await
+    start_gateway(config, dir, None).await
 }
 
-/// Starts a gateway with the identity in the folder `dir`.
-pub(crate) async fn start_gateway(mut config: GatewayConfig, dir: &Path) -> Result<RunningGateway> {
-    let identity = Identity::load(dir).map_err(|e| Error::failed(e.to_string()))?;
+/// Starts a gateway with the identity in the folder `dir`; where there is none, it gets one by the token.
+pub(crate) async fn start_gateway(
+    mut config: GatewayConfig,
+    dir: &Path,
+    token: Option<Zeroizing<String>>,
+) -> Result<RunningGateway> {
+    let identity = match (Identity::load(dir), token) {
+        (Err(_), Some(token)) => {
+            let enrolled = sallyport_gateway::first::enroll(&config.controllers, &token, dir).await;
+            enrolled.map_err(|e| Error::failed(e.to_string()))?
+        }
+        (loaded, _) => loaded.map_err(|e| Error::failed(e.to_string()))?,
+    };
     if config.name.is_empty() {
         config.name = name_in_certificate(&identity)?;
     }
-    Gateway::start(config, identity).await.map_err(gateway_error)
+    Gateway::start_in(config, identity, dir.to_path_buf()).await.map_err(gateway_error)
 }
 
 fn gateway_error(error: StartError) -> Error {

@@ -61,6 +61,18 @@ Examples:
 Examples:
   sallyport cert release --machine phone3.example.com")]
     Release(super::revoke::Release),
+    /// Renew the operator's certificate that is in use, with a new key; the one before ends by itself.
+    #[command(after_help = "\
+The folder that a controller wrote is renewed by that controller; this is for folders of `cert issue --operator`, such as from a timer.
+
+Examples:
+  sallyport --identity ~/.config/sallyport cert renew
+  sallyport cert renew --force                                  also where it is not due yet")]
+    Renew {
+        /// Even if less than two thirds of its life are over.
+        #[arg(long)]
+        force: bool,
+    },
     /// Print the root certificates (PEM), to be installed on machines.
     Root,
     /// Certificate profiles: how long, which keys, which names, who may enroll and how.
@@ -282,6 +294,7 @@ pub(crate) async fn run(command: Command, global: &Global) -> Result {
         }
         Command::Revoke(revoke) => revoke.run(global).await,
         Command::Release(release) => release.run(global).await,
+        Command::Renew { force } => super::renewal::run(force, global).await,
         Command::Profile(command) => super::cert_profile::run(command, global).await,
         Command::Root => {
             let mut context = Context::open(global).await?;

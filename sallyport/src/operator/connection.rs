@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -22,6 +22,7 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::{Code, Request, Status};
 use zeroize::Zeroizing;
 
+use super::renewal;
 use super::revoked::Revoked;
 use crate::cli::Global;
 use crate::error::{Error, Exit, Result};
@@ -82,8 +83,12 @@ impl Interceptor for Name {
 impl Connection {
     /// Connects with the identity and to the address that the global options say.
     pub(crate) async fn open(global: &Global) -> Result<Self> {
-        let dir = global.identity.clone().unwrap_or_else(|| global.state.join("operator"));
-        Self::open_identity(&dir, global.controller.as_deref()).await
+        Self::open_identity(&Self::folder(global), global.controller.as_deref()).await
+    }
+
+    /// The folder of the operator's identity that the global options say.
+    pub(crate) fn folder(global: &Global) -> PathBuf {
+        global.identity.clone().unwrap_or_else(|| global.state.join("operator"))
     }
 
     /// Connects with the identity in a folder, to the controllers that it names unless others are.
@@ -93,6 +98,7 @@ impl Connection {
             None => read_text(&dir.join(ADDRESS_FILE), dir)?,
         };
         let addresses: Vec<&str> = text.split([',', '\n']).map(str::trim).filter(|a| !a.is_empty()).collect();
+        renewal::finish(dir);
         let certificate = read_text(&dir.join("cert.pem"), dir)?;
         let key = Zeroizing::new(read_text(&dir.join("key.pem"), dir)?);
         let ca = read_text(&dir.join("ca.pem"), dir)?;

@@ -13,9 +13,9 @@ use super::revoked::Revoked;
 use crate::error::{Error, Result};
 
 /// Readable by the owner only.
-const PRIVATE: u32 = 0o600;
+pub(super) const PRIVATE: u32 = 0o600;
 /// Readable by everybody.
-const PUBLIC: u32 = 0o644;
+pub(super) const PUBLIC: u32 = 0o644;
 /// The root's file.
 const CA: &str = "ca.pem";
 /// In a machine's folder, the file with what is between its certificate and the root.
@@ -41,6 +41,11 @@ pub(crate) struct Folder {
 }
 
 impl Folder {
+    /// One that is there.
+    pub(crate) fn at(dir: &Path) -> Self {
+        Self { dir: dir.to_owned() }
+    }
+
     /// Makes the folder and looks whether there is room in it, before the controller makes a key that could not be kept.
     pub(crate) fn prepare(dir: &Path, pieces: &[Piece], force: bool) -> Result<Self> {
         DirBuilder::new()
@@ -96,7 +101,7 @@ impl Folder {
 
     /// Writes under another name first, so that a file is either the old one or the new one, and never readable by others
     /// for a moment.
-    fn put(&self, name: &str, mode: u32, content: &[u8]) -> Result<PathBuf> {
+    pub(super) fn put(&self, name: &str, mode: u32, content: &[u8]) -> Result<PathBuf> {
         let path = self.dir.join(name);
         let temporary = self.dir.join(format!(".{name}.new"));
         let write = || -> io::Result<()> {

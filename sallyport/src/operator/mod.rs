@@ -16,6 +16,7 @@ pub(crate) mod machine;
 mod names;
 pub(crate) mod pool;
 pub(crate) mod psk;
+mod renewal;
 pub(crate) mod request;
 mod revoke;
 mod revoked;

@@ -95,6 +95,8 @@ pub(crate) enum Key {
     Scep,
     /// Whether SCEP takes requests in single DES, which anybody on the way can open: true, false.
     ScepSingleDes,
+    /// Names and addresses under which clients reach the service, such as vpn.example.com: gateways enroll for them; empty leaves each its own.
+    PublicNames,
 }
 
 impl Key {
@@ -131,6 +133,7 @@ impl Key {
             Self::FailClosed => settings.fail_closed.to_string(),
             Self::Scep => settings.scep.to_string(),
             Self::ScepSingleDes => settings.scep_single_des.to_string(),
+            Self::PublicNames => settings.public_names.join(","),
         }
     }
 
@@ -170,6 +173,7 @@ impl Key {
             Self::FailClosed => settings.fail_closed = switch()?,
             Self::Scep => settings.scep = switch()?,
             Self::ScepSingleDes => settings.scep_single_des = switch()?,
+            Self::PublicNames => settings.public_names = list(),
         }
         Ok(())
     }
@@ -247,6 +251,7 @@ mod tests {
                 Key::StoreChapSecrets | Key::HoldUpgrade | Key::FailClosed | Key::Scep | Key::ScepSingleDes => "true",
                 Key::IkeProposals => "aes256-sha256-modp2048,3des-sha1-modp1024",
                 Key::EspProposals => "aes256gcm16",
+                Key::PublicNames => "vpn.example.com,192.0.2.1",
                 _ => "1234",
             };
             key.set(&mut settings, value).unwrap();

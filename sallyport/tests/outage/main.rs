@@ -3,6 +3,7 @@
 
 mod proxy;
 mod removed;
+mod renewal;
 
 use std::path::Path;
 use std::time::Duration;

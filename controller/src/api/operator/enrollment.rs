@@ -125,6 +125,7 @@ impl OperatorService {
         let core = &self.core;
         let server = match request.server {
             // Whoever is nowhere reachable makes tokens, too: the machine is told where to ask.
+            none if none.is_empty() && request.profile == Profile::GatewayLink.name() => String::new(), // it asks controllers
             none if none.is_empty() => core.node.shared().read().public_names().next().cloned().unwrap_or_default(),
             given => given,
         };

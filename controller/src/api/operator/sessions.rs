@@ -12,7 +12,7 @@ use super::super::live::LEASE_MS;
 use super::OperatorService;
 use crate::auth::user_key;
 use crate::soft::Signs;
-use crate::state::{Action, GatewayRow, KillSession, RemoveGateway, SessionRow, State};
+use crate::state::{Action, GatewayRow, KillSession, RemoveGateway, SessionRow, SetGatewayNames, State};
 
 /// Shortest beginning of a session id that names a session.
 const MIN_PREFIX: usize = 4;
@@ -129,6 +129,8 @@ impl OperatorService {
             live,
             log_size: witness.map_or(0, |seen| seen.head.head.size),
             log_alarm: trouble.map(|trouble| trouble.text().to_owned()).unwrap_or_default(),
+            public_names: state.gateway_identity(&row.name).map(|i| i.names.clone()).unwrap_or_default(),
+            certificate_not_after_unix_ms: state.gateway_not_after(&row.name).unwrap_or(0),
         }
     }
 
@@ -144,6 +146,16 @@ impl OperatorService {
         let (rows, next_page_token) = page(rows, request.page_size, |(slot, _)| slot.to_string());
         let gateways = rows.into_iter().map(|(slot, row)| self.gateway(&state, &signs, *slot, row)).collect();
         Ok(v1::ListGatewaysResponse { gateways, next_page_token })
+    }
+
+    pub(super) async fn do_set_gateway_names(
+        &self,
+        caller: &Caller,
+        request: v1::SetGatewayNamesRequest,
+    ) -> Result<v1::SetGatewayNamesResponse, Status> {
+        let command = SetGatewayNames { name: request.name, names: request.public_names };
+        self.change(caller, "set a gateway's names", Action::SetGatewayNames(command)).await?;
+        Ok(v1::SetGatewayNamesResponse {})
     }
 
     pub(super) async fn do_remove_gateway(

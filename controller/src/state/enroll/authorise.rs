@@ -90,7 +90,7 @@ fn is_in(network: Net, source: &str) -> bool {
     address.is_ok_and(|address| (network.bounds().0..=network.bounds().1).contains(&address))
 }
 
-fn refused(kind: RefusalKind, cause: impl Into<String>, remedy: impl Into<String>) -> Verdict {
+pub(super) fn refused(kind: RefusalKind, cause: impl Into<String>, remedy: impl Into<String>) -> Verdict {
     Verdict::Refused(Refusal { kind, cause: cause.into(), remedy: remedy.into() })
 }
 
@@ -100,12 +100,14 @@ impl State {
     /// Decides, by the log's time `at_ms`.
     pub fn authorise(&self, applicant: &Applicant, at_ms: u64) -> Verdict {
         let verdict = match &applicant.proof {
-            Some(ProofKind::Token(token)) => self.by_token(&token.id, &token.hash, at_ms),
+            Some(ProofKind::Token(token)) => self.by_token(&token.id, &token.hash, &applicant.key_sha256, at_ms),
             Some(ProofKind::Certificate(serial)) => self.by_certificate(serial, at_ms),
+            Some(ProofKind::Gateway(proof)) => self.by_gateway(proof, at_ms),
             None | Some(ProofKind::Listed(_) | ProofKind::Approved(_)) => self.by_list(applicant),
         };
         let Verdict::Granted(grant) = verdict else { return verdict };
-        if !grant.rules.allows(grant.method) {
+        // Ways are for machines: gateways have theirs, whatever the row says.
+        if grant.profile == Profile::Machine && !grant.rules.allows(grant.method) {
             return refused(
                 RefusalKind::Profile,
                 format!("the profile {} does not allow this way to a certificate", grant.profile),
@@ -154,6 +156,9 @@ impl State {
             Some(ProofKind::Certificate(serial)) => {
                 self.certificates.get(serial).is_some_and(|row| row.revoked_ms == 0)
             }
+            Some(ProofKind::Gateway(proof)) => {
+                self.certificates.get(&proof.link).is_some_and(|row| row.revoked_ms == 0)
+            }
             Some(ProofKind::Listed(_) | ProofKind::Approved(_)) | None => true,
         }
     }
@@ -180,7 +185,7 @@ impl State {
         }))
     }
 
-    fn by_token(&self, id: &[u8], hash: &[u8], at_ms: u64) -> Verdict {
+    fn by_token(&self, id: &[u8], hash: &[u8], key_sha256: &[u8], at_ms: u64) -> Verdict {
         // The hash of a random secret of 128 bits: how long this comparison takes tells nothing of use.
         let Some(row) = self.enroll_tokens.get(&id.to_vec()).filter(|row| row.hash == hash) else {
             let cause = "this token is not known, or was taken back";
@@ -194,6 +199,9 @@ impl State {
             return refused(RefusalKind::UsedUp, cause, NEW_TOKEN);
         }
         let proof = ProofKind::Token(super::TokenProof { id: id.to_vec(), hash: hash.to_vec() });
+        if row.profile == Profile::GatewayLink.name() {
+            return self.gateway_by_token(&row.name, key_sha256, proof);
+        }
         self.granted(&row.profile, (&row.name, &row.sans, &row.holder), v1::EnrollMethod::Token, proof)
     }
 

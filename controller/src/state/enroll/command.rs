@@ -2,6 +2,7 @@
 
 use sallyport_proto::v1;
 
+use super::gateways::GatewayProof;
 use super::row::{MachineRow, ProfileRow};
 use crate::state::row::CertificateRow;
 
@@ -9,7 +10,7 @@ use crate::state::row::CertificateRow;
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Proof {
     /// Which.
-    #[prost(oneof = "ProofKind", tags = "1, 2, 3, 4")]
+    #[prost(oneof = "ProofKind", tags = "1, 2, 3, 4, 5")]
     pub kind: Option<ProofKind>,
 }
 
@@ -28,6 +29,9 @@ pub enum ProofKind {
     /// An operator said yes: the number of the request.
     #[prost(uint64, tag = "4")]
     Approved(u64),
+    /// A gateway, by the certificate that it calls with. Since level 7.
+    #[prost(message, tag = "5")]
+    Gateway(GatewayProof),
 }
 
 /// A token that was shown.

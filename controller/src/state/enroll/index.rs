@@ -15,9 +15,9 @@ pub(in crate::state) struct EnrollIndex {
     pub(super) intent_of: BTreeMap<Vec<u8>, u64>,
     /// Intents by serial number.
     pub(super) intent_of_serial: BTreeMap<String, u64>,
-    /// Intents by name.
-    pub(super) intent_of_name: BTreeMap<String, u64>,
-    /// The same, by the machine's name.
+    /// Intents by what there is one at a time of.
+    pub(super) intent_of_lane: BTreeMap<String, u64>,
+    /// Intents by the machine's name.
     intents_of_machine: BTreeSet<(u64, u64)>,
     /// Certificates issued lately, by transaction.
     pub(super) issued_of: BTreeMap<Vec<u8>, u64>,
@@ -45,6 +45,8 @@ pub(in crate::state) struct EnrollIndex {
     tokens_of_machine: BTreeSet<(u64, Vec<u8>)>,
     /// and by holder.
     tokens_of_holder: BTreeSet<(u64, Vec<u8>)>,
+    /// Serial numbers of the certificates with which each gateway calls.
+    pub(super) links_of_gateway: BTreeMap<String, BTreeSet<String>>,
 }
 
 /// Puts an entry of a text in, or takes it out; the empty text has none.
@@ -125,18 +127,18 @@ impl Index {
 
     pub(super) fn note_intent(&mut self, number: u64, row: &IntentRow) {
         self.enroll.intent_of.insert(row.transaction.clone(), number);
+        self.enroll.intent_of_lane.insert(row.lane(), number);
         if let Some(record) = &row.record {
             self.enroll.intent_of_serial.insert(record.serial.clone(), number);
-            self.enroll.intent_of_name.insert(record.name.clone(), number);
             keep(&mut self.enroll.intents_of_machine, true, &record.name, number);
         }
     }
 
     pub(super) fn forget_intent(&mut self, number: u64, row: &IntentRow) {
         self.enroll.intent_of.remove(&row.transaction);
+        self.enroll.intent_of_lane.remove(&row.lane());
         if let Some(record) = &row.record {
             self.enroll.intent_of_serial.remove(&record.serial);
-            self.enroll.intent_of_name.remove(&record.name);
             keep(&mut self.enroll.intents_of_machine, false, &record.name, number);
         }
     }

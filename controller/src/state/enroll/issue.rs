@@ -63,18 +63,6 @@ impl State {
         {
             return Reply::conflict(ConflictKind::AlreadyExists, "this serial number was used before; make another");
         }
-        // One at a time of a name: else a hundred keys are certified on one proof before the first counts.
-        if self.index.enroll.intent_of_name.contains_key(&record.name) {
-            return Reply::conflict(
-                ConflictKind::Exhausted,
-                "another certificate of this name is being issued; try again",
-            );
-        }
-        if self.intents.len() >= MAX_INTENTS {
-            return Reply::conflict(ConflictKind::Exhausted, "too many certificates wait to be signed; try again");
-        }
-        self.use_up(grant.proof.kind.as_ref(), 1);
-        let number = self.next_enrollment();
         let life_ms = record.not_after_ms.saturating_sub(at_ms);
         let due_ms = Life { from: at_ms, length: life_ms }.overdue_from(grant.rules.overdue_percent);
         let known = self.level() >= RULES_LEVEL;
@@ -90,6 +78,18 @@ impl State {
             key_sha256: if known { command.key_sha256.clone() } else { Vec::new() },
             profile_version: if known { command.profile_version } else { 0 },
         };
+        // One at a time of a name: else a hundred keys are certified on one proof before the first counts.
+        if self.index.enroll.intent_of_lane.contains_key(&row.lane()) {
+            return Reply::conflict(
+                ConflictKind::Exhausted,
+                "another certificate of this name is being issued; try again",
+            );
+        }
+        if self.intents.len() >= MAX_INTENTS {
+            return Reply::conflict(ConflictKind::Exhausted, "too many certificates wait to be signed; try again");
+        }
+        self.use_up(row.proof.as_ref().and_then(|p| p.kind.as_ref()), 1);
+        let number = self.next_enrollment();
         self.index.note_intent(number, &row);
         self.intents.insert(number, row);
         Outcome::Intended(Intended {}).into()
@@ -123,12 +123,17 @@ impl State {
         self.drop_intent(number, &intent);
         let method = match intent.proof.as_ref().and_then(|p| p.kind.as_ref()) {
             Some(ProofKind::Token(_)) => v1::EnrollMethod::Token,
-            Some(ProofKind::Certificate(_)) => v1::EnrollMethod::Renewal,
+            Some(ProofKind::Certificate(_) | ProofKind::Gateway(_)) => v1::EnrollMethod::Renewal,
             Some(ProofKind::Listed(_)) => v1::EnrollMethod::List,
             Some(ProofKind::Approved(_)) => v1::EnrollMethod::Approval,
             None => v1::EnrollMethod::Operator,
         };
-        self.note_enrolled(&record, (method, intent.due_ms, &intent.holder));
+        match record.profile() {
+            v1::CertificateProfile::Gateway | v1::CertificateProfile::GatewayLink => {
+                self.note_gateway_certificate(&record, &intent.holder, intent.due_ms);
+            }
+            _ => self.note_enrolled(&record, (method, intent.due_ms, &intent.holder)),
+        }
         let now_ms = self.now_ms();
         let row = IssuedRow {
             transaction: intent.transaction.clone(),
@@ -175,7 +180,7 @@ impl State {
                 let state = if times > 0 { v1::RequestState::Issued } else { v1::RequestState::Approved };
                 self.change_request(*number, |row| row.state = state.into());
             }
-            Some(ProofKind::Certificate(_) | ProofKind::Listed(_)) | None => {}
+            Some(ProofKind::Certificate(_) | ProofKind::Listed(_) | ProofKind::Gateway(_)) | None => {}
         }
     }
 

@@ -5,6 +5,7 @@
 
 mod authorise;
 mod command;
+mod gateways;
 mod index;
 mod issue;
 mod machines;
@@ -16,6 +17,8 @@ mod tokens;
 
 pub use authorise::{Applicant, Grant, Refusal, RefusalKind, Verdict};
 pub use command::*;
+pub(crate) use gateways::GATEWAYS_LEVEL;
+pub use gateways::*;
 pub(super) use index::EnrollIndex;
 pub(super) use machines::machine_key;
 pub use profiles::{ENROLLABLE, profile_named};

@@ -13,14 +13,14 @@ mod rules;
 const NAME: &str = "laptop7.example.com";
 
 /// A state, an authority, and machines that want certificates of it.
-struct Office {
-    bench: Bench,
+pub(super) struct Office {
+    pub(super) bench: Bench,
     authority: Authority,
     serials: u8,
 }
 
 impl Office {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let rng = SystemRandom::new();
         let seal = SealKey::generate(&rng).expect("a key");
         let config = RootConfig::new("Example", "Example Root");
@@ -53,14 +53,14 @@ impl Office {
         self.bench.state.authorise(&applicant, self.bench.state.now_ms())
     }
 
-    fn refusal(&self, proof: Option<ProofKind>, key: u8) -> RefusalKind {
+    pub(super) fn refusal(&self, proof: Option<ProofKind>, key: u8) -> RefusalKind {
         match self.ask(proof, key) {
             Verdict::Refused(refusal) => refusal.kind,
             other => panic!("{other:?}"),
         }
     }
 
-    fn grant(&self, proof: Option<ProofKind>, key: u8) -> Grant {
+    pub(super) fn grant(&self, proof: Option<ProofKind>, key: u8) -> Grant {
         match self.ask(proof, key) {
             Verdict::Granted(grant) => *grant,
             other => panic!("{other:?}"),
@@ -68,11 +68,12 @@ impl Office {
     }
 
     /// What a controller would put into the log.
-    fn intent(&mut self, grant: &Grant, key: u8) -> IntendCertificate {
+    pub(super) fn intent(&mut self, grant: &Grant, key: u8) -> IntendCertificate {
         self.serials += 1;
         let rng = SystemRandom::new();
         let serial = Serial::generate_in_epoch(1, &rng).expect("a serial number");
-        let subject = Subject::new(&grant.name, Vec::new()).expect("a name");
+        let names = std::iter::once(&grant.name).chain(&grant.sans).map(|name| crate::authority::alt_name(name));
+        let subject = Subject::new(&grant.name, names.collect()).expect("a name");
         let pair = KeyPair::generate(KeyAlgorithm::EcdsaP256, &rng).expect("a key");
         let now = UnixTime(1);
         let validity = core::time::Duration::from_secs(grant.rules.validity_s);
@@ -80,9 +81,9 @@ impl Office {
             self.authority.prepare(grant.profile, &subject, &pair.public_key(), now, validity, serial.clone());
         let record = CertificateRow {
             serial: serial.to_string(),
-            profile: v1::CertificateProfile::Machine.into(),
+            profile: crate::authority::profile_to_proto(grant.profile).into(),
             name: grant.name.clone(),
-            sans: vec![grant.name.clone()],
+            sans: std::iter::once(&grant.name).chain(&grant.sans).cloned().collect(),
             not_after_ms: self.bench.state.now_ms() + grant.rules.validity_s * 1_000,
             key_algorithm: v1::KeyAlgorithm::EcdsaP256.into(),
             ..CertificateRow::default()
@@ -99,16 +100,18 @@ impl Office {
         }
     }
 
-    fn complete(&mut self, intent: &IntendCertificate) -> Done {
+    pub(super) fn complete(&mut self, intent: &IntendCertificate) -> Done {
         let (serial, signature) = (serial_of(intent), self.sign(intent));
         self.bench.done(Action::CompleteCertificate(CompleteCertificate { serial, signature }))
     }
 
     fn sign(&self, intent: &IntendCertificate) -> Vec<u8> {
         let draft = sallyport_ca::Certificate::assemble(&intent.tbs, &[0]).expect("a certificate");
-        let subject = Subject::new(&intent.record.as_ref().expect("a record").name, Vec::new()).expect("a name");
+        let record = intent.record.as_ref().expect("a record");
+        let names = record.sans.iter().map(|san| crate::authority::alt_name(san)).collect();
+        let subject = Subject::new(&record.name, names).expect("a name");
         let recorded = Recorded {
-            profile: Profile::Machine,
+            profile: profile_of(record).expect("a profile"),
             serial: &draft.serial,
             subject: &subject,
             period: (draft.not_before, draft.not_after),
@@ -119,7 +122,7 @@ impl Office {
     }
 
     /// The whole way; the serial number.
-    fn enroll(&mut self, proof: Option<ProofKind>, key: u8) -> String {
+    pub(super) fn enroll(&mut self, proof: Option<ProofKind>, key: u8) -> String {
         let grant = self.grant(proof, key);
         let intent = self.intent(&grant, key);
         self.intends(&intent);
@@ -127,24 +130,24 @@ impl Office {
         serial_of(&intent)
     }
 
-    fn intends(&mut self, intent: &IntendCertificate) {
+    pub(super) fn intends(&mut self, intent: &IntendCertificate) {
         let outcome = self.bench.apply(Action::IntendCertificate(intent.clone()));
         assert!(matches!(outcome, Outcome::Intended(_)), "{outcome:?}");
     }
 
-    fn conflict(&mut self, action: Action) -> ConflictKind {
+    pub(super) fn conflict(&mut self, action: Action) -> ConflictKind {
         match self.bench.apply(action) {
             Outcome::Conflict(conflict) => conflict.kind(),
             other => panic!("{other:?}"),
         }
     }
 
-    fn revoke(&mut self, serial: &str) {
+    pub(super) fn revoke(&mut self, serial: &str) {
         let command = RevokeCertificate { serial: serial.into(), reason: "stolen".into() };
         self.bench.done(Action::RevokeCertificate(command));
     }
 
-    fn is_revoked(&self, serial: &str) -> bool {
+    pub(super) fn is_revoked(&self, serial: &str) -> bool {
         self.bench.state.certificates.get(&serial.to_owned()).expect("there").revoked_ms != 0
     }
 
@@ -153,7 +156,7 @@ impl Office {
     }
 }
 
-fn serial_of(intent: &IntendCertificate) -> String {
+pub(super) fn serial_of(intent: &IntendCertificate) -> String {
     intent.record.as_ref().expect("a record").serial.clone()
 }
 

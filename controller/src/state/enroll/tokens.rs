@@ -1,7 +1,10 @@
 //! Tokens for first certificates.
 
+use sallyport_ca::Profile;
+
+use super::gateways::check_gateway_name;
 use super::machines::check_names;
-use super::{CreateEnrollToken, EnrollTokenRow, MAX_ENROLL_TOKENS, RevokeEnrollToken, profile_named};
+use super::{CreateEnrollToken, EnrollTokenRow, GATEWAYS_LEVEL, MAX_ENROLL_TOKENS, RevokeEnrollToken, profile_named};
 use crate::state::{ConflictKind, Reply, State};
 
 /// A token that has ended is listed for so long, in the log's time.
@@ -12,13 +15,20 @@ impl State {
         if command.id.is_empty() || command.hash.len() != 32 || command.ttl_ms == 0 || command.uses == 0 {
             return Reply::conflict(ConflictKind::Invalid, "a token needs an id, a hash, a time to live and a use");
         }
-        let Some((profile, _)) = profile_named(&command.profile).filter(|(p, _)| super::ENROLLABLE.contains(p)) else {
+        let gateways = self.level() >= GATEWAYS_LEVEL;
+        let known = |p: &Profile| super::ENROLLABLE.contains(p) || (*p == Profile::GatewayLink && gateways);
+        let Some((profile, _)) = profile_named(&command.profile).filter(|(p, _)| known(p)) else {
             return Reply::conflict(
                 ConflictKind::NotFound,
                 format!("there is no profile {:?} for tokens", command.profile),
             );
         };
-        if let Err(why) = check_names(&self.profile(profile), &command.name, &command.sans) {
+        let names = match profile {
+            Profile::GatewayLink if !command.sans.is_empty() => Err("a gateway's link has one name".into()),
+            Profile::GatewayLink => check_gateway_name(&command.name, command.uses),
+            _ => check_names(&self.profile(profile), &command.name, &command.sans),
+        };
+        if let Err(why) = names {
             return Reply::conflict(ConflictKind::Invalid, why);
         }
         let now_ms = self.now_ms();

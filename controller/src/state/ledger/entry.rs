@@ -48,6 +48,10 @@ fn proof_text(proof: Option<&ProofKind>) -> String {
         Some(ProofKind::Certificate(serial)) => format!("renewal of {serial}"),
         Some(ProofKind::Listed(name)) => format!("the list of machines: {name}"),
         Some(ProofKind::Approved(number)) => format!("request {number}, approved"),
+        Some(ProofKind::Gateway(gateway)) => {
+            let late = if gateway.late { ", shown outside of a handshake" } else { "" };
+            format!("the link certificate {} of the gateway{late}", gateway.link)
+        }
         None => "an operator".into(),
     }
 }
@@ -338,6 +342,13 @@ impl State {
                 })
             })),
             Action::NoteKeyUse(c) => entries.push(key_used(c)),
+            Action::SetGatewayNames(c) => {
+                let set = self.gateway_identity(&c.name).map(|row| join(&row.names)).unwrap_or_default();
+                let detail =
+                    if set.is_empty() { "no public names of its own".into() } else { format!("public names: {set}") };
+                entries.push(other(format!("gateway {}", c.name), &cut(detail)));
+            }
+            Action::RemoveGateway(c) => entries.push(other(format!("gateway {}", c.name), "it was removed")),
             // The certificates that these make, take back or give back are found by their numbers, below; what else a revocation takes
             // away it has noted itself, as it cannot be seen any more.
             Action::Bootstrap(_)
@@ -361,7 +372,6 @@ impl State {
             | Action::KillSession(_)
             | Action::RegisterGateway(_)
             | Action::LoseGateway(_)
-            | Action::RemoveGateway(_)
             | Action::DescribeMember(_)
             | Action::RaiseLevel(_)
             // One within another was refused.

@@ -340,3 +340,26 @@ proptest! {
         prop_assert_eq!(loaded.log_tree(), state.log_tree());
     }
 }
+
+#[test]
+fn what_operators_say_of_gateways_is_an_entry() {
+    let mut bench = bench();
+    let name = "gw1.example.com";
+    let names =
+        |names: &[&str]| SetGatewayNames { name: name.into(), names: names.iter().map(|n| (*n).to_owned()).collect() };
+    bench.done(by("ada", Action::SetGatewayNames(names(&["VPN.example.com", "192.0.2.1"]))));
+    bench.done(by("ada", Action::SetGatewayNames(names(&[]))));
+    bench.register(name, 1);
+    bench.done(by("eve", Action::RemoveGateway(RemoveGateway { name: name.into() })));
+    let entries = entries(&bench.state);
+    let of_it: Vec<_> = entries.iter().filter(|e| e.name == "gateway gw1.example.com").collect();
+    let said: Vec<_> = of_it.iter().map(|e| (e.kind(), e.actor.as_str(), e.detail.as_str())).collect();
+    assert_eq!(
+        said,
+        [
+            (LogKind::Other, "ada", "public names: vpn.example.com, 192.0.2.1"),
+            (LogKind::Other, "ada", "no public names of its own"),
+            (LogKind::Other, "eve", "it was removed"),
+        ]
+    );
+}

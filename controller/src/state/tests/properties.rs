@@ -253,6 +253,9 @@ fn gateways_and_sessions() -> impl Strategy<Value = Action> {
     });
     prop_oneof![
         3 => register,
+        1 => (name(), prop::option::of(name())).prop_map(|(name, other)| {
+            Action::SetGatewayNames(SetGatewayNames { name, names: other.into_iter().collect() })
+        }),
         1 => member().prop_map(|(slot, epoch)| Action::LoseGateway(LoseGateway { slot, epoch })),
         1 => name().prop_map(|name| Action::RemoveGateway(RemoveGateway { name })),
         10 => open,

@@ -12,7 +12,7 @@ use sallyport_ca::crl::Revocations;
 use tokio::sync::watch;
 use tracing::{debug, warn};
 
-use super::{Channel, ControllerError, Identity, Judge, Material, dial};
+use super::{Channel, ControllerError, Identity, Judge, Shown, dial};
 
 /// How long a controller may take to answer.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -24,11 +24,39 @@ pub(super) fn pause(seed: u64) -> Duration {
     EVERY / 2 + (EVERY / 2).mul_f64((seed >> 11) as f64 / (1_u64 << 53) as f64)
 }
 
+/// How the controllers are reached.
+struct Way {
+    /// Roots, PEM.
+    ca: Vec<u8>,
+    addresses: Vec<String>,
+    judge: Judge,
+}
+
+impl Way {
+    /// A connection to each, made when it is used.
+    fn channels(&self, shown: &Shown) -> Result<Vec<Channel>, ControllerError> {
+        let tls = dial::tls_showing(&self.ca, shown, Arc::new(DefaultTimeProvider), self.judge.clone());
+        let tls = tls.map_err(|e| ControllerError::Tls(e.to_string()))?;
+        let channel = |address: &String| {
+            let endpoint = dial::endpoint(address).ok_or_else(|| ControllerError::Address(address.clone()))?;
+            let endpoint = endpoint
+                .connect_timeout(Duration::from_secs(3))
+                .http2_keep_alive_interval(Duration::from_secs(5))
+                .keep_alive_timeout(Duration::from_secs(5))
+                .keep_alive_while_idle(true);
+            Ok(Channel::new(endpoint, address, tls.clone(), self.judge.clone()))
+        };
+        self.addresses.iter().map(channel).collect()
+    }
+}
+
 /// Asks, and judges by what it has heard.
 pub(super) struct Watchman {
     known: Arc<Revocations>,
     channels: Vec<Channel>,
     carriers: Vec<Channel>,
+    shown: Shown,
+    way: Way,
     news: watch::Sender<u64>,
 }
 
@@ -46,22 +74,26 @@ impl Watchman {
             warn!(%error, "the identity folder's list of revoked controllers is not used, or not all of it");
         }
         let judge: Judge = Arc::new(known.judge("; take it out of [gateway] controllers"));
-        let material = Material { ca: &identity.ca, chain: &identity.grpc_chain, key: &identity.grpc_key };
-        let tls = dial::tls(&material, Arc::new(DefaultTimeProvider), judge.clone()).map_err(|e| tls_error(&e))?;
-        let channels = || {
-            addresses.iter().map(|address| {
-                let endpoint = dial::endpoint(address).ok_or_else(|| ControllerError::Address(address.clone()))?;
-                let endpoint = endpoint
-                    .connect_timeout(Duration::from_secs(3))
-                    .http2_keep_alive_interval(Duration::from_secs(5))
-                    .keep_alive_timeout(Duration::from_secs(5))
-                    .keep_alive_while_idle(true);
-                Ok(Channel::new(endpoint, address, tls.clone(), judge.clone()))
-            })
-        };
-        let carriers = channels().collect::<Result<_, ControllerError>>()?;
-        let channels = channels().collect::<Result<_, ControllerError>>()?;
-        Ok(Arc::new(Self { known, channels, carriers, news: watch::Sender::new(0) }))
+        let shown = Shown::new(&identity.grpc_chain, &identity.grpc_key).map_err(|e| tls_error(&e))?;
+        let way = Way { ca: identity.ca.clone(), addresses: addresses.to_vec(), judge };
+        let (channels, carriers) = (way.channels(&shown)?, way.channels(&shown)?);
+        Ok(Arc::new(Self { known, channels, carriers, shown, way, news: watch::Sender::new(0) }))
+    }
+
+    /// Other connections, which show this certificate, PEM.
+    pub(super) fn channels_showing(&self, chain: &[u8], key: &[u8]) -> Result<Vec<Channel>, ControllerError> {
+        let shown = Shown::new(chain, key).map_err(|e| ControllerError::Tls(e.to_string()))?;
+        self.way.channels(&shown)
+    }
+
+    /// Shows this certificate (PEM) in connections to come, and has all of them made anew.
+    pub(super) fn show(&self, chain: &[u8], key: &[u8]) -> Result<(), ControllerError> {
+        self.shown.change(chain, key).map_err(|e| ControllerError::Tls(e.to_string()))?;
+        for channel in self.channels.iter().chain(&self.carriers) {
+            channel.reconnect();
+        }
+        self.news.send_modify(|n| *n += 1);
+        Ok(())
     }
 
     /// The connections, in the order of their addresses.
@@ -74,7 +106,7 @@ impl Watchman {
         &self.carriers
     }
 
-    /// Changes when a certificate turned out to be revoked.
+    /// Changes when a certificate turned out to be revoked, or ours is another.
     pub(super) fn news(&self) -> watch::Receiver<u64> {
         self.news.subscribe()
     }

@@ -126,6 +126,10 @@ impl Gateway for Scripted {
         Err(Status::unimplemented(""))
     }
 
+    async fn renew(&self, _: Request<v1::RenewRequest>) -> Result<Response<v1::RenewResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
     /// Says who it is and who came, then says back what it hears.
     async fn carry_enrollment(
         &self,

@@ -25,7 +25,7 @@ fn now(core: &Core) -> UnixTime {
 
 /// What a gateway finds of a certificate by the policy that it has from here.
 fn verifies(core: &Core, der: &[u8]) -> bool {
-    let policy = super::super::policy::policy(core).expect("a policy");
+    let policy = super::super::policy::policy(core, "gw1").expect("a policy");
     let mut trust = TrustStore::new();
     policy.trusted_roots.iter().for_each(|root| trust.add_anchor_der(root).expect("a root"));
     policy.issuers.iter().for_each(|issuer| trust.add_intermediate_der(issuer).expect("an authority"));
