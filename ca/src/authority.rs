@@ -5,6 +5,7 @@ mod issuing;
 mod service;
 
 use core::time::Duration;
+use std::sync::Arc;
 
 use rcgen::{
     BasicConstraints, CertificateParams, CrlDistributionPoint, CustomExtension, IsCa, Issuer, KeyUsagePurpose,
@@ -16,6 +17,7 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer as _;
 use zeroize::Zeroizing;
 
+use crate::crl::shard_of;
 use crate::der::{self, BIT_STRING, SEQUENCE};
 use crate::name::{check_attribute, distinguished_name, san};
 use crate::seal::{Purpose, SealKey, Sealed};
@@ -66,12 +68,25 @@ impl RootConfig {
 /// it is needed before the tunnel is up. What is `None` is left out of the certificates.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RevocationUrls {
-    /// CRL distribution point.
+    /// CRL distribution point. `{shard}` in it stands for the certificate's shard ([`crate::crl::shard_of`]).
     pub crl: Option<String>,
+    /// The same for what gateways and the endpoint show to strangers; `None` is as above. It should be a list of everything, with no
+    /// issuing distribution point: NSS reads no other, and strongSwan and GnuTLS take whichever shard they have for the right one.
+    pub whole_crl: Option<String>,
     /// The authority's certificate (AIA caIssuers).
     pub ca_issuers: Option<String>,
     /// OCSP responder (AIA ocsp).
     pub ocsp: Option<String>,
+}
+
+impl RevocationUrls {
+    /// The distribution point of a certificate, if there is any.
+    fn distribution_points(&self, profile: Option<Profile>, serial: &Serial) -> Vec<CrlDistributionPoint> {
+        let whole = matches!(profile, Some(Profile::Gateway | Profile::Endpoint));
+        let url = self.whole_crl.as_ref().filter(|_| whole).or(self.crl.as_ref());
+        let uri = |url: &String| url.replace("{shard}", &shard_of(serial).to_string());
+        url.map(|url| CrlDistributionPoint { uris: vec![uri(url)] }).into_iter().collect()
+    }
 }
 
 /// What will be signed, before the authority's key is touched: it can be recorded first. Building it twice from equal
@@ -104,7 +119,7 @@ impl Prepared {
 /// A certificate authority that is open for issuing.
 #[derive(Debug)]
 pub struct Authority {
-    key: KeyPair,
+    key: Arc<KeyPair>,
     certificate: Certificate,
     organization: Option<String>,
     facts: lint::Issuer,
@@ -172,7 +187,7 @@ impl Authority {
         Ok(Self {
             organization: organization.filter(|o| check_attribute(o, "").is_ok()),
             certificate: Certificate::from_der(certificate)?,
-            key,
+            key: Arc::new(key),
             facts,
             urls: RevocationUrls::default(),
             issuers: Vec::new(),
@@ -184,12 +199,12 @@ impl Authority {
         Ok(seal_key.seal(Purpose::CA_KEY, &[&self.certificate.fingerprint.0], self.key.pkcs8_der(), rng)?)
     }
 
-    pub(crate) const fn key(&self) -> &KeyPair {
+    pub(crate) fn key(&self) -> &KeyPair {
         &self.key
     }
 
     /// The private key: for whoever takes it out of the cluster.
-    pub const fn private_key(&self) -> &KeyPair {
+    pub fn private_key(&self) -> &KeyPair {
         &self.key
     }
 
@@ -205,13 +220,27 @@ impl Authority {
 
     /// Puts these addresses into what is issued from now on.
     pub fn set_urls(&mut self, urls: RevocationUrls) -> Result<(), Error> {
-        for url in [&urls.crl, &urls.ca_issuers, &urls.ocsp].into_iter().flatten() {
+        for url in [&urls.crl, &urls.whole_crl, &urls.ca_issuers, &urls.ocsp].into_iter().flatten() {
             if !url.starts_with("http://") || url.len() > 255 || !url.bytes().all(|b| b.is_ascii_graphic()) {
                 return Err(Error::Name(crate::name::NameError::Syntax(url.clone(), "plain http URL")));
             }
         }
         self.urls = urls;
         Ok(())
+    }
+
+    /// The same authority, with these addresses in what it issues.
+    pub fn with_urls(&self, urls: RevocationUrls) -> Result<Self, Error> {
+        let mut authority = Self {
+            key: self.key.clone(),
+            certificate: self.certificate.clone(),
+            organization: self.organization.clone(),
+            facts: self.facts.clone(),
+            urls: RevocationUrls::default(),
+            issuers: self.issuers.clone(),
+        };
+        authority.set_urls(urls)?;
+        Ok(authority)
     }
 
     /// Issues a certificate with the profile's usual life.
@@ -261,9 +290,7 @@ impl Authority {
         }
         params.extended_key_usages = profile.extended_key_usages();
         params.use_authority_key_identifier_extension = true;
-        if let Some(crl) = &self.urls.crl {
-            params.crl_distribution_points = vec![CrlDistributionPoint { uris: vec![crl.clone()] }];
-        }
+        params.crl_distribution_points = self.urls.distribution_points(Some(profile), &serial);
         params.custom_extensions.extend(authority_information(&self.urls));
 
         let unsigned = Unsigned { spki: &self.key.public_key(), algorithm: self.key.signature_algorithm() };

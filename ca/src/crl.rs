@@ -5,6 +5,7 @@
 
 mod learned;
 mod reason;
+mod shard;
 mod signers;
 
 use std::collections::BTreeMap;
@@ -28,6 +29,7 @@ use crate::{Authority, Error, Serial, UnixTime};
 
 pub use self::learned::{MAX_LISTS, Revocations};
 pub use self::reason::{Reason, Status};
+pub use self::shard::{SHARDS, shard_of};
 
 /// The list with the certificates of controllers, and of nobody else (its issuing distribution point).
 pub const CONTROLLERS: &str = "urn:sallyport:controllers";
@@ -52,10 +54,11 @@ pub struct Revoked {
 /// What goes into a list.
 #[derive(Clone, Copy, Debug)]
 pub struct Contents<'a> {
-    /// The address where the list is published, exactly as the certificates that it is about name it in their CRL distribution
-    /// point: a list with another one says nothing about them (RFC 5280 §6.3.3). A shard has an address of its own. Empty is
-    /// everything, as a root's own list must be: a root names no place of a list, and OpenSSL asks for one about the root itself.
-    pub distribution_point: &'a str,
+    /// The addresses where the list is published, exactly as the certificates that it is about name one of them in their CRL
+    /// distribution point: a list with others says nothing about them (RFC 5280 §6.3.3). A shard has an address of its own, and
+    /// several only where it was published under another name before. None is everything, as a root's own list must be: a root names no
+    /// place of a list, and OpenSSL asks for one about the root itself.
+    pub distribution_points: &'a [&'a str],
     /// Grows with each list of this distribution point.
     pub number: u64,
     /// All certificates of this distribution point that are revoked or on hold.
@@ -69,7 +72,7 @@ pub struct Contents<'a> {
 impl Authority {
     /// A list of these certificates, each with the time of its revocation. `scope` says which part of the authority's
     /// certificates it is about, `number` grows with each list of that part. An empty scope is all of them, see
-    /// [`Contents::distribution_point`].
+    /// [`Contents::distribution_points`].
     pub fn revocation_list(
         &self,
         scope: &str,
@@ -82,7 +85,9 @@ impl Authority {
         let revoked: Vec<_> =
             revoked.iter().map(|(serial, at)| Revoked { serial: serial.clone(), at: *at, reason }).collect();
         let next_update = UnixTime(now.0.saturating_add(NEXT.as_secs() as i64));
-        let contents = Contents { distribution_point: scope, number, revoked: &revoked, this_update: now, next_update };
+        let scope: &[&str] = if scope.is_empty() { &[] } else { &[scope] };
+        let contents =
+            Contents { distribution_points: scope, number, revoked: &revoked, this_update: now, next_update };
         self.sign_revocation_list(&self.prepare_revocation_list(&contents)?, rng)
     }
 
@@ -100,13 +105,13 @@ impl Authority {
                 invalidity_date: None,
             })
         });
-        let point = contents.distribution_point;
+        let points = contents.distribution_points;
         let params = CertificateRevocationListParams {
             this_update: date(contents.this_update)?,
             next_update: date(contents.next_update)?,
             crl_number: SerialNumber::from(contents.number),
-            issuing_distribution_point: (!point.is_empty()).then(|| CrlIssuingDistributionPoint {
-                distribution_point: CrlDistributionPoint { uris: vec![point.to_owned()] },
+            issuing_distribution_point: (!points.is_empty()).then(|| CrlIssuingDistributionPoint {
+                distribution_point: CrlDistributionPoint { uris: points.iter().map(|p| (*p).to_owned()).collect() },
                 scope: None,
             }),
             revoked_certs: revoked_certs.collect::<Result<_, Error>>()?,

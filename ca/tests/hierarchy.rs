@@ -33,7 +33,7 @@ fn root(key: KeyAlgorithm, now: UnixTime) -> Authority {
     root.set_urls(RevocationUrls {
         crl: Some(ROOT_CRL.into()),
         ca_issuers: Some("http://vpn.example.com/ca/0.cer".into()),
-        ocsp: None,
+        ..Default::default()
     })
     .unwrap();
     root
@@ -42,7 +42,7 @@ fn root(key: KeyAlgorithm, now: UnixTime) -> Authority {
 fn issuing(root: &Authority, key: KeyAlgorithm, now: UnixTime) -> Authority {
     let config = IssuingConfig::new("Example Issuing 1", key);
     let mut made = Authority::create_issuing(root, &config, seal_key(), now, &rng()).unwrap().0;
-    made.set_urls(RevocationUrls { crl: Some(LEAF_CRL.into()), ca_issuers: None, ocsp: None }).unwrap();
+    made.set_urls(RevocationUrls { crl: Some(LEAF_CRL.into()), ..Default::default() }).unwrap();
     made
 }
 

@@ -360,7 +360,8 @@ fn a_sealed_authority_opens_with_its_seal_key_and_certificate_only() {
 fn addresses_of_revocation_services_are_put_in_when_set() {
     let mut authority = authority(KeyAlgorithm::EcdsaP256);
     let urls = RevocationUrls {
-        crl: Some("http://pki.example.com/root.crl".into()),
+        crl: Some("http://pki.example.com/ca/1/{shard}.crl".into()),
+        whole_crl: Some("http://pki.example.com/ca/1.crl".into()),
         ca_issuers: Some("http://pki.example.com/root.cer".into()),
         ocsp: Some("http://pki.example.com/ocsp".into()),
     };
@@ -375,6 +376,18 @@ fn addresses_of_revocation_services_are_put_in_when_set() {
     });
     assert_eq!(found.count(), 2);
     openssl_verify(authority.certificate(), &cert, "sslclient");
+
+    let text_in = |cert: &Certificate, text: &str| cert.der().windows(text.len()).any(|part| part == text.as_bytes());
+    let shard = sallyport_ca::crl::shard_of(&cert.serial);
+    assert!(text_in(&cert, &format!("http://pki.example.com/ca/1/{shard}.crl")));
+    // What clients of other makers check names the list of everything.
+    let of_gateway =
+        authority.issue(Profile::Gateway, &subject(Profile::Gateway), &public, NOW, serial(), &rng()).unwrap();
+    assert!(text_in(&of_gateway, "http://pki.example.com/ca/1.crl"));
+    let silent = authority.with_urls(RevocationUrls::default()).unwrap();
+    let plain = silent.issue(Profile::Machine, &subject(Profile::Machine), &public, NOW, serial(), &rng()).unwrap();
+    assert!(!text_in(&plain, "http://"));
+    openssl_verify(authority.certificate(), &plain, "sslclient");
     let https = RevocationUrls { crl: Some("https://x".into()), ..Default::default() };
     assert!(authority.set_urls(https).is_err());
 }

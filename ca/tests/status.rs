@@ -4,7 +4,7 @@ mod tools;
 
 use std::time::Duration;
 
-use sallyport_ca::crl::{Contents, Reason, Revoked, Status};
+use sallyport_ca::crl::{Contents, Reason, RevocationList, Revoked, Status};
 use sallyport_ca::ocsp::{Issuer, Refusal, Request, Responder, Validity};
 use sallyport_ca::seal::SealKey;
 use sallyport_ca::{
@@ -124,7 +124,7 @@ fn openssl_and_gnutls_go_by_our_lists() {
             });
             let revoked: Vec<_> = revoked.collect();
             let contents = Contents {
-                distribution_point: &shard(number),
+                distribution_points: &[&shard(number)],
                 number: 1 << 40,
                 revoked: &revoked,
                 this_update: later(-30),
@@ -183,12 +183,38 @@ fn openssl_and_gnutls_go_by_our_lists() {
     }
 }
 
+/// The service has another name since these certificates were made: the list has both.
+#[test]
+fn a_list_that_was_published_under_another_name_is_about_the_certificates_of_both() {
+    if !has("openssl") {
+        return;
+    }
+    let bench = Bench::new();
+    let (authority, _) = authority(&bench, KeyAlgorithm::EcdsaP256);
+    let (point, here) = (shard(0), "http://new.example.com/ca/1/0.crl");
+    let contents = Contents {
+        distribution_points: &[here, &point],
+        number: 1,
+        revoked: &[],
+        this_update: later(-30),
+        next_update: later(DAY),
+    };
+    let list = authority.sign_revocation_list(&authority.prepare_revocation_list(&contents).unwrap(), &rng()).unwrap();
+    bench.write("list", pem::encode("X509 CRL", &list).as_bytes());
+    let check = |leaf: u32| {
+        bench.try_run(&format!("openssl verify -x509_strict -crl_check -CAfile ca.pem -CRLfile list {leaf}.pem"))
+    };
+    assert!(check(0).0, "{}", check(0).1);
+    assert!(check(1).1.contains("different CRL scope"), "{}", check(1).1);
+    assert!(RevocationList::verify(&list, &[authority.certificate().der().to_vec()]).unwrap().revoked.is_empty());
+}
+
 #[test]
 fn a_list_that_ends_before_it_begins_is_not_made() {
     let bench = Bench::new();
     let (authority, _) = authority(&bench, KeyAlgorithm::EcdsaP256);
     let now = wall_clock();
     let contents =
-        Contents { distribution_point: &shard(0), number: 1, revoked: &[], this_update: now, next_update: now };
+        Contents { distribution_points: &[&shard(0)], number: 1, revoked: &[], this_update: now, next_update: now };
     assert!(authority.prepare_revocation_list(&contents).is_err());
 }

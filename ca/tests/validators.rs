@@ -80,7 +80,7 @@ fn of_hierarchy(above: KeyAlgorithm, below: KeyAlgorithm, leaf_keys: &[PublicKey
     let config = IssuingConfig::new("Example Issuing 1", below);
     let mut issuing = Authority::create_issuing(&root, &config, &seal_key, now, &rng()).unwrap().0;
     let ca_issuers = Some("http://vpn.example.com/ca/1.cer".into());
-    issuing.set_urls(RevocationUrls { crl: Some(CRL.into()), ca_issuers, ocsp: None }).unwrap();
+    issuing.set_urls(RevocationUrls { crl: Some(CRL.into()), ca_issuers, ..Default::default() }).unwrap();
     let issue = |profile: Profile, name: &str, key: &PublicKey| {
         let subject = Subject::new(name, vec![]).unwrap();
         issuing.issue(profile, &subject, key, now, Serial::generate(&rng()).unwrap(), &rng()).unwrap()
@@ -90,7 +90,8 @@ fn of_hierarchy(above: KeyAlgorithm, below: KeyAlgorithm, leaf_keys: &[PublicKey
         let entry = |serial: &Serial| Revoked { serial: serial.clone(), at: now, reason: Reason::KeyCompromise };
         let revoked: Vec<Revoked> = serials.iter().map(entry).collect();
         let next_update = UnixTime(this_update.0 + 7 * DAY);
-        let contents = Contents { distribution_point, number: 7, revoked: &revoked, this_update, next_update };
+        let points: &[&str] = if distribution_point.is_empty() { &[] } else { &[distribution_point] };
+        let contents = Contents { distribution_points: points, number: 7, revoked: &revoked, this_update, next_update };
         authority.sign_revocation_list(&authority.prepare_revocation_list(&contents).unwrap(), &rng()).unwrap()
     };
     let lists = |shard: &str, verdict: Verdict, at: UnixTime| {

@@ -27,6 +27,7 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::front::{self, Front};
 use crate::ledger::Audit;
+use crate::lists::{self, Lists};
 use crate::metrics::Metrics;
 use crate::raft::{Health, LogTime, Node, NodeOptions, ProposeError};
 use crate::seal::Sealer;
@@ -109,6 +110,7 @@ pub(crate) struct Core {
     pub(crate) authorities: Opened,
     /// What gateways have of the set of live certificates.
     pub(crate) live: Live,
+    pub(crate) lists: Lists,
     pub(crate) metrics: Metrics,
     /// The audit log, beside the state.
     pub(crate) audit: Audit,
@@ -465,6 +467,7 @@ impl Controller {
             authenticator: OnceLock::new(),
             authorities: Opened::default(),
             live: Live::default(),
+            lists: Lists::default(),
             front: OnceLock::new(),
         });
         let front = Arc::new(Front::new(&core)?);
@@ -599,6 +602,7 @@ impl Running {
             tokio::spawn(keeper::run(core.clone())),
             tokio::spawn(front::keep_certificate(core.clone(), front.clone())),
             tokio::spawn(crate::enroll::keep_ra(core.clone())),
+            tokio::spawn(lists::keep(core.clone())),
         ];
         let enrollment_addresses = enrollment.addresses();
         tasks.extend(enrollment.serve(&front));

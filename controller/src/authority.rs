@@ -2,6 +2,7 @@
 
 mod issuers;
 mod opened;
+pub(crate) mod published;
 pub(crate) mod rollover;
 pub(crate) mod root;
 

@@ -36,6 +36,7 @@ mod front;
 mod identity;
 mod janitor;
 mod ledger;
+mod lists;
 mod metrics;
 mod monitored;
 mod own_key;

@@ -9,6 +9,7 @@
 
 mod answer;
 mod clock;
+mod conditional;
 mod counts;
 mod est;
 mod limits;
@@ -23,6 +24,7 @@ mod tls;
 
 pub use clock::Clock;
 pub use counts::{Counts, Limit, Outcome, Service};
+pub use hyper::body::Bytes;
 pub use limits::Limits;
 pub use listener::listen;
 pub use office::{Answer, Crl, Enrollment, Office, Proof, Protocol, ScepAnswer};

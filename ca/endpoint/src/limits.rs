@@ -68,10 +68,24 @@ impl Default for Limits {
 }
 
 /// Whom limits are counted for: whoever has an IPv6 address has all of its network.
-pub(crate) fn source_of(address: IpAddr) -> IpAddr {
+fn source_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(v4) => IpAddr::V4(v4),
         IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64)),
+    }
+}
+
+/// A source, and the gateway that vouches for it. A hostile gateway can invent sources: they count beside those of others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Origin {
+    /// 0 for whoever came here himself.
+    via: u32,
+    source: IpAddr,
+}
+
+impl Origin {
+    pub(crate) fn of(via: u32, address: IpAddr) -> Self {
+        Self { via, source: source_of(address) }
     }
 }
 
@@ -93,7 +107,7 @@ struct Source {
 pub(crate) struct Sources {
     limits: Limits,
     connections: usize,
-    known: BTreeMap<IpAddr, Source>,
+    known: BTreeMap<Origin, Source>,
 }
 
 impl Sources {
@@ -104,7 +118,7 @@ impl Sources {
     }
 
     /// A connection came.
-    pub(crate) fn arrive(&mut self, source: IpAddr, now: Duration) -> Result<(), Limit> {
+    pub(crate) fn arrive(&mut self, source: Origin, now: Duration) -> Result<(), Limit> {
         if self.connections >= self.limits.connections {
             return Err(Limit::Connections);
         }
@@ -119,7 +133,7 @@ impl Sources {
     }
 
     /// A connection that had come is gone.
-    pub(crate) fn leave(&mut self, source: IpAddr) {
+    pub(crate) fn leave(&mut self, source: Origin) {
         self.connections = self.connections.saturating_sub(1);
         if let Some(known) = self.known.get_mut(&source) {
             known.connections = known.connections.saturating_sub(1);
@@ -127,7 +141,7 @@ impl Sources {
     }
 
     /// Takes one request from the credit of a source; else says how long to wait.
-    pub(crate) fn request(&mut self, source: IpAddr, now: Duration) -> Result<(), Duration> {
+    pub(crate) fn request(&mut self, source: Origin, now: Duration) -> Result<(), Duration> {
         let rate = u64::from(self.limits.requests_per_second.max(1));
         let known = self.source(source, now);
         match known.credit.checked_sub(1_000) {
@@ -140,13 +154,13 @@ impl Sources {
     }
 
     /// Whether a source may try a token; else says how long to wait.
-    pub(crate) fn may_try(&mut self, source: IpAddr, now: Duration) -> Result<(), Duration> {
+    pub(crate) fn may_try(&mut self, source: Origin, now: Duration) -> Result<(), Duration> {
         let known = self.source(source, now);
         if now < known.until { Err(known.until.saturating_sub(now)) } else { Ok(()) }
     }
 
     /// A token was right or wrong.
-    pub(crate) fn tried(&mut self, source: IpAddr, now: Duration, right: bool) {
+    pub(crate) fn tried(&mut self, source: Origin, now: Duration, right: bool) {
         let Limits { free_tries, pause: (first, longest), .. } = self.limits;
         let known = self.source(source, now);
         if right {
@@ -161,7 +175,7 @@ impl Sources {
     }
 
     /// The record of a source, with the credit that it has now.
-    fn source(&mut self, source: IpAddr, now: Duration) -> &mut Source {
+    fn source(&mut self, source: Origin, now: Duration) -> &mut Source {
         let limits = self.limits;
         if self.known.len() >= limits.sources && !self.known.contains_key(&source) {
             self.make_room(now);
@@ -179,7 +193,8 @@ impl Sources {
         known
     }
 
-    /// Forgets those of whom there is nothing to remember or, if that does not help, the one that was quiet for longest.
+    /// Forgets those of whom there is nothing to remember or, if that does not help, the one that was quiet for longest: of those that
+    /// came through the gateway that has brought the most, so that one that invents sources has its own forgotten.
     fn make_room(&mut self, now: Duration) {
         let rate = u128::from(self.limits.requests_per_second.max(1));
         let full = u128::from(self.limits.burst.max(1)) * 1_000;
@@ -192,7 +207,13 @@ impl Sources {
         if self.known.len() < self.limits.sources {
             return;
         }
-        let quietest = self.known.iter().filter(|(_, s)| s.connections == 0).min_by_key(|(_, s)| s.at);
+        let mut brought: BTreeMap<u32, usize> = BTreeMap::new();
+        for (origin, _) in self.known.iter().filter(|(_, s)| s.connections == 0) {
+            *brought.entry(origin.via).or_default() += 1;
+        }
+        let most = brought.into_iter().max_by_key(|(_, count)| *count).map(|(via, _)| via);
+        let of_most = self.known.iter().filter(|(origin, s)| s.connections == 0 && Some(origin.via) == most);
+        let quietest = of_most.min_by_key(|(_, s)| s.at);
         if let Some(quietest) = quietest.map(|(source, _)| *source) {
             self.known.remove(&quietest);
         }
@@ -203,8 +224,12 @@ impl Sources {
 mod tests {
     use super::*;
 
-    fn v4(n: u32) -> IpAddr {
-        IpAddr::V4(n.into())
+    fn v4(n: u32) -> Origin {
+        through(0, n)
+    }
+
+    fn through(via: u32, n: u32) -> Origin {
+        Origin::of(via, IpAddr::V4(n.into()))
     }
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -264,6 +289,44 @@ mod tests {
         assert_eq!(sources.may_try(v4(1), now), Ok(()));
         sources.tried(v4(1), now, false);
         assert_eq!(sources.may_try(v4(1), now), Ok(()));
+    }
+
+    #[test]
+    fn what_a_hostile_gateway_says_of_sources_bears_on_nobody_who_comes_another_way() {
+        let limits = Limits {
+            connections: 64,
+            sources: 80,
+            connections_per_source: 2,
+            burst: 2,
+            requests_per_second: 1,
+            free_tries: 1,
+            ..Limits::default()
+        };
+        let mut sources = Sources::new(limits);
+        // The honest one has guessed wrong, and is to pause.
+        sources.tried(v4(1), SECOND, false);
+        assert!(sources.may_try(v4(1), SECOND).is_err());
+        // All that can be had in his name is taken through gateway 7 ...
+        for _ in 0..2 {
+            sources.arrive(through(7, 2), SECOND).unwrap();
+            sources.request(through(7, 2), SECOND).unwrap();
+            sources.tried(through(7, 2), SECOND, false);
+        }
+        assert_eq!(sources.arrive(through(7, 2), SECOND), Err(Limit::SourceConnections));
+        assert!(sources.request(through(7, 2), SECOND).is_err() && sources.may_try(through(7, 2), SECOND).is_err());
+        // ... and he is served here, and through another gateway.
+        for via in [0, 8] {
+            assert_eq!(sources.arrive(through(via, 2), SECOND), Ok(()));
+            assert_eq!(sources.request(through(via, 2), SECOND), Ok(()));
+            assert_eq!(sources.may_try(through(via, 2), SECOND), Ok(()));
+        }
+        // Sources that it invents push out their like.
+        for n in 100..1_000 {
+            let _ = sources.request(through(7, n), SECOND);
+            let _ = sources.request(through(7, n), SECOND);
+        }
+        assert!(sources.known.len() <= 80);
+        assert!(sources.may_try(v4(1), SECOND).is_err(), "his wrong token is remembered");
     }
 
     #[test]

@@ -20,7 +20,7 @@ pub async fn listen<O: Office>(listener: TcpListener, kind: Kind, endpoint: Arc<
                 Ok((stream, source)) => {
                     let _ = stream.set_nodelay(true); // slower at worst
                     let endpoint = endpoint.clone();
-                    connections.spawn(async move { serve(stream, Arrival { source, kind }, &endpoint).await });
+                    connections.spawn(async move { serve(stream, Arrival { source, kind, via: 0 }, &endpoint).await });
                 }
                 Err(e) => {
                     tracing::warn!(error = %e, "enrollment: cannot accept a connection");

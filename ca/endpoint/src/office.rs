@@ -4,6 +4,7 @@ use core::future::Future;
 use core::time::Duration;
 use std::net::IpAddr;
 
+use hyper::body::Bytes;
 use sallyport_ca::UnixTime;
 use zeroize::Zeroizing;
 
@@ -15,8 +16,8 @@ pub trait Office: Send + Sync + 'static {
     fn authorities(&self) -> Vec<Vec<u8>>;
     /// The certificate of the issuing CA of this number, or of the root (number 0).
     fn authority(&self, issuer: u64) -> Option<Vec<u8>>;
-    /// The full revocation list of a shard of an issuing CA, or of the root (number 0, shard 0).
-    fn crl(&self, issuer: u64, shard: u32) -> Option<Crl>;
+    /// The revocation list of an issuing CA, or of the root (number 0): of a shard, or of everything.
+    fn crl(&self, issuer: u64, shard: Option<u32>) -> impl Future<Output = Option<Crl>> + Send;
     /// An OCSPResponse in DER to an OCSPRequest; of what cannot be answered one that says so.
     fn ocsp(&self, request: Vec<u8>) -> impl Future<Output = Vec<u8>> + Send;
     /// For SCEP: the RA's certificate first, then its CA's chain. `None` is "SCEP is off".
@@ -31,7 +32,11 @@ pub trait Office: Send + Sync + 'static {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Crl {
     /// The CertificateList, RFC 5280 §5.1.
-    pub der: Vec<u8>,
+    pub der: Bytes,
+    /// Its number: of equal numbers are lists that say the same, whoever signed them.
+    pub number: u64,
+    /// When it was made; 0 where that is not known.
+    pub this_update: UnixTime,
     /// When the next one is there at the latest.
     pub next_update: UnixTime,
 }

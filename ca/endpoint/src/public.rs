@@ -2,10 +2,12 @@
 
 use base64ct::{Base64, Encoding as _};
 use hyper::body::{Bytes, Incoming};
+use hyper::header::{ETAG, HeaderMap, LAST_MODIFIED};
 use hyper::{Method, Request, StatusCode};
-use sallyport_ca::pem;
+use sallyport_ca::{UnixTime, pem};
 
-use crate::answer::{self, Reply, cached, not_found, reply, text, uncached};
+use crate::answer::{self, Reply, cached, not_found, reply, text, uncached, with};
+use crate::conditional;
 use crate::route::{Route, percent_decode};
 use crate::serve::{Visitor, body, is_get};
 use crate::{Crl, Endpoint, Office, page};
@@ -43,15 +45,35 @@ pub(crate) async fn answer<O: Office>(
             Some(der) => cached(reply(StatusCode::OK, "application/pkix-cert", der), CA_AGE),
             None => not_found(),
         },
-        Route::Crl(issuer, shard) => match office.crl(issuer, shard) {
-            Some(Crl { der, next_update }) => {
-                let left = u64::try_from(next_update.0.saturating_sub(endpoint.clock.unix().0)).unwrap_or(0);
-                cached(reply(StatusCode::OK, "application/pkix-crl", der), left.min(MAX_AGE))
+        Route::Crl(issuer, shard) => {
+            let list = tokio::time::timeout(endpoint.limits.answer_time, office.crl(issuer, shard));
+            match list.await {
+                Ok(Some(list)) => crl(&list, request.headers(), endpoint.clock.unix()),
+                Ok(None) => not_found(),
+                Err(_) => answer::busy(endpoint.limits.pause.0),
             }
-            None => not_found(),
-        },
+        }
         Route::Ocsp(_) | Route::Est(_) | Route::Scep => not_found(), // not sent here
     }
+}
+
+/// A list, or that what is kept of it elsewhere is still right (RFC 9110 §13). Two controllers sign lists of the same number each in its
+/// own way, so what names them is weak.
+fn crl(list: &Crl, asked: &HeaderMap, now: UnixTime) -> Reply {
+    let tag = format!("W/\"{:x}\"", list.number);
+    let reply = if conditional::is_fresh(asked, &tag, list.this_update) {
+        let mut unchanged = Reply::default();
+        *unchanged.status_mut() = StatusCode::NOT_MODIFIED;
+        unchanged
+    } else {
+        reply(StatusCode::OK, "application/pkix-crl", list.der.clone())
+    };
+    let left = u64::try_from(list.next_update.0.saturating_sub(now.0)).unwrap_or(0);
+    let mut reply = with(reply, ETAG, &tag);
+    if list.this_update.0 != 0 {
+        reply = with(reply, LAST_MODIFIED, &conditional::http_date(list.this_update));
+    }
+    cached(reply, left.min(MAX_AGE))
 }
 
 async fn ocsp<O: Office>(

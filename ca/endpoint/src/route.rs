@@ -24,8 +24,8 @@ pub enum Route<'a> {
     CaPem,
     /// `/ca/NUMBER.cer`, `/ca/root.cer`: one CA certificate. The root has the number 0.
     Authority(u64),
-    /// `/ca/NUMBER/SHARD.crl`, `/ca/root.crl`: a revocation list.
-    Crl(u64, u32),
+    /// `/ca/NUMBER/SHARD.crl`, `/ca/NUMBER.crl`, `/ca/root.crl`: a revocation list, of a shard or of everything.
+    Crl(u64, Option<u32>),
     /// `/ocsp`; with the request in the path if that is longer (RFC 6960 §A.1).
     Ocsp(Option<&'a str>),
     /// `/.well-known/est/[LABEL/]OPERATION`. The label is not looked at: what is issued hangs on the token.
@@ -59,17 +59,20 @@ impl<'a> Route<'a> {
             "/" | "/index.html" => return Some(Self::Page),
             "/ca.pem" => return Some(Self::CaPem),
             "/ca/root.cer" => return Some(Self::Authority(0)),
-            "/ca/root.crl" => return Some(Self::Crl(0, 0)),
+            "/ca/root.crl" => return Some(Self::Crl(0, None)),
             "/ocsp" => return Some(Self::Ocsp(None)),
             "/scep" | "/scep/" | "/scep/pkiclient.exe" | "/cgi-bin/pkiclient.exe" => return Some(Self::Scep),
             _ => {}
         }
         let below = path.strip_prefix("/ca/")?;
         match below.split_once('/') {
-            None => Some(Self::Authority(number(below.strip_suffix(".cer")?)?)),
+            None => match below.strip_suffix(".crl") {
+                Some(issuer) => Some(Self::Crl(number(issuer)?, None)),
+                None => Some(Self::Authority(number(below.strip_suffix(".cer")?)?)),
+            },
             Some((issuer, shard)) => {
                 let shard = number(shard.strip_suffix(".crl")?)?;
-                Some(Self::Crl(number(issuer)?, u32::try_from(shard).ok()?))
+                Some(Self::Crl(number(issuer)?, Some(u32::try_from(shard).ok()?)))
             }
         }
     }
@@ -125,10 +128,12 @@ mod tests {
             ("/ca/07.cer", None),
             ("/ca/+7.cer", None),
             ("/ca/99999999999999999999.cer", None),
-            ("/ca/7/63.crl", Some(Route::Crl(7, 63))),
+            ("/ca/7/63.crl", Some(Route::Crl(7, Some(63)))),
+            ("/ca/7.crl", Some(Route::Crl(7, None))),
+            ("/ca/07.crl", None),
             ("/ca/7/4294967296.crl", None),
             ("/ca/7/63.crl/", None),
-            ("/ca/root.crl", Some(Route::Crl(0, 0))),
+            ("/ca/root.crl", Some(Route::Crl(0, None))),
             ("/ocsp", Some(Route::Ocsp(None))),
             ("/ocsp/", Some(Route::Ocsp(None))),
             ("/ocsp/MEow/SDBG", Some(Route::Ocsp(Some("MEow/SDBG")))),

@@ -19,7 +19,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::answer::{Reply, closing, not_found, text, too_many, with};
 use crate::counts::{Counts, Limit, Outcome, Service};
-use crate::limits::{Limits, Sources, source_of};
+use crate::limits::{Limits, Origin, Sources};
 use crate::route::{Est, Route};
 use crate::{Clock, Error, Office, est, public, scep, tls};
 
@@ -49,6 +49,9 @@ pub struct Arrival {
     pub source: SocketAddr,
     /// Where to.
     pub kind: Kind,
+    /// Number of the gateway that carried it and says whence it came; 0 for none. What a gateway says of sources counts for those
+    /// who come through it, and for nobody else.
+    pub via: u32,
 }
 
 /// The endpoint: what all connections share.
@@ -162,7 +165,7 @@ fn outcome(status: StatusCode) -> Outcome {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Outcome::Denied,
         StatusCode::NOT_FOUND => Outcome::NotFound,
         StatusCode::TOO_MANY_REQUESTS => Outcome::Limited,
-        status if status.is_success() => Outcome::Ok,
+        status if status.is_success() || status == StatusCode::NOT_MODIFIED => Outcome::Ok,
         status if status.is_client_error() => Outcome::Invalid,
         _ => Outcome::Unavailable,
     }
@@ -172,7 +175,7 @@ fn outcome(status: StatusCode) -> Outcome {
 pub(crate) struct Visitor {
     pub(crate) address: IpAddr,
     /// For whom limits count.
-    source: IpAddr,
+    source: Origin,
     pub(crate) kind: Kind,
     /// The certificate that was shown, DER; its key signed the handshake.
     pub(crate) certificate: Option<Vec<u8>>,
@@ -181,14 +184,14 @@ pub(crate) struct Visitor {
 #[cfg(test)]
 impl Visitor {
     pub(crate) fn at(address: IpAddr, kind: Kind, certificate: Option<Vec<u8>>) -> Self {
-        Self { address, source: source_of(address), kind, certificate }
+        Self { address, source: Origin::of(0, address), kind, certificate }
     }
 }
 
 /// A place among those allowed; given back when it is dropped.
 struct Place<'a, O: Office> {
     endpoint: &'a Endpoint<O>,
-    source: IpAddr,
+    source: Origin,
 }
 
 impl<O: Office> Drop for Place<'_, O> {
@@ -204,7 +207,7 @@ where
     O: Office,
 {
     let address = arrival.source.ip().to_canonical();
-    let source = source_of(address);
+    let source = Origin::of(arrival.via, address);
     let arrived = endpoint.sources().arrive(source, endpoint.clock.monotonic());
     if let Err(limit) = arrived {
         endpoint.counts.refuse(limit);

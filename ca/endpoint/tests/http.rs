@@ -215,11 +215,26 @@ async fn lists_and_certificates_are_for_anybody_and_say_how_long_they_may_be_kep
     assert_eq!((crl.status, crl.header("content-type")), (200, Some("application/pkix-crl")));
     assert_eq!(crl.header("cache-control"), Some("public, max-age=100"));
     sallyport_ca::crl::RevocationList::verify(&crl.body, &[root.to_vec()]).expect("signed by the root");
+    // Whoever has it asks whether it is still right, and is told so without it.
+    let (tag, made) = (crl.header("etag").unwrap(), crl.header("last-modified").unwrap());
+    assert_eq!(tag, "W/\"a1\"");
+    for (asked, status) in [
+        (format!("If-None-Match: {tag}"), 304),
+        (format!("If-Modified-Since: {made}"), 304),
+        ("If-None-Match: \"a0\"".to_owned(), 200),
+    ] {
+        let request = format!("GET /ca/root.crl HTTP/1.1\r\nHost: localhost\r\n{asked}\r\n\r\n");
+        client.send(request.as_bytes()).await;
+        let answer = client.response().await.unwrap();
+        assert_eq!((answer.status, answer.body.is_empty()), (status, status == 304), "{asked}");
+        assert_eq!(answer.header("etag"), Some(tag));
+    }
+    assert_eq!(world.endpoint.counts().requests(Service::Crl, Outcome::Ok), 4);
     let cer = client.get("/ca/root.cer").await;
     assert_eq!((cer.header("content-type"), cer.body.as_slice()), (Some("application/pkix-cert"), root));
     let pem = client.get("/ca.pem").await;
     assert_eq!(sallyport_ca::pem::certificates(&pem.body).unwrap(), [root.to_vec()]);
-    for nowhere in ["/ca/9.cer", "/ca/9/1.crl", "/nothing", "/ca/root.crl/"] {
+    for nowhere in ["/ca/9.cer", "/ca/9.crl", "/ca/9/1.crl", "/ca/0/0.crl", "/nothing", "/ca/root.crl/"] {
         assert_eq!(client.get(nowhere).await.status, 404, "{nowhere}");
     }
     assert_eq!(client.post("/ca.pem", "", b"x").await.header("allow"), Some("GET"));
@@ -384,7 +399,7 @@ async fn ten_thousand_connections_are_as_many_as_there_are_places() {
         let (ours, theirs) = tokio::io::duplex(256);
         let source = (std::net::Ipv4Addr::from(0x0a00_0000 + n), 1).into();
         let kind = if n % 2 == 0 { Kind::Plain } else { Kind::Tls };
-        serve(theirs, sallyport_endpoint::Arrival { source, kind }, &world.endpoint).await;
+        serve(theirs, sallyport_endpoint::Arrival { source, kind, via: 0 }, &world.endpoint).await;
         let answer = Client::new(ours).response().await;
         assert_eq!(answer.map(|r| r.status), (kind == Kind::Plain).then_some(503));
     }

@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use rcgen::{BasicConstraints, CertificateParams, CrlDistributionPoint, IsCa, KeyUsagePurpose, SerialNumber};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyUsagePurpose, SerialNumber};
 use ring::rand::SecureRandom;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer as _;
@@ -73,14 +73,13 @@ impl Authority {
         let (not_before, not_after) = period(now, config.validity, Some(&self.certificate))?;
         let mut params = CertificateParams::default();
         params.distinguished_name = distinguished_name(self.organization.as_deref(), &config.common_name);
-        params.serial_number = Some(SerialNumber::from_slice(Serial::generate(rng)?.as_be_bytes()));
+        let serial = Serial::generate(rng)?;
+        params.serial_number = Some(SerialNumber::from_slice(serial.as_be_bytes()));
         (params.not_before, params.not_after) = (date(not_before)?, date(not_after)?);
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         params.use_authority_key_identifier_extension = true;
-        if let Some(crl) = &self.urls.crl {
-            params.crl_distribution_points = vec![CrlDistributionPoint { uris: vec![crl.clone()] }];
-        }
+        params.crl_distribution_points = self.urls.distribution_points(None, &serial);
         params.custom_extensions.extend(authority_information(&self.urls));
 
         let unsigned = Unsigned { spki: &self.key.public_key(), algorithm: self.key.signature_algorithm() };

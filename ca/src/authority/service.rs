@@ -3,7 +3,7 @@
 
 use core::time::Duration;
 
-use rcgen::{CertificateParams, CrlDistributionPoint, CustomExtension, ExtendedKeyUsagePurpose, IsCa, Issuer};
+use rcgen::{CertificateParams, CustomExtension, ExtendedKeyUsagePurpose, IsCa, Issuer};
 use rcgen::{KeyUsagePurpose, SerialNumber};
 use ring::rand::SecureRandom;
 use x509_parser::certificate::X509Certificate;
@@ -131,8 +131,7 @@ impl Authority {
             let oid: Vec<u64> = OCSP_NO_CHECK.iter().copied().chain([5]).collect();
             params.custom_extensions.push(CustomExtension::from_oid_content(&oid, der::NULL.to_vec()));
         } else {
-            let points = self.urls.crl.iter().map(|crl| CrlDistributionPoint { uris: vec![crl.clone()] });
-            params.crl_distribution_points = points.collect();
+            params.crl_distribution_points = self.urls.distribution_points(None, &serial);
             params.custom_extensions.extend(authority_information(&self.urls));
         }
         let unsigned = Unsigned { spki: &self.key.public_key(), algorithm: self.key.signature_algorithm() };

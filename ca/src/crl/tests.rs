@@ -212,7 +212,7 @@ fn machines_strangers_and_authorities_that_were_taken_back_sign_no_list() {
     let machine = issuing.issue(Profile::Machine, &subject, &key.public_key(), NOW, serial, &rng).unwrap();
     let tbs = issuing
         .prepare_revocation_list(&Contents {
-            distribution_point: CONTROLLERS,
+            distribution_points: &[CONTROLLERS],
             number: 1,
             revoked: &[Revoked { serial: good.serial.clone(), at: NOW, reason: Reason::Unspecified }],
             this_update: NOW,

@@ -1,5 +1,5 @@
 // Validates chains by Java's own CertPathValidator: `java Validate.java FILE`. Each line of FILE is
-// NAME|MILLISECONDS|ROOT|LIST,LIST...|LEAF,ISSUER... with files in DER; each line of the answer is NAME and `good` or why not.
+// NAME|MILLISECONDS|ROOT|[LIST,LIST...]|LEAF,ISSUER... with files in DER; each line of the answer is NAME and `good` or why not.
 
 import java.io.InputStream;
 import java.nio.file.Files;
@@ -39,7 +39,9 @@ class Validate {
             }
             List<CRL> lists = new ArrayList<>();
             for (String file : fields[3].split(",")) {
-                lists.add(list(file));
+                if (!file.isEmpty()) {
+                    lists.add(list(file));
+                }
             }
             PKIXParameters settings = new PKIXParameters(Set.of(new TrustAnchor(certificate(fields[2]), null)));
             settings.setDate(new Date(Long.parseLong(fields[1])));

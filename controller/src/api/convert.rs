@@ -8,7 +8,7 @@ use sallyport_proto::v1;
 use tonic::Status;
 
 use crate::state::net::Net;
-use crate::state::{CertificateRow, PoolRow, SettingsRow, State, UserRow, public_names};
+use crate::state::{CertificateRow, PoolRow, SettingsRow, State, UserRow, public_names, publication_name};
 
 /// Entries of a page when nothing is asked for, and at most.
 const PAGE: (usize, usize) = (100, 1_000);
@@ -218,6 +218,7 @@ pub(super) fn settings(state: &State) -> v1::Settings {
         scep: row.scep,
         scep_single_des: row.scep_single_des,
         public_names: row.public_names,
+        publication_name: row.publication_name,
     }
 }
 
@@ -240,6 +241,13 @@ pub(super) fn settings_row(settings: v1::Settings) -> Result<SettingsRow, Status
              passwords again",
         );
     }
+    let publication_name = match settings.publication_name.as_str() {
+        "" => String::new(),
+        text => match publication_name(text) {
+            Some(name) => name,
+            None => return bad("publication_name: a host, or HOST:PORT, without http://"),
+        },
+    };
     let ike = settings.ike.unwrap_or_default();
     if ike.ike_proposals.len() > MAX_PROPOSALS || ike.esp_proposals.len() > MAX_PROPOSALS {
         return Err(Status::invalid_argument(format!("at most {MAX_PROPOSALS} proposals of each kind")));
@@ -283,5 +291,6 @@ pub(super) fn settings_row(settings: v1::Settings) -> Result<SettingsRow, Status
         scep: settings.scep,
         scep_single_des: settings.scep_single_des,
         public_names,
+        publication_name,
     })
 }

@@ -56,6 +56,7 @@ pub(crate) async fn add(core: &Arc<Core>, kinds: Vec<KeyAlgorithm>, replace: boo
 
 /// An issuing authority below a root for each kind of key. They issue once they are in the log.
 pub(super) async fn make(core: &Arc<Core>, root: Issuing, kinds: Vec<KeyAlgorithm>) -> Result<Vec<NewIssuer>, Error> {
+    let root = core.publishing_root(root)?;
     let first = core.node.shared().read().next_issuer();
     let now = UnixTime(i64::try_from(core.now_ms() / 1_000).unwrap_or(i64::MAX));
     let worker = core.clone();

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sallyport_ca::seal::Sealed;
-use sallyport_ca::{Authority, Certificate, KeyAlgorithm};
+use sallyport_ca::{Authority, Certificate, KeyAlgorithm, RevocationUrls};
 
 use super::algorithm_to_proto;
 use crate::app::Core;
@@ -24,11 +24,34 @@ pub(crate) struct Opened {
     root: Mutex<Option<Arc<Certificate>>>,
     roots: Mutex<BTreeMap<u64, Arc<Authority>>>,
     issuers: Mutex<BTreeMap<u64, Arc<Authority>>>,
+    /// Issuing authorities with addresses in what they issue, and what each was made from, by number.
+    published: Mutex<BTreeMap<u64, Published>>,
     /// When the end of the root's list was last looked at, the log's time.
     looked_ms: AtomicU64,
 }
 
+/// An authority with addresses in what it issues.
+#[derive(Debug)]
+struct Published {
+    urls: RevocationUrls,
+    from: Arc<Authority>,
+    made: Arc<Authority>,
+}
+
 impl Opened {
+    /// An issuing authority with these addresses in what it issues.
+    pub(super) fn with_urls(&self, issuing: &Issuing, urls: RevocationUrls) -> Result<Issuing, sallyport_ca::Error> {
+        let (number, from) = (issuing.number, &issuing.authority);
+        let mut published = lock(&self.published);
+        let same = |p: &&Published| p.urls == urls && Arc::ptr_eq(&p.from, from);
+        if let Some(known) = published.get(&number).filter(same) {
+            return Ok(Issuing { number, authority: known.made.clone() });
+        }
+        let authority = Arc::new(from.with_urls(urls.clone())?);
+        published.insert(number, Published { urls, from: from.clone(), made: authority.clone() });
+        Ok(Issuing { number, authority })
+    }
+
     /// Whether it is time to look at the end of the root's list: once a day.
     pub(crate) fn warns_of_list(&self, now_ms: u64) -> bool {
         let due = now_ms.saturating_sub(self.looked_ms.load(Ordering::Relaxed)) >= 86_400_000;
@@ -159,10 +182,11 @@ impl Core {
             let state = self.node.shared().read();
             state.issuer_for(algorithm_to_proto(kind)).map(|(number, _)| number)
         };
-        match number {
+        let issuing = match number {
             Some(number) => self.issuer(number),
             None => self.issuing_by(0),
-        }
+        }?;
+        self.publishing(issuing)
     }
 
     /// Who has this number in the records of certificates, in force or not; 0 is the root.

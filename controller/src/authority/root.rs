@@ -44,8 +44,8 @@ fn farewell(core: &Core, root: &Issuing) -> Result<EraseRootKey, Error> {
     let end_ms = u64::try_from(certificate.not_after.0).unwrap_or(0).saturating_mul(1_000);
     let own_list_until_ms = now_ms.saturating_add(LIST_MS).min(end_ms);
     let contents = Contents {
-        distribution_point: "",
-        number: now_ms / 1_000,
+        distribution_points: &[],
+        number: crate::lists::number(core),
         revoked: &revoked,
         this_update: time(now_ms),
         next_update: time(own_list_until_ms),
@@ -157,7 +157,9 @@ pub(crate) fn kept_list(core: &Core) -> Option<Crl> {
         return None;
     }
     let life = state.root_life(number);
-    Some(Crl { der: life.own_list, next_update: time(life.own_list_until_ms) })
+    // It is told from other lists by its end; when it was made nobody has written down.
+    let (number, next_update) = (life.own_list_until_ms / 1_000, time(life.own_list_until_ms));
+    Some(Crl { der: life.own_list.into(), number, this_update: UnixTime(0), next_update })
 }
 
 /// Puts a root below an authority elsewhere; nothing above takes it away from there.

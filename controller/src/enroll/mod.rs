@@ -5,7 +5,6 @@
 
 mod gateways;
 mod issue;
-mod lists;
 mod ocsp;
 mod office;
 mod scep;

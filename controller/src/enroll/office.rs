@@ -8,11 +8,11 @@ use sallyport_ca::KeyPair;
 use sallyport_endpoint::{Answer, Crl, Enrollment, Office, Protocol, ScepAnswer};
 
 use super::Enrolled;
-use super::lists::Lists;
 use super::ocsp::Ocsp;
 use super::scep::{self, Scep};
 use crate::app::Core;
 use crate::error::Error;
+use crate::lists::Part;
 use crate::raft::ProposeError;
 use crate::state::{Refusal, RefusalKind};
 
@@ -25,7 +25,6 @@ pub(super) const BUSY: Duration = Duration::from_secs(5);
 #[derive(Clone)]
 pub(crate) struct ControllerOffice {
     pub(super) core: Arc<Core>,
-    lists: Arc<Lists>,
     pub(super) ocsp: Arc<Ocsp>,
     pub(super) scep: Arc<Scep>,
 }
@@ -33,7 +32,7 @@ pub(crate) struct ControllerOffice {
 impl ControllerOffice {
     /// The office over `core`.
     pub(crate) fn new(core: Arc<Core>) -> Self {
-        Self { core, lists: Arc::default(), ocsp: Arc::default(), scep: Arc::default() }
+        Self { core, ocsp: Arc::default(), scep: Arc::default() }
     }
 
     /// Answers of OCSP that were signed so far.
@@ -142,13 +141,18 @@ impl Office for ControllerOffice {
         }
     }
 
-    fn crl(&self, issuer: u64, shard: u32) -> Option<Crl> {
-        // One list of everything: it has no shards.
-        if shard != 0 || !self.core.is_ready() || self.authority(issuer).is_none() {
+    async fn crl(&self, issuer: u64, shard: Option<u32>) -> Option<Crl> {
+        if !self.core.is_ready() {
             return None;
         }
-        let list = self.lists.list(&self.core, issuer);
-        list.inspect_err(|error| tracing::warn!(issuer, %error, "a revocation list could not be made")).ok()
+        match self.core.lists.list(&self.core, issuer, shard.map_or(Part::Whole, Part::Shard)).await {
+            Ok(list) => Some(list),
+            Err(Error::Refused(_)) => None, // there is none
+            Err(error) => {
+                tracing::warn!(issuer, %error, "a revocation list could not be made");
+                None
+            }
+        }
     }
 
     async fn ocsp(&self, request: Vec<u8>) -> Vec<u8> {

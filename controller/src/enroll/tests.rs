@@ -364,32 +364,3 @@ async fn a_profile_that_allows_no_such_key_says_so() {
     assert_eq!(site.refused(&token, &key()).await, RefusalKind::Profile);
     site.end().await;
 }
-
-#[tokio::test]
-async fn a_revoked_certificate_is_on_its_authoritys_list_and_on_no_other() {
-    use sallyport_ca::crl::RevocationList;
-    use sallyport_endpoint::Office;
-
-    let site = Site::new().await;
-    let office = ControllerOffice::new(site.core.clone());
-    let certificate = site.issued(&site.token(1).await, &key()).await;
-    let issuer = site.core.node.shared().read().certificates.get(&serial(&certificate)).expect("there").issuer;
-    let list = |number: u64| {
-        let crl = office.crl(number, 0).expect("a list");
-        let authority = office.authority(number).expect("known");
-        (RevocationList::verify(&crl.der, &[authority]).expect("signed"), crl.next_update)
-    };
-    let (before, _) = list(issuer);
-    assert!(before.revoked.is_empty());
-    assert_eq!(office.crl(issuer, 0), office.crl(issuer, 0), "made once");
-    site.done(Action::RevokeCertificate(RevokeCertificate { serial: serial(&certificate), reason: "x".into() })).await;
-    site.clock.advance(Duration::from_secs(1));
-    let (after, next_update) = list(issuer);
-    assert_eq!(after.revoked.keys().map(ToString::to_string).collect::<Vec<_>>(), [serial(&certificate)]);
-    assert!(after.number > before.number);
-    assert!(list(0).0.revoked.is_empty(), "the root did not issue it");
-    assert_eq!((office.crl(issuer, 1), office.crl(99, 0)), (None, None));
-    site.clock.advance(Duration::from_secs(25 * 3_600));
-    assert!(list(issuer).1 > next_update, "renewed with a day to spare");
-    site.end().await;
-}

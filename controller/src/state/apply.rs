@@ -2,7 +2,7 @@
 
 use super::{
     ANSWER_MS, Action, AnswerRow, Bootstrap, ClearPsk, Command, CommandBatch, ConflictKind, MAX_ANSWERS, MAX_ATTEMPTS,
-    Outcome, Reply, ReplyBatch, RevokeTokens, RootRow, SetPsk, SettingsRow, State, UpdateSettings,
+    Outcome, Reply, ReplyBatch, RevokeTokens, RootRow, SetPsk, SettingsRow, State, UpdateSettings, publication_name,
 };
 use crate::software::since;
 
@@ -192,6 +192,9 @@ impl State {
                 ),
             );
         }
+        if !settings.publication_name.is_empty() && publication_name(&settings.publication_name).is_none() {
+            return Reply::conflict(ConflictKind::Invalid, "a public name is a host, or HOST:PORT, without http://");
+        }
         settings.version += 1;
         settings.audit_keep = settings.audit_keep.clamp(1, MAX_ATTEMPTS);
         if !settings.store_chap_secrets {
@@ -199,6 +202,7 @@ impl State {
         }
         self.change_core(|core| core.settings = Some(settings));
         self.trim_attempts();
+        self.review_publication();
         self.change_policy();
         Reply::done()
     }

@@ -16,6 +16,7 @@ use super::enroll::{
 use super::issuers::ISSUERS_LEVEL;
 use super::ledger::{AcceptHeads, Attributed, LEDGER_LEVEL, NoteKeyUse};
 use super::net::Net;
+use super::publication::PUBLICATION_LEVEL;
 use super::revocation::{REVOCATION_LEVEL, ReleaseCertificates, RevokeCertificates};
 use super::root::{BeginRollover, EraseRootKey, InstallRootChain, ROOT_LEVEL, RestoreRootKey, TurnRollover};
 use super::row::{CertificateRow, SettingsRow};
@@ -282,6 +283,7 @@ impl Action {
             Self::UpdateSettings(c) => match &c.settings {
                 Some(settings) if !settings.public_names.is_empty() => GATEWAYS_LEVEL,
                 Some(settings) if settings.max_stale_s != 0 || settings.fail_closed => REVOCATION_LEVEL,
+                Some(settings) if !settings.publication_name.is_empty() => PUBLICATION_LEVEL,
                 Some(settings) if settings.scep || settings.scep_single_des => STATUS_LEVEL,
                 _ => 1,
             },

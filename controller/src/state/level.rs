@@ -80,6 +80,7 @@ impl State {
             core.level = command.level;
             core.level_since.clone_from(&command.since);
         });
+        self.review_publication();
         Reply::done()
     }
 }

@@ -16,6 +16,7 @@ mod lockouts;
 mod members;
 pub mod net;
 mod pools;
+mod publication;
 mod reply;
 mod restore;
 mod revocation;
@@ -39,6 +40,7 @@ pub use issuers::MAX_ISSUERS;
 pub use ledger::{AcceptHeads, Attributed, KeyUse, MAX_ACCEPTED, NoteKeyUse};
 pub(crate) use ledger::{LEDGER_LEVEL, Ledger, StoredTree, first_leaf_key, leaf_key, leaf_of};
 pub use lockouts::GATEWAY_FACTOR;
+pub use publication::{FormerName, PublicationRow, publication_name};
 pub use reply::{
     Admitted, Conflict, ConflictKind, DENIAL_PHASE, DenialKind, Denied, Done, Intended, Issued, Opened, Outcome,
     Registered, Reply, ReplyBatch,

@@ -156,9 +156,14 @@ impl State {
             }
             row.revocation_reason = text.to_owned();
             row.revocation_code = code;
+            let of_gateway = row.profile() == v1::CertificateProfile::Gateway;
             (row.revocation_number, row.release_number) = (number, 0);
             self.index.note_standing(row);
+            self.note_lists_change(number);
             self.notices += 1;
+            if of_gateway {
+                self.review_publication();
+            }
         }
         let ids = self.index.sessions_of_machine.get(serial).cloned().unwrap_or_default();
         let text = if hold { "the machine's certificate is on hold" } else { "the machine's certificate was revoked" };
@@ -174,6 +179,7 @@ impl State {
             row.revocation_reason.clear();
             (row.revocation_number, row.release_number) = (0, number);
             self.index.note_standing(row);
+            self.note_lists_change(number);
             self.notices += 1;
         }
     }

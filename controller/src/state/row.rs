@@ -76,6 +76,15 @@ pub struct CoreRow {
     /// Number of the RA of SCEP that was made last: never used again. Since level 7.
     #[prost(uint64, tag = "40")]
     pub last_scep_ra: u64,
+    /// Under which name lists are published. Since level 7.
+    #[prost(message, optional, tag = "49")]
+    pub publication: Option<super::PublicationRow>,
+    /// Number of what changed lists last. Since level 7.
+    #[prost(uint64, tag = "50")]
+    pub lists_number: u64,
+    /// When that was.
+    #[prost(uint64, tag = "51")]
+    pub lists_ms: u64,
 }
 
 /// Settings of the cluster.
@@ -129,6 +138,9 @@ pub struct SettingsRow {
     /// Read SCEP requests in single DES. Since level 7.
     #[prost(bool, tag = "16")]
     pub scep_single_des: bool,
+    /// Host, or host and port, under which lists are published; empty for the name of a gateway. Since level 7.
+    #[prost(string, tag = "17")]
+    pub publication_name: String,
     /// The names under which clients reach the service. Since level 7.
     #[prost(string, repeated, tag = "18")]
     pub public_names: Vec<String>,

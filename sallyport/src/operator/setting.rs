@@ -97,6 +97,8 @@ pub(crate) enum Key {
     ScepSingleDes,
     /// Names and addresses under which clients reach the service, such as vpn.example.com: gateways enroll for them; empty leaves each its own.
     PublicNames,
+    /// Name, or NAME:PORT, in the addresses of revocation lists and OCSP in certificates; empty is the name of a gateway.
+    PublicationName,
 }
 
 impl Key {
@@ -134,6 +136,7 @@ impl Key {
             Self::Scep => settings.scep.to_string(),
             Self::ScepSingleDes => settings.scep_single_des.to_string(),
             Self::PublicNames => settings.public_names.join(","),
+            Self::PublicationName => settings.publication_name.clone(),
         }
     }
 
@@ -174,6 +177,7 @@ impl Key {
             Self::Scep => settings.scep = switch()?,
             Self::ScepSingleDes => settings.scep_single_des = switch()?,
             Self::PublicNames => settings.public_names = list(),
+            Self::PublicationName => settings.publication_name = value.to_owned(),
         }
         Ok(())
     }
@@ -252,6 +256,7 @@ mod tests {
                 Key::IkeProposals => "aes256-sha256-modp2048,3des-sha1-modp1024",
                 Key::EspProposals => "aes256gcm16",
                 Key::PublicNames => "vpn.example.com,192.0.2.1",
+                Key::PublicationName => "vpn.example.com:8080",
                 _ => "1234",
             };
             key.set(&mut settings, value).unwrap();

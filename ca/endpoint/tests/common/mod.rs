@@ -155,9 +155,10 @@ impl Office for Desk {
         (issuer == 0).then(|| self.authority.certificate().der().to_vec())
     }
 
-    fn crl(&self, issuer: u64, shard: u32) -> Option<Crl> {
-        let der = self.authority.revocation_list("urn:test", 1, &[], self.now, &SystemRandom::new()).unwrap();
-        (issuer == 0 && shard == 0).then_some(Crl { der, next_update: UnixTime(self.now.0 + 100) })
+    async fn crl(&self, issuer: u64, shard: Option<u32>) -> Option<Crl> {
+        let der = self.authority.revocation_list("urn:test", 0xa1, &[], self.now, &SystemRandom::new()).unwrap();
+        let (this_update, next_update) = (self.now, UnixTime(self.now.0 + 100));
+        (issuer == 0 && shard.is_none()).then_some(Crl { der: der.into(), number: 0xa1, this_update, next_update })
     }
 
     /// Says back what was asked.
@@ -256,7 +257,7 @@ impl World {
 
     /// The same over a stream that is already there.
     pub(crate) fn serve<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(&self, stream: S, kind: Kind, host: u8) {
-        let arrival = Arrival { source: ([192, 0, 2, host], 4711).into(), kind };
+        let arrival = Arrival { source: ([192, 0, 2, host], 4711).into(), kind, via: 0 };
         let endpoint = self.endpoint.clone();
         tokio::spawn(async move { serve(stream, arrival, &endpoint).await });
     }

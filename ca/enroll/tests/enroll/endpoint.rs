@@ -69,7 +69,7 @@ impl Office for Desk {
         None
     }
 
-    fn crl(&self, _: u64, _: u32) -> Option<Crl> {
+    async fn crl(&self, _: u64, _: Option<u32>) -> Option<Crl> {
         None
     }
 

@@ -35,7 +35,7 @@ impl GatewayService {
             .map_err(|_| Status::deadline_exceeded("nobody said whose connection it is"))??;
         let begin = first.and_then(|m| m.begin).ok_or_else(|| Status::invalid_argument("begin is missing"))?;
         // By the state as it is: whoever enrolls is asked by the endpoint, and a gateway that was given up is told by the rest.
-        check_member(&self.core.node.shared().read(), &caller, begin.member)?;
+        let via = check_member(&self.core.node.shared().read(), &caller, begin.member)?.slot;
         let source: SocketAddr =
             begin.remote.parse().map_err(|_| Status::invalid_argument("remote is no address and port"))?;
         let kind = match begin.port() {
@@ -55,8 +55,8 @@ impl GatewayService {
             let _place = place;
             let carried = async {
                 // Whichever ends first, the other hears of it: the duplex ends.
-                tokio::join!(serve(theirs, Arrival { source, kind }, &endpoint), pump(ours, incoming, outgoing, LINGER))
-                    .1
+                let arrival = Arrival { source, kind, via };
+                tokio::join!(serve(theirs, arrival, &endpoint), pump(ours, incoming, outgoing, LINGER)).1
             };
             let stop = async {
                 let _ = stopped.wait_for(|stop| *stop).await; // the sender gone is a stop, too
