@@ -342,6 +342,9 @@ pub(crate) async fn record(
         Some(Outcome::Conflict(conflict)) if conflict.kind() == ConflictKind::Changed => {
             Err(Error::Superseded(conflict.message))
         }
+        Some(Outcome::Conflict(conflict)) if conflict.kind() == ConflictKind::Precondition => {
+            Err(Error::Refused(conflict.message))
+        }
         other => Err(Error::Internal(format!("recording a certificate: {other:?}"))),
     }
 }

@@ -4,10 +4,11 @@
 //! side says how much it has got rid of, and the other one never has more than [`WINDOW`] under way.
 
 use std::io;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tonic::Status;
 use tonic::codegen::tokio_stream::{Stream, StreamExt as _};
 
@@ -64,6 +65,53 @@ pub trait Outgoing {
     fn send_piece(&self, data: Vec<u8>, taken: u64) -> impl Future<Output = bool> + Send;
 }
 
+/// Bytes that came and are not in the stream yet, one behind the other: many small pieces take no more room than a large one.
+#[derive(Default)]
+struct Inbox {
+    state: Mutex<Waiting>,
+    changed: Notify,
+}
+
+#[derive(Default)]
+struct Waiting {
+    bytes: Vec<u8>,
+    /// No more come.
+    ended: bool,
+}
+
+impl Inbox {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        // Bytes: whoever panicked left them whole.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn put(&self, data: &[u8]) {
+        self.lock().bytes.extend_from_slice(data);
+        self.changed.notify_one();
+    }
+
+    fn end(&self) {
+        self.lock().ended = true;
+        self.changed.notify_one();
+    }
+
+    /// All that wait; `None` once no more come.
+    async fn take(&self) -> Option<Vec<u8>> {
+        loop {
+            {
+                let mut waiting = self.lock();
+                if !waiting.bytes.is_empty() {
+                    return Some(std::mem::take(&mut waiting.bytes));
+                }
+                if waiting.ended {
+                    return None;
+                }
+            }
+            self.changed.notified().await;
+        }
+    }
+}
+
 /// Carries `stream` until both directions have ended, or the other side sends more than it may. Whoever calls this bounds the time;
 /// `linger` bounds how long something may go out once nothing comes in any more.
 pub async fn pump<P, I, O>(
@@ -79,7 +127,7 @@ where
 {
     let (mut reader, mut writer) = tokio::io::split(stream);
     // Bounded by the window.
-    let (queue, mut queued) = mpsc::unbounded_channel::<Vec<u8>>();
+    let inbox = Inbox::default();
     let (took, mut taken) = watch::channel(0_u64);
     let (grant, mut granted) = watch::channel(WINDOW);
 
@@ -95,18 +143,20 @@ where
             if received > took.borrow().saturating_add(WINDOW) {
                 return Err(io::Error::other("the other side sent more than it may"));
             }
-            if !data.is_empty() && queue.send(data).is_err() {
-                break; // nobody writes any more
+            if !data.is_empty() {
+                inbox.put(&data);
             }
         }
-        drop(queue);
+        inbox.end();
         Ok(())
     };
     let writing = async {
-        while let Some(data) = queued.recv().await {
-            writer.write_all(&data).await?;
-            writer.flush().await?;
-            took.send_modify(|took| *took = took.saturating_add(data.len() as u64));
+        while let Some(data) = inbox.take().await {
+            for piece in data.chunks(PIECE) {
+                writer.write_all(piece).await?;
+                writer.flush().await?;
+                took.send_modify(|took| *took = took.saturating_add(piece.len() as u64));
+            }
         }
         writer.shutdown().await
     };
@@ -230,6 +280,19 @@ mod tests {
         drop((down, from_near));
         pump.await.unwrap().unwrap();
         writer.abort();
+    }
+
+    #[tokio::test]
+    async fn a_window_of_single_bytes_takes_no_more_room_than_its_bytes() {
+        let inbox = Inbox::default();
+        for n in 0..WINDOW {
+            inbox.put(&[(n % 251) as u8]);
+        }
+        assert!(inbox.lock().bytes.capacity() <= 2 * WINDOW as usize);
+        inbox.end();
+        let all = inbox.take().await.unwrap();
+        assert!(all.len() as u64 == WINDOW && all.iter().enumerate().all(|(n, b)| *b == (n % 251) as u8));
+        assert_eq!(inbox.take().await, None);
     }
 
     #[tokio::test]

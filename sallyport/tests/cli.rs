@@ -241,3 +241,19 @@ fn certificates_are_of_one_kind_at_a_time() {
     let (code, _, _) = run(&["cert", "issue", "--machine", "a", "--gateway", "b"]);
     assert_eq!(code, 2);
 }
+
+/// `./test` builds with the settings of tests/build.toml, which names each crate of ours.
+#[test]
+fn each_crate_of_the_workspace_is_in_the_settings_of_the_test_build() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let read = |file: &str| std::fs::read_to_string(root.join(file)).unwrap_or_else(|e| panic!("{file}: {e}"));
+    let (workspace, settings) = (read("Cargo.toml"), read("tests/build.toml"));
+    let members = workspace.split_once("\nmembers = [").and_then(|(_, rest)| rest.split_once(']')).unwrap().0;
+    let folders: Vec<&str> = members.split('"').skip(1).step_by(2).collect();
+    assert!(folders.len() > 10, "{folders:?}");
+    for folder in folders {
+        let manifest = read(&format!("{folder}/Cargo.toml"));
+        let name = manifest.lines().find_map(|l| l.strip_prefix("name = \"")).unwrap().trim_end_matches('"');
+        assert!(settings.contains(&format!("\n[profile.release.package.{name}]\n")), "tests/build.toml lacks {name}");
+    }
+}

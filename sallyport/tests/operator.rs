@@ -273,14 +273,19 @@ fn machines(controller: &Controller) {
     let file = controller.dir.path().join("machines.csv");
     let file = file.to_str().unwrap();
     std::fs::write(file, "name,holder,network\npos1.example.com,shop 1,198.51.100.0/28\npos2.example.com,,\n").unwrap();
-    assert_eq!(controller.ok(&["machine", "import", file]), "2 machines may enroll\n");
+    assert!(controller.ok(&["machine", "import", file]).starts_with("2 machines are known; of 1 the list names"));
     let key = "ab".repeat(32);
-    controller.ok(&["machine", "add", "Pos3.example.com", "--key", &key]);
+    controller.ok(&["machine", "add", "Pos3.example.com", "--key", &key, "--san", "2001:DB8:0::3"]);
+    assert_eq!(
+        controller.ok(&["machine", "add", "pos3.example.com", "--holder", "shop 3"]),
+        "pos3.example.com may enroll\n"
+    );
     let list = controller.json(&["machine", "list"]);
     assert_eq!((&list[0]["network"], &list[0]["state"]), (&json!("198.51.100.0/28"), &json!("expected")));
-    assert_eq!((&list[2]["name"], &list[2]["key_sha256"]), (&json!("Pos3.example.com"), &json!(key)));
+    assert_eq!((&list[2]["name"], &list[2]["key_sha256"]), (&json!("pos3.example.com"), &json!(key)));
+    assert_eq!((&list[2]["sans"], &list[2]["holder"]), (&json!(["2001:db8::3"]), &json!("shop 3")));
     assert_eq!(controller.json(&["machine", "list", "--overdue"]), json!([]));
-    assert_eq!(controller.json(&["machine", "list", "shop"]).as_array().unwrap().len(), 1);
+    assert_eq!(controller.json(&["machine", "list", "shop"]).as_array().unwrap().len(), 2);
     // All or none.
     std::fs::write(file, "name\nfine.example.com\nnot fine\n").unwrap();
     assert!(controller.refused(&["machine", "import", file]).contains("not fine"));

@@ -44,6 +44,15 @@ fn a_challenge_password_in_any_kind_of_string_is_read() {
     }
 }
 
+#[test]
+fn a_claimed_name_cannot_turn_or_hide_what_stands_beside_it() {
+    let key = key(KeyAlgorithm::EcdsaP256);
+    let claim = |name: &str| claimed_name(&key.request(name, None, &SystemRandom::new()).unwrap());
+    assert_eq!(claim("b\u{fc}ro laptop"), "CN=b\u{fc}ro laptop");
+    assert_eq!(claim("gnp.\u{202e}moc.elpmaxe\u{2066}"), "CN=gnp.moc.elpmaxe");
+    assert_eq!(claim("a\u{200b}\u{feff}\u{ad}b\u{2028}c\u{e0041}"), "CN=abc");
+}
+
 /// A request with these attributes and a void signature.
 fn unsigned(attributes: &[&[u8]]) -> Vec<u8> {
     let spki = key(KeyAlgorithm::EcdsaP256).public_key();

@@ -58,15 +58,61 @@ struct Case {
     claims: String,
 }
 
+/// Decides whether what was shown lets anybody in, for whoever has no key yet: one is made only for those who may have a
+/// certificate.
+pub(crate) async fn may_have_key(core: &Arc<Core>, application: &Enrollment) -> Result<Result<(), Refusal>, Error> {
+    let proof = match proof(&application.proof) {
+        Ok(Some(proof)) => proof,
+        Ok(None) => {
+            return Ok(Err(Refusal {
+                kind: RefusalKind::Unproven,
+                cause: "a key was asked for without a proof".into(),
+                remedy: "show a token, or the machine's present certificate".into(),
+            }));
+        }
+        Err(refusal) => return Ok(Err(refusal)),
+    };
+    core.sight().await?;
+    if let Shown::Certificate(der) = &application.proof
+        && let Err(refusal) = is_ours(core, der)
+    {
+        return Ok(Err(refusal));
+    }
+    let csr = application.csr.clone();
+    let kind = tokio::task::spawn_blocking(move || PublicKey::from_csr_der(&csr).map(|key| key.algorithm()));
+    let kind = kind.await.map_err(|_| Error::Internal("reading a request panicked".into()))?;
+    let kind = kind.map_err(|e| Error::Refused(e.to_string()))?;
+    let applicant = Applicant {
+        proof: Some(proof),
+        key_sha256: Vec::new(),
+        key: algorithm_to_proto(kind),
+        source: application.source.to_canonical().to_string(),
+    };
+    Ok(match core.node.shared().read().authorise(&applicant, core.now_ms()) {
+        Verdict::Refused(refusal) => Err(refusal),
+        Verdict::Granted(_) | Verdict::Waiting(_) | Verdict::MayQueue => Ok(()),
+    })
+}
+
 /// Decides on an application, and issues.
 pub(crate) async fn enroll(core: &Arc<Core>, application: &Enrollment) -> Result<Enrolled, Error> {
-    let key = match PublicKey::from_csr_der(&application.csr) {
-        Ok(key) => key,
-        Err(e) => return Ok(Enrolled::Invalid(e.to_string())),
-    };
     let proof = match proof(&application.proof) {
         Ok(proof) => proof,
         Err(refusal) => return Ok(refuse(core, &application.source, refusal)),
+    };
+    // What was acknowledged before is in sight: a token that was made a moment ago at another controller, too.
+    core.sight().await?;
+    if let Some(proof) = &proof
+        && let Some(refusal) = core.node.shared().read().refuses_to_look(proof, core.now_ms())
+    {
+        return Ok(refuse(core, &application.source, refusal));
+    }
+    // Only now is the request worth the time that it takes, and not on a thread that others wait for.
+    let csr = application.csr.clone();
+    let read = tokio::task::spawn_blocking(move || PublicKey::from_csr_der(&csr).map(|key| (key, claimed_name(&csr))));
+    let (key, claims) = match read.await.map_err(|_| Error::Internal("reading a request panicked".into()))? {
+        Ok(read) => read,
+        Err(e) => return Ok(Enrolled::Invalid(e.to_string())),
     };
     let key_sha256 = Fingerprint::of(key.spki_der()).0.to_vec();
     let case = Case {
@@ -77,7 +123,7 @@ pub(crate) async fn enroll(core: &Arc<Core>, application: &Enrollment) -> Result
             key: algorithm_to_proto(key.algorithm()),
             source: application.source.to_canonical().to_string(),
         },
-        claims: claimed_name(&application.csr),
+        claims,
         key,
     };
     let certificate = match &application.proof {
@@ -95,10 +141,11 @@ async fn decide_poll(core: &Arc<Core>, case: &Case, source: &IpAddr) -> Result<O
     if !core.is_ready() {
         return Err(Error::Propose(ProposeError::NoLeader));
     }
+    core.sight().await?;
     decide(core, case, None, source).await
 }
 
-/// `None` is for the queue. `certificate` is what was shown, if it was one.
+/// `None` is for the queue. `certificate` is what was shown, if it was one. Whoever calls this has asked for sight.
 async fn decide(
     core: &Arc<Core>,
     case: &Case,
@@ -106,9 +153,10 @@ async fn decide(
     source: &IpAddr,
 ) -> Result<Option<Enrolled>, Error> {
     let mut changed = String::new();
-    for _ in 0..TRIES {
-        // What was acknowledged before is in sight: a token that was made a moment ago at another controller, too.
-        core.sight().await?;
+    for attempt in 0..TRIES {
+        if attempt != 0 {
+            core.sight().await?;
+        }
         if let Some(der) = certificate
             && let Err(refusal) = is_ours(core, der)
         {
@@ -199,14 +247,27 @@ fn is_ours(core: &Core, der: &[u8]) -> Result<(), Refusal> {
     }
 }
 
-fn refuse(core: &Arc<Core>, source: &IpAddr, refusal: Refusal) -> Enrolled {
+/// Writes a refusal down.
+fn noted(core: &Arc<Core>, source: &IpAddr, refusal: Refusal) -> Refusal {
     tracing::info!(%source, cause = %refusal.cause, remedy = %refusal.remedy, "refused a certificate");
     core.metrics.enrollment_refused(refusal.kind);
     crate::ledger::record_refusal(core, *source, &refusal);
-    Enrolled::Refused(refusal)
+    refusal
+}
+
+fn refuse(core: &Arc<Core>, source: &IpAddr, refusal: Refusal) -> Enrolled {
+    Enrolled::Refused(noted(core, source, refusal))
 }
 
 async fn queue(core: &Arc<Core>, case: &Case) -> Result<Enrolled, Error> {
+    let full = |cause: String| {
+        let remedy = "decide on those that wait: sallyport request list".into();
+        Enrolled::Refused(Refusal { kind: RefusalKind::Unproven, cause, remedy })
+    };
+    // A stranger who may not wait costs no entry of the log.
+    if let Some(cause) = core.node.shared().read().refuses_to_queue(&case.applicant.source) {
+        return Ok(full(cause));
+    }
     let command = QueueRequest {
         key_sha256: case.applicant.key_sha256.clone(),
         key: case.applicant.key.into(),
@@ -219,11 +280,7 @@ async fn queue(core: &Arc<Core>, case: &Case) -> Result<Enrolled, Error> {
             tracing::info!(source = %case.applicant.source, claims = %case.claims, "a request for a certificate waits for an operator");
             Ok(Enrolled::Waiting)
         }
-        Some(Outcome::Conflict(c)) if c.kind() == ConflictKind::Exhausted => Ok(Enrolled::Refused(Refusal {
-            kind: RefusalKind::Unproven,
-            cause: c.message,
-            remedy: "decide on those that wait: sallyport request list".into(),
-        })),
+        Some(Outcome::Conflict(c)) if c.kind() == ConflictKind::Exhausted => Ok(full(c.message)),
         other => Err(Error::Internal(format!("queueing a request: {other:?}"))),
     }
 }

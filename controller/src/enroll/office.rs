@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use sallyport_ca::KeyPair;
 use sallyport_endpoint::{Answer, Crl, Enrollment, Office, Protocol, ScepAnswer};
+use tokio::sync::Semaphore;
 
 use super::Enrolled;
 use super::ocsp::Ocsp;
@@ -20,6 +21,8 @@ use crate::state::{Refusal, RefusalKind};
 const DECISION: Duration = Duration::from_secs(60);
 /// When to ask again while the group has no leader, or too much to do.
 pub(super) const BUSY: Duration = Duration::from_secs(5);
+/// Keys that are made for machines at a time.
+const KEYS: usize = 2;
 
 /// The office of one controller.
 #[derive(Clone)]
@@ -27,12 +30,14 @@ pub(crate) struct ControllerOffice {
     pub(super) core: Arc<Core>,
     pub(super) ocsp: Arc<Ocsp>,
     pub(super) scep: Arc<Scep>,
+    /// Room for keys that are being made.
+    pub(super) keys: Arc<Semaphore>,
 }
 
 impl ControllerOffice {
     /// The office over `core`.
     pub(crate) fn new(core: Arc<Core>) -> Self {
-        Self { core, ocsp: Arc::default(), scep: Arc::default() }
+        Self { core, ocsp: Arc::default(), scep: Arc::default(), keys: Arc::new(Semaphore::new(KEYS)) }
     }
 
     /// Answers of OCSP that were signed so far.
@@ -87,9 +92,20 @@ impl ControllerOffice {
                         sallyport cert profile set machine --server-keys";
             return Err(Answer::Denied { text: text.into(), authenticate: false });
         }
+        match super::may_have_key(&self.core, request).await {
+            Ok(Ok(())) => {}
+            Ok(Err(refusal)) => return Err(denied(&super::noted(&self.core, &request.source, refusal))),
+            Err(Error::Refused(text)) => return Err(Answer::Invalid(text)),
+            Err(_) => return Err(Answer::Busy { retry_after: BUSY }),
+        }
         let wanted = sallyport_ca::PublicKey::from_csr_der(&request.csr).map_err(|e| Answer::Invalid(e.to_string()))?;
+        // An RSA key takes a second and more of a core.
+        let Ok(place) = self.keys.clone().try_acquire_owned() else {
+            return Err(Answer::Busy { retry_after: BUSY });
+        };
         let core = self.core.clone();
         let made = tokio::task::spawn_blocking(move || {
+            let _place = place; // also if nobody waits for the key any more
             let rng = core.sealer.rng();
             let key = KeyPair::generate(wanted.algorithm(), rng)?;
             let csr = key.request("machine", None, rng)?;

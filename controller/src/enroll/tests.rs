@@ -191,7 +191,7 @@ async fn a_listed_key_needs_no_token_and_no_other_key_gets_its_name() {
     let key = key();
     let key_sha256 = sallyport_ca::Fingerprint::of(key.public_key().spki_der()).0.to_vec();
     let machine = MachineRow { name: NAME.into(), profile: "machine".into(), key_sha256, ..MachineRow::default() };
-    site.done(Action::PutMachines(PutMachines { machines: vec![machine] })).await;
+    site.done(Action::PutMachines(PutMachines { machines: vec![machine], keep: false })).await;
     let certificate = Certificate::from_der(&site.issued(&Shown::Nothing, &key).await).expect("a certificate");
     assert!(certificate.names_host(NAME));
     assert!(matches!(site.ask(&Shown::Nothing, &super::tests::key()).await, Enrolled::Waiting));
@@ -362,5 +362,35 @@ async fn a_profile_that_allows_no_such_key_says_so() {
     let rsa_only = crate::state::ProfileRow { keys, ..profile };
     site.done(Action::SetProfile(SetProfile { name: "machine".into(), profile: Some(rsa_only) })).await;
     assert_eq!(site.refused(&token, &key()).await, RefusalKind::Profile);
+    site.end().await;
+}
+
+#[tokio::test]
+async fn a_key_is_made_for_whoever_may_have_a_certificate_and_a_few_at_a_time() {
+    use sallyport_endpoint::{Answer, Office};
+
+    let site = Site::new().await;
+    let profile = site.core.node.shared().read().profile(sallyport_ca::Profile::Machine);
+    let profile = Some(crate::state::ProfileRow { server_keys: true, ..profile });
+    site.done(Action::SetProfile(SetProfile { name: "machine".into(), profile })).await;
+    let office = ControllerOffice::new(site.core.clone());
+    let ask = async |proof: Shown| {
+        let csr = key().request("x", None, &SystemRandom::new()).expect("a request").to_vec();
+        let source = Ipv4Addr::LOCALHOST.into();
+        office.enroll(Enrollment { protocol: Protocol::EstServerKey, proof, csr, source }).await
+    };
+    // There is no room for a key: whoever is refused was so before one would have been made.
+    let room = office.keys.available_permits();
+    office.keys.forget_permits(room);
+    let unknown = EnrollToken::generate([7; 32], "", &SystemRandom::new()).expect("a token").to_text();
+    for stranger in [Shown::Nothing, Shown::Token(unknown), Shown::Certificate(site.core.root().der().to_vec())] {
+        assert!(matches!(ask(stranger).await, Answer::Denied { .. }));
+    }
+    let token = site.token(1).await;
+    assert!(matches!(ask(token.clone()).await, Answer::Busy { .. }));
+    office.keys.add_permits(1);
+    assert!(matches!(ask(token.clone()).await, Answer::Issued { private_key: Some(_), .. }));
+    assert!(matches!(ask(token).await, Answer::Denied { .. }), "it is used up");
+    drop(office);
     site.end().await;
 }

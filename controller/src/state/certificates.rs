@@ -41,6 +41,9 @@ impl State {
         if let Some(refused) = command.record.as_ref().and_then(|record| self.against_rules(record)) {
             return refused;
         }
+        if let Some(why) = command.record.as_ref().and_then(|record| self.refuses_name_of(record)) {
+            return Reply::conflict(ConflictKind::Precondition, why);
+        }
         let recorded = self.record_certificate(command.record.as_ref());
         if let (Some(Outcome::Done(_)), Some(record)) = (&recorded.outcome, &command.record)
             && record.profile() == v1::CertificateProfile::Machine

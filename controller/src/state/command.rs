@@ -10,8 +10,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::enroll::{
     AbandonCertificate, CompleteCertificate, CreateEnrollToken, DecideRequest, ENROLL_LEVEL, GATEWAYS_LEVEL,
-    IntendCertificate, PutMachines, QueueRequest, RULES_LEVEL, RemoveMachine, RevokeEnrollToken, SetGatewayNames,
-    SetProfile,
+    GUARDS_LEVEL, IntendCertificate, PutMachines, QueueRequest, RULES_LEVEL, RemoveMachine, RevokeEnrollToken,
+    SetGatewayNames, SetProfile,
 };
 use super::issuers::ISSUERS_LEVEL;
 use super::ledger::{AcceptHeads, Attributed, LEDGER_LEVEL, NoteKeyUse};
@@ -303,6 +303,7 @@ impl Action {
             | Self::InstallRootChain(_)
             | Self::BeginRollover(_)
             | Self::TurnRollover(_) => ROOT_LEVEL,
+            Self::PutMachines(c) if c.keep => GUARDS_LEVEL,
             Self::SetProfile(c) => match &c.profile {
                 Some(row) if row.no_addresses || row.not_by_operators => RULES_LEVEL,
                 _ => ENROLL_LEVEL,

@@ -9,6 +9,8 @@ mod certificates;
 mod command;
 mod enroll;
 mod gateways;
+#[cfg(test)]
+mod golden;
 mod issuers;
 mod ledger;
 mod level;

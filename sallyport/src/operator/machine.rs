@@ -1,5 +1,6 @@
 //! `sallyport machine`: the machines that have certificates or may get one.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueHint};
@@ -12,8 +13,8 @@ use crate::clock::unix_now;
 use crate::error::{Error, Result};
 use crate::output::{Column, Record, rfc3339};
 
-/// Machines in one call.
-const BATCH: usize = 500;
+/// Machines in one call: these are stored all or none.
+const BATCH: usize = 1_000;
 
 /// What to do with machines.
 #[derive(Debug, Subcommand)]
@@ -31,16 +32,17 @@ pub(crate) enum Command {
     #[command(after_help = "\
 What lets it in is its key, or once the network that it comes from; with both given, both are needed. There it is
 `sallyport enroll --server HOST --root-fingerprint SHA256` (`sallyport ca show root` has the fingerprint), which prints the key's SHA-256
-and keeps the key; other tools ask by EST without a password. All that the list says of the machine is replaced.
+and keeps the key; other tools ask by EST without a password. Of a machine that is known, what is not given stays as it is; with --replace it is taken away.
 
 Examples:
   sallyport machine add pos1.example.com --network 198.51.100.0/28 --holder 'shop 1'
   sallyport machine add pos2.example.com --key 5d8c...")]
     Add(Add),
-    /// Add many machines from a CSV file: all or none.
+    /// Add many machines from a CSV file, and replace what the list says of those that are known.
     #[command(after_help = "\
 The first line names the columns: name, and any of sans (separated by spaces), holder, key_sha256 (hexadecimal), network (CIDR),
-profile. Fields may be quoted.
+profile. Fields may be quoted. The machines of up to 1,000 lines are stored all or none; of a longer file it is said which lines were
+stored if something is wrong in the rest: correct it and import the whole file again.
 
 Example:
   name,holder,network
@@ -70,17 +72,20 @@ pub(crate) struct Add {
     #[arg(long = "san", value_name = "NAME")]
     sans: Vec<String>,
     /// SHA-256 of its public key (SubjectPublicKeyInfo), hexadecimal.
-    #[arg(long = "key", value_name = "SHA256", required_unless_present = "network")]
+    #[arg(long = "key", value_name = "SHA256", required_unless_present_any = ["network", "holder", "sans"])]
     key_sha256: Option<String>,
     /// Network from which it may enroll once.
     #[arg(long, value_name = "CIDR")]
     network: Option<String>,
     /// Whose machine it is.
-    #[arg(long, default_value = "", hide_default_value = true, value_name = "TEXT")]
-    holder: String,
+    #[arg(long, value_name = "TEXT")]
+    holder: Option<String>,
     /// The certificate profile.
     #[arg(long, default_value = "machine", value_name = "PROFILE")]
     profile: String,
+    /// Take away what the list says of it and is not given here.
+    #[arg(long)]
+    replace: bool,
 }
 
 #[derive(Serialize)]
@@ -181,7 +186,7 @@ pub(crate) async fn run(command: Command, global: &Global) -> Result {
                 name: add.name.clone(),
                 profile: add.profile,
                 sans: add.sans,
-                holder: add.holder,
+                holder: add.holder.unwrap_or_default(),
                 key_sha256: add
                     .key_sha256
                     .as_deref()
@@ -192,17 +197,37 @@ pub(crate) async fn run(command: Command, global: &Global) -> Result {
                 network: add.network.unwrap_or_default(),
                 ..v1::Machine::default()
             };
-            client.put_machines(v1::PutMachinesRequest { machines: vec![machine] }).await.map_err(refused)?;
-            let text = format!("{} may enroll", add.name);
-            context.printer.one(&serde_json::json!({ "name": add.name }), &text)
+            let request = v1::PutMachinesRequest { machines: vec![machine], keep: !add.replace };
+            let answer = client.put_machines(request).await.map_err(refused)?.into_inner();
+            let text = match answer.need_token {
+                0 => format!("{} may enroll", add.name),
+                _ => format!("{} is known; give it a key or a network, or a token, to let it in", add.name),
+            };
+            context.printer.one(&serde_json::json!({ "name": add.name, "needs_token": answer.need_token != 0 }), &text)
         }
         Command::Import { .. } => {
-            let machines = import.unwrap_or_default();
-            let count = machines.len();
-            for batch in machines.chunks(BATCH) {
-                client.put_machines(v1::PutMachinesRequest { machines: batch.to_vec() }).await.map_err(refused)?;
+            let listed = import.unwrap_or_default();
+            let (count, mut need_token, mut stored) = (listed.len(), 0, None);
+            for batch in listed.chunks(BATCH) {
+                let machines = batch.iter().map(|listed| listed.machine.clone()).collect();
+                let answer = client.put_machines(v1::PutMachinesRequest { machines, keep: false }).await;
+                let answer = answer.map_err(|status| match stored {
+                    None => refused(status),
+                    Some(line) => refused(status).remedy(format!(
+                        "the machines up to line {line} are stored and those behind it are not: correct the file and import all of it \
+                         again"
+                    )),
+                })?;
+                need_token += answer.into_inner().need_token;
+                stored = batch.last().map(|listed| listed.line);
             }
-            context.printer.one(&serde_json::json!({ "machines": count }), &format!("{count} machines may enroll"))
+            let text = match need_token {
+                0 => format!("{count} machines may enroll"),
+                _ => format!(
+                    "{count} machines are known; of {need_token} the list names neither key nor network, so only a token lets them in"
+                ),
+            };
+            context.printer.one(&serde_json::json!({ "machines": count, "need_token": need_token }), &text)
         }
         Command::Remove { name, revoke } => {
             // First this: what stays known if the second fails is a machine that opens nothing.
@@ -233,13 +258,20 @@ fn key_sha256(text: &str) -> std::result::Result<Vec<u8>, String> {
     bytes.filter(|_| digits.len() == 64).ok_or_else(|| format!("{text:?} is no SHA-256: 64 hexadecimal digits"))
 }
 
-fn read_csv(file: &std::path::Path) -> Result<Vec<v1::Machine>> {
+/// A machine of a file, and where it stands there.
+#[derive(Debug)]
+struct Listed {
+    line: usize,
+    machine: v1::Machine,
+}
+
+fn read_csv(file: &std::path::Path) -> Result<Vec<Listed>> {
     let text =
         std::fs::read_to_string(file).map_err(|e| Error::failed(format!("cannot read {}: {e}", file.display())))?;
     parse_csv(&text).map_err(|e| Error::usage(format!("{}: {e}", file.display())))
 }
 
-fn parse_csv(text: &str) -> std::result::Result<Vec<v1::Machine>, String> {
+fn parse_csv(text: &str) -> std::result::Result<Vec<Listed>, String> {
     let mut lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
     let (_, head) = lines.next().ok_or("the file is empty")?;
     let columns = fields(head.trim_start_matches('\u{feff}')).map_err(|e| format!("line 1: {e}"))?;
@@ -252,6 +284,8 @@ fn parse_csv(text: &str) -> std::result::Result<Vec<v1::Machine>, String> {
     if !columns.iter().any(|c| c == "name") {
         return Err("line 1: the first line names the columns, and one of them is `name`".into());
     }
+    // Found before anything is sent: of a long file the controller sees a part at a time.
+    let (mut names, mut keys) = (BTreeMap::new(), BTreeMap::new());
     lines
         .map(|(number, line)| {
             let number = number + 1;
@@ -275,7 +309,15 @@ fn parse_csv(text: &str) -> std::result::Result<Vec<v1::Machine>, String> {
             if machine.name.is_empty() {
                 return Err(format!("line {number}: no name"));
             }
-            Ok(machine)
+            if let Some(first) = names.insert(machine.name.to_lowercase(), number) {
+                return Err(format!("line {number}: {} stands in line {first}, too", machine.name));
+            }
+            if !machine.key_sha256.is_empty()
+                && let Some(first) = keys.insert(machine.key_sha256.clone(), number)
+            {
+                return Err(format!("line {number}: the machine of line {first} has the same key"));
+            }
+            Ok(Listed { line: number, machine })
         })
         .collect()
 }
@@ -316,8 +358,9 @@ mod tests {
         let text = format!(
             "\u{feff}Name,holder,sans,key_sha256,network\r\nA.example.com,\"Ada, \"\"the\"\" boss\",b.example.com 192.0.2.1,{key},\r\n\r\nc.example.com,,,,198.51.100.0/28\r\n"
         );
-        let machines = parse_csv(&text).expect("reads");
-        assert_eq!(machines.len(), 2);
+        let listed = parse_csv(&text).expect("reads");
+        assert_eq!(listed.iter().map(|l| l.line).collect::<Vec<_>>(), [2, 4]);
+        let machines: Vec<v1::Machine> = listed.into_iter().map(|l| l.machine).collect();
         assert_eq!((machines[0].name.as_str(), machines[0].holder.as_str()), ("A.example.com", "Ada, \"the\" boss"));
         assert_eq!(machines[0].sans, ["b.example.com", "192.0.2.1"]);
         assert_eq!(machines[0].key_sha256, [0xab; 32]);
@@ -334,6 +377,7 @@ mod tests {
             ("name\n\n\"a", "line 3: a quotation"),
             ("name,key_sha256\na,zz", "line 2"),
             ("name,holder\n,x", "line 2: no name"),
+            ("name\na.example.com\nA.example.com", "line 3: A.example.com stands in line 2"),
         ] {
             let error = parse_csv(text).expect_err(text);
             assert!(error.contains(part), "{text:?}: {error}");

@@ -13,7 +13,7 @@ use super::OperatorService;
 use super::search::search;
 use crate::state::{
     Action, CreateEnrollToken, DecideRequest, EnrollTokenRow, ISSUABLE, MachineRow, ProfileRow, PutMachines,
-    RULES_LEVEL, RemoveMachine, RequestRow, RevokeEnrollToken, SetProfile, State, profile_named,
+    RULES_LEVEL, RemoveMachine, RequestRow, RevokeEnrollToken, SetProfile, State, canonical_name, profile_named,
 };
 
 /// How long a token is good when nothing is asked for, and at most, seconds.
@@ -105,6 +105,17 @@ fn profile_info(profile: Profile, row: ProfileRow) -> v1::Profile {
     }
 }
 
+/// Names in the form that certificates have, each once.
+fn canonical(names: Vec<String>) -> Vec<String> {
+    let mut out = Vec::with_capacity(names.len());
+    for name in names.iter().map(|name| canonical_name(name)) {
+        if !out.contains(&name) {
+            out.push(name);
+        }
+    }
+    out
+}
+
 fn profile_or_machine(name: String) -> String {
     if name.is_empty() { Profile::Machine.name().into() } else { name }
 }
@@ -137,7 +148,7 @@ impl OperatorService {
             hash: token.hash().to_vec(),
             profile: profile_or_machine(request.profile),
             name: request.name,
-            sans: request.sans,
+            sans: canonical(request.sans),
             ttl_ms: u64::from(ttl_s) * 1_000,
             uses: request.uses.max(1),
             made_by: caller.name.clone(),
@@ -201,16 +212,20 @@ impl OperatorService {
             Ok::<_, Status>(MachineRow {
                 name: machine.name,
                 profile: profile_or_machine(machine.profile),
-                sans: machine.sans,
+                sans: canonical(machine.sans),
                 holder: machine.holder,
                 key_sha256: machine.key_sha256,
                 network,
                 ..MachineRow::default()
             })
         };
-        let machines = request.machines.into_iter().map(row).collect::<Result<_, _>>()?;
-        self.change(caller, "put machines", Action::PutMachines(PutMachines { machines })).await?;
-        Ok(v1::PutMachinesResponse {})
+        let machines = request.machines.into_iter().map(row).collect::<Result<Vec<_>, _>>()?;
+        let names: Vec<String> = machines.iter().map(|m| m.name.clone()).collect();
+        let command = PutMachines { machines, keep: request.keep };
+        self.change(caller, "put machines", Action::PutMachines(command)).await?;
+        let state = self.core.node.shared().read();
+        let need_token = names.iter().filter(|name| state.needs_token(name)).count();
+        Ok(v1::PutMachinesResponse { need_token: u32::try_from(need_token).unwrap_or(u32::MAX) })
     }
 
     pub(super) async fn do_list_machines(
@@ -271,7 +286,7 @@ impl OperatorService {
             number,
             approve: request.approve,
             name: request.name,
-            sans: request.sans,
+            sans: canonical(request.sans),
             decided_by: caller.name.clone(),
             holder: request.holder,
         };

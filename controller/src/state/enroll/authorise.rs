@@ -6,7 +6,9 @@ use sallyport_ca::Profile;
 use sallyport_proto::v1;
 
 use super::machines::DAY_MS;
-use super::{MAX_RENEWALS, ProfileRow, Proof, ProofKind, RULES_LEVEL, RequestRow, profile_named};
+use super::{
+    GUARDS_LEVEL, MAX_RENEWALS, ProfileRow, Proof, ProofKind, RULES_LEVEL, RequestRow, canonical_name, profile_named,
+};
 use crate::state::net::Net;
 use crate::state::{CertificateRow, State};
 
@@ -144,6 +146,13 @@ impl State {
             let remedy = format!("sallyport cert release --machine {} lets it in again", grant.name);
             return refused(RefusalKind::Revoked, cause, remedy);
         }
+        if let Some(name) = self.gateways_name_among(grant.sans.iter().chain([&grant.name])) {
+            return refused(
+                RefusalKind::Profile,
+                format!("{name} is the name of a gateway, and a machine has none of those"),
+                "give the machine a name of its own: sallyport token create --machine NAME",
+            );
+        }
         Verdict::Granted(grant)
     }
 
@@ -185,7 +194,7 @@ impl State {
         }))
     }
 
-    fn by_token(&self, id: &[u8], hash: &[u8], key_sha256: &[u8], at_ms: u64) -> Verdict {
+    pub(super) fn by_token(&self, id: &[u8], hash: &[u8], key_sha256: &[u8], at_ms: u64) -> Verdict {
         // The hash of a random secret of 128 bits: how long this comparison takes tells nothing of use.
         let Some(row) = self.enroll_tokens.get(&id.to_vec()).filter(|row| row.hash == hash) else {
             let cause = "this token is not known, or was taken back";
@@ -205,7 +214,7 @@ impl State {
         self.granted(&row.profile, (&row.name, &row.sans, &row.holder), v1::EnrollMethod::Token, proof)
     }
 
-    fn by_certificate(&self, serial: &str, at_ms: u64) -> Verdict {
+    pub(super) fn by_certificate(&self, serial: &str, at_ms: u64) -> Verdict {
         let Some(row) = self.certificates.get(&serial.to_owned()) else {
             let cause = format!("the log of this authority holds no certificate with serial number {serial}");
             return refused(RefusalKind::Unproven, cause, NEW_TOKEN);
@@ -318,12 +327,13 @@ impl State {
         // What is signed may be a little older than the entry that says so.
         const SLACK_MS: u64 = 3_600_000;
         let longest = at_ms.saturating_add(grant.rules.validity_s.saturating_mul(1_000)).saturating_add(SLACK_MS);
+        // An address can be written in several ways; certificates have one.
+        let by_form = self.level() >= GUARDS_LEVEL;
+        let same = |a: &str, b: &str| a.eq_ignore_ascii_case(b) || (by_form && canonical_name(a) == canonical_name(b));
         record.profile() == crate::authority::profile_to_proto(grant.profile)
             && record.name == grant.name
-            && grant.sans.iter().all(|san| record.sans.iter().any(|s| s.eq_ignore_ascii_case(san)))
-            && record.sans.iter().all(|san| {
-                san.eq_ignore_ascii_case(&grant.name) || grant.sans.iter().any(|s| s.eq_ignore_ascii_case(san))
-            })
+            && grant.sans.iter().all(|san| record.sans.iter().any(|s| same(s, san)))
+            && record.sans.iter().all(|san| same(san, &grant.name) || grant.sans.iter().any(|s| same(s, san)))
             && record.not_after_ms <= longest
             && record.not_before_ms <= at_ms.saturating_add(SLACK_MS)
             && record.member == 0

@@ -102,6 +102,9 @@ pub struct PutMachines {
     /// Name, profile, further names, holder, key, network; the rest is not looked at.
     #[prost(message, repeated, tag = "1")]
     pub machines: Vec<MachineRow>,
+    /// What is left out stays as it is known. Since level 7.
+    #[prost(bool, tag = "2")]
+    pub keep: bool,
 }
 
 /// A machine is forgotten: it may enroll by a token again, and not renew. Its certificates stay as they are.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sallyport_proto::v1;
 
+use super::guards::network_of;
 use super::{EnrollTokenRow, IntentRow, MachineRow, RequestRow, machine_key};
 use crate::state::revocation::hash;
 use crate::state::{Index, State};
@@ -35,8 +36,8 @@ pub(in crate::state) struct EnrollIndex {
     requests_of_machine: BTreeSet<(u64, u64)>,
     /// and by the holder.
     requests_of_holder: BTreeSet<(u64, u64)>,
-    /// Those that wait, by where they came from.
-    pub(super) waiting_of_source: BTreeSet<(String, u64)>,
+    /// Those that wait, by the network that they came from.
+    waiting_of_network: BTreeSet<(String, u64)>,
     /// Those that make room for others.
     pub(super) closed_requests: BTreeSet<u64>,
     /// Tokens by when they end,
@@ -64,6 +65,14 @@ fn keep<T: Ord>(set: &mut BTreeSet<(u64, T)>, there: bool, text: &str, entry: T)
 fn entries<'a, T: Ord>(set: &'a BTreeSet<(u64, T)>, text: &str, least: T) -> impl Iterator<Item = &'a T> {
     let of = hash(text);
     set.range((of, least)..).take_while(move |(hash, _)| *hash == of).map(|(_, entry)| entry)
+}
+
+impl EnrollIndex {
+    /// Requests that wait and came from a network.
+    pub(super) fn waiting_of(&self, network: &str) -> impl Iterator<Item = &u64> {
+        let of = (network.to_owned(), 0)..=(network.to_owned(), u64::MAX);
+        self.waiting_of_network.range(of).map(|(_, number)| number)
+    }
 }
 
 impl Index {
@@ -106,7 +115,7 @@ impl Index {
     pub(super) fn note_request(&mut self, number: u64, row: &RequestRow) {
         self.enroll.request_of_key.insert(row.key_sha256.clone(), number);
         match row.state() {
-            v1::RequestState::Waiting => drop(self.enroll.waiting_of_source.insert((row.source.clone(), number))),
+            v1::RequestState::Waiting => drop(self.enroll.waiting_of_network.insert((network_of(&row.source), number))),
             v1::RequestState::Approved => {}
             _ => drop(self.enroll.closed_requests.insert(number)),
         }
@@ -115,7 +124,7 @@ impl Index {
 
     pub(super) fn drop_request(&mut self, number: u64, row: &RequestRow) {
         self.enroll.request_of_key.remove(&row.key_sha256);
-        self.enroll.waiting_of_source.remove(&(row.source.clone(), number));
+        self.enroll.waiting_of_network.remove(&(network_of(&row.source), number));
         self.enroll.closed_requests.remove(&number);
         self.keep_request(false, number, row);
     }

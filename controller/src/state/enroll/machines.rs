@@ -71,7 +71,12 @@ impl State {
 
     pub(in crate::state) fn put_machines(&mut self, command: &PutMachines) -> Reply {
         let mut networks = self.index.enroll.machines_by_network.len();
-        for row in &command.machines {
+        let machines: Vec<MachineRow> = command.machines.iter().map(|row| self.listed(row, command.keep)).collect();
+        if let Some(name) = self.gateways_name_among(machines.iter().flat_map(|m| m.sans.iter().chain([&m.name]))) {
+            let message = format!("{name} is the name of a gateway; give the machine another");
+            return Reply::conflict(ConflictKind::Invalid, message);
+        }
+        for row in &machines {
             let refuse = |why: String| Reply::conflict(ConflictKind::Invalid, format!("machine {:?}: {why}", row.name));
             let Some((profile, _)) = profile_named(&row.profile).filter(|(p, _)| ENROLLABLE.contains(p)) else {
                 return refuse(format!("there is no profile {:?} for machines", row.profile));
@@ -88,9 +93,8 @@ impl State {
             }
             networks += usize::from(row.network.is_some());
         }
-        let mut names: Vec<String> = command.machines.iter().map(|m| machine_key(&m.name)).collect();
-        let mut keys: Vec<&[u8]> =
-            command.machines.iter().map(|m| m.key_sha256.as_slice()).filter(|k| !k.is_empty()).collect();
+        let mut names: Vec<String> = machines.iter().map(|m| machine_key(&m.name)).collect();
+        let mut keys: Vec<&[u8]> = machines.iter().map(|m| m.key_sha256.as_slice()).filter(|k| !k.is_empty()).collect();
         names.sort_unstable();
         keys.sort_unstable();
         let (all, of_keys) = (names.len(), keys.len());
@@ -99,14 +103,14 @@ impl State {
         if names.len() != all || keys.len() != of_keys {
             return Reply::conflict(ConflictKind::Invalid, "a name or a key stands twice in the list");
         }
-        if self.machines.len() + command.machines.len() > MAX_MACHINES || networks > MAX_MACHINE_NETWORKS {
+        if self.machines.len() + machines.len() > MAX_MACHINES || networks > MAX_MACHINE_NETWORKS {
             return Reply::conflict(
                 ConflictKind::Exhausted,
                 format!("at most {MAX_MACHINES} machines, {MAX_MACHINE_NETWORKS} of them known by their network"),
             );
         }
         let now_ms = self.now_ms();
-        for row in &command.machines {
+        for row in &machines {
             let key = machine_key(&row.name);
             let known =
                 self.machines.get(&key).cloned().unwrap_or(MachineRow { known_ms: now_ms, ..MachineRow::default() });

@@ -6,6 +6,7 @@
 mod authorise;
 mod command;
 mod gateways;
+mod guards;
 mod index;
 mod issue;
 mod machines;
@@ -20,6 +21,7 @@ pub use command::*;
 pub(crate) use gateways::GATEWAYS_LEVEL;
 pub use gateways::*;
 pub(super) use index::EnrollIndex;
+pub(crate) use guards::{GUARDS_LEVEL, canonical_name};
 pub(super) use machines::machine_key;
 pub use profiles::{ENROLLABLE, profile_named};
 pub use row::*;

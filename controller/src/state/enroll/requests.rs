@@ -2,8 +2,12 @@
 
 use sallyport_proto::v1;
 
+use super::guards::network_of;
 use super::machines::check_names;
-use super::{DecideRequest, MAX_REQUESTS, MAX_REQUESTS_OF_SOURCE, QueueRequest, REQUEST_MS, RequestRow, profile_named};
+use super::{
+    DecideRequest, GUARDS_LEVEL, MAX_REQUESTS, MAX_REQUESTS_OF_SOURCE, QueueRequest, REQUEST_MS, RequestRow,
+    profile_named,
+};
 use crate::state::{ConflictKind, Reply, State};
 
 /// Longest name that a request says of itself, and longest source, bytes.
@@ -18,9 +22,12 @@ impl State {
         if self.index.enroll.request_of_key.contains_key(&command.key_sha256) {
             return Reply::done(); // asked twice at a time
         }
-        let waiting = v1::RequestState::Waiting;
-        let from = (command.source.clone(), 0)..=(command.source.clone(), u64::MAX);
-        let of_source = self.index.enroll.waiting_of_source.range(from).count();
+        if self.level() >= GUARDS_LEVEL
+            && let Some(why) = self.refuses_to_queue(&command.source)
+        {
+            return Reply::conflict(ConflictKind::Exhausted, why);
+        }
+        let of_source = self.waiting_from(&command.source);
         if of_source >= MAX_REQUESTS_OF_SOURCE {
             let message = format!("{of_source} requests from {} wait for a decision already", command.source);
             return Reply::conflict(ConflictKind::Exhausted, message);
@@ -40,12 +47,18 @@ impl State {
             source: command.source.clone(),
             profile: command.profile.clone(),
             at_ms: self.now_ms(),
-            state: waiting.into(),
+            state: v1::RequestState::Waiting.into(),
             ..RequestRow::default()
         };
         self.index.note_request(number, &row);
         self.requests.insert(number, row);
         Reply::done()
+    }
+
+    /// How many wait that came from exactly there.
+    fn waiting_from(&self, source: &str) -> usize {
+        let numbers = self.index.enroll.waiting_of(&network_of(source));
+        numbers.filter(|number| self.requests.get(number).is_some_and(|row| row.source == source)).count()
     }
 
     /// Forgets what is older than a week.
@@ -90,6 +103,10 @@ impl State {
             };
             if let Err(why) = check_names(&self.profile(profile), &command.name, &command.sans) {
                 return Reply::conflict(ConflictKind::Invalid, why);
+            }
+            if let Some(name) = self.gateways_name_among(command.sans.iter().chain([&command.name])) {
+                let message = format!("{name} is the name of a gateway; give the machine another");
+                return Reply::conflict(ConflictKind::Invalid, message);
             }
         }
         let now_ms = self.now_ms();

@@ -353,12 +353,12 @@ fn the_list_lets_in_by_key_and_once_by_network() {
     let by_key = MachineRow { key_sha256: vec![9; 32], ..machine(NAME) };
     let by_network =
         MachineRow { network: Some("198.51.100.0/24".parse().expect("a network")), ..machine("pos1.example.com") };
-    o.bench.done(Action::PutMachines(PutMachines { machines: vec![by_key.clone(), by_network.clone()] }));
+    o.bench.done(Action::PutMachines(PutMachines { machines: vec![by_key.clone(), by_network.clone()], keep: false }));
     let serial = o.enroll(None, 9);
     assert_eq!((o.machine().method(), o.machine().serial.as_str()), (v1::EnrollMethod::List, serial.as_str()));
     assert!(matches!(o.ask(None, 9), Verdict::Granted(_)), "its key is its proof");
     let both = MachineRow { network: by_network.network, key_sha256: vec![7; 32], ..machine("both.example.com") };
-    o.bench.done(Action::PutMachines(PutMachines { machines: vec![both] }));
+    o.bench.done(Action::PutMachines(PutMachines { machines: vec![both], keep: false }));
     assert_eq!(o.ask(None, 7), Verdict::MayQueue, "the key alone, from elsewhere");
     assert!(matches!(o.ask_from(None, 7, "198.51.100.3"), Verdict::Granted(_)));
 
@@ -373,12 +373,16 @@ fn the_list_lets_in_by_key_and_once_by_network() {
     o.revoke(&serial);
     assert_eq!(o.refusal(None, 9), RefusalKind::Revoked);
 
-    let twice = PutMachines { machines: vec![machine("a.example.com"), machine("A.example.com")] };
+    let twice = PutMachines { machines: vec![machine("a.example.com"), machine("A.example.com")], keep: false };
     assert_eq!(o.conflict(Action::PutMachines(twice)), ConflictKind::Invalid);
-    let others_key = PutMachines { machines: vec![MachineRow { key_sha256: vec![9; 32], ..machine("b.example.com") }] };
+    let others_key =
+        PutMachines { machines: vec![MachineRow { key_sha256: vec![9; 32], ..machine("b.example.com") }], keep: false };
     assert_eq!(o.conflict(Action::PutMachines(others_key)), ConflictKind::Invalid);
     let two = |name: &str| MachineRow { network: by_network.network, ..machine(name) };
-    o.bench.done(Action::PutMachines(PutMachines { machines: vec![two("x.example.com"), two("y.example.com")] }));
+    o.bench.done(Action::PutMachines(PutMachines {
+        machines: vec![two("x.example.com"), two("y.example.com")],
+        keep: false,
+    }));
     assert_eq!(o.ask_from(None, 6, "198.51.100.9"), Verdict::MayQueue, "two come from there: neither is known");
 }
 
@@ -455,7 +459,7 @@ fn what_is_loaded_from_rows_decides_as_before() {
         key_sha256: vec![8; 32],
         ..MachineRow::default()
     };
-    o.bench.done(Action::PutMachines(PutMachines { machines: vec![machine] }));
+    o.bench.done(Action::PutMachines(PutMachines { machines: vec![machine], keep: false }));
     o.bench.state = State::from_rows(o.bench.state.rows()).expect("loads");
     assert_eq!(o.bench.state.issued(&[1; 16]).expect("kept").serial, first);
     assert!(matches!(o.ask(None, 8), Verdict::Granted(_)));
@@ -535,7 +539,7 @@ fn the_answers_that_are_kept_are_the_same_after_a_start() {
     let later = Command {
         request_id: Vec::new(),
         at_ms: o.bench.state.now_ms() + ISSUED_MS + 1,
-        action: Some(Action::PutMachines(PutMachines { machines: vec![machine] })),
+        action: Some(Action::PutMachines(PutMachines { machines: vec![machine], keep: false })),
     };
     loaded.apply(&later);
     o.bench.state.apply(&later);

@@ -31,6 +31,10 @@ impl State {
         if let Err(why) = names {
             return Reply::conflict(ConflictKind::Invalid, why);
         }
+        if let Some(name) = self.gateways_name_among(command.sans.iter().chain([&command.name])) {
+            let message = format!("{name} is the name of a gateway; give the machine another");
+            return Reply::conflict(ConflictKind::Invalid, message);
+        }
         let now_ms = self.now_ms();
         while let Some((end_ms, id)) = self.index.enroll.tokens_by_end.first().cloned()
             && end_ms.saturating_add(KEEP_MS) <= now_ms

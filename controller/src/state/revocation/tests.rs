@@ -158,7 +158,7 @@ fn a_holder_loses_all_machines_and_what_was_to_bring_others() {
         ..MachineRow::default()
     };
     let machines = vec![listed("one.example.com", 1), listed("two.example.com", 2)];
-    b.done(Action::PutMachines(PutMachines { machines }));
+    b.done(Action::PutMachines(PutMachines { machines, keep: false }));
     record(&mut b, "a1", "one.example.com");
     record(&mut b, "a2", "two.example.com");
     record(&mut b, "a3", "three.example.com");
@@ -183,7 +183,7 @@ fn with_a_certificate_that_is_revoked_by_its_serial_number_goes_what_lay_beside_
     let mut b = bench();
     let (profile, key_sha256) = ("machine".into(), vec![1; 32]);
     let listed = MachineRow { name: "one.example.com".into(), profile, key_sha256, ..MachineRow::default() };
-    b.done(Action::PutMachines(PutMachines { machines: vec![listed] }));
+    b.done(Action::PutMachines(PutMachines { machines: vec![listed], keep: false }));
     record(&mut b, "a1", "one.example.com");
     token(&mut b, 1, "one.example.com", "");
     token(&mut b, 2, "two.example.com", "");
