@@ -57,7 +57,8 @@ impl State {
 
     /// How many wait that came from exactly there.
     fn waiting_from(&self, source: &str) -> usize {
-        let numbers = self.index.enroll.waiting_of(&network_of(source));
+        let network = network_of(source);
+        let numbers = self.index.enroll.waiting_of(&network);
         numbers.filter(|number| self.requests.get(number).is_some_and(|row| row.source == source)).count()
     }
 

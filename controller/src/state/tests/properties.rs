@@ -150,12 +150,14 @@ fn enrollment() -> impl Strategy<Value = Action> {
         })
     });
     let take = (0..6_u8).prop_map(|id| Action::RevokeEnrollToken(RevokeEnrollToken { id: vec![id; 8] }));
-    let put = (machine(), holder(), 0..3_u8, any::<bool>()).prop_map(move |(name, holder, key, place)| {
-        let key_sha256 = if key == 0 { Vec::new() } else { vec![key; 32] };
-        let network = place.then(|| net("192.0.2.0/24"));
-        let row = MachineRow { name, profile: profile(), holder, key_sha256, network, ..MachineRow::default() };
-        Action::PutMachines(PutMachines { machines: vec![row] })
-    });
+    let put = (machine(), holder(), 0..3_u8, any::<bool>(), any::<bool>()).prop_map(
+        move |(name, holder, key, place, keep)| {
+            let key_sha256 = if key == 0 { Vec::new() } else { vec![key; 32] };
+            let network = place.then(|| net("192.0.2.0/24"));
+            let row = MachineRow { name, profile: profile(), holder, key_sha256, network, ..MachineRow::default() };
+            Action::PutMachines(PutMachines { machines: vec![row], keep })
+        },
+    );
     let remove = machine().prop_map(|name| Action::RemoveMachine(RemoveMachine { key: name.to_lowercase() }));
     let queue = (3..7_u8, 0..2_u8).prop_map(move |(key, source)| {
         Action::QueueRequest(QueueRequest {

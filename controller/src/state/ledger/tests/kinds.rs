@@ -50,7 +50,7 @@ fn decide(number: u64, approve: bool, name: &str) -> Action {
 fn put(name: &str, key: u8) -> Action {
     let (name, profile, key_sha256) = (name.into(), "machine".into(), vec![key; 32]);
     let machine = MachineRow { name, profile, holder: "Ada".into(), key_sha256, ..MachineRow::default() };
-    Action::PutMachines(PutMachines { machines: vec![machine] })
+    Action::PutMachines(PutMachines { machines: vec![machine], keep: false })
 }
 
 fn authority(number: u64, root: u64, kind: v1::KeyAlgorithm) -> NewIssuer {
