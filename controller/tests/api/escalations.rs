@@ -345,8 +345,9 @@ async fn esc4_profiles_are_edited_by_operators_only_and_by_none_unseen() {
     let before = profiles.iter().find(|p| p.name == "machine").expect("there").clone();
     let wide = v1::Profile { validity_s: before.max_validity_s, server_keys: true, ..before.clone() };
     let set = v1::SetProfileRequest { profile: Some(wide.clone()) };
-    for profile in [Profile::Machine, Profile::Gateway, Profile::GatewayLink] {
-        let issued = issue(&estate.site.running, profile, MINE).await;
+    let (gateway, link) = ("vpn9.example.com", "gw9.example.com");
+    for (profile, name) in [(Profile::Machine, MINE), (Profile::Gateway, gateway), (Profile::GatewayLink, link)] {
+        let issued = issue(&estate.site.running, profile, name).await;
         // An IKE certificate does not even open a connection.
         let Ok(channel) = estate.site.channel(&issued).await else { continue };
         let refused = OperatorClient::new(channel).set_profile(set.clone()).await.expect_err("is refused");

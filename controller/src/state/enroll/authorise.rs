@@ -146,7 +146,8 @@ impl State {
             let remedy = format!("sallyport cert release --machine {} lets it in again", grant.name);
             return refused(RefusalKind::Revoked, cause, remedy);
         }
-        if let Some(name) = self.gateways_name_among(grant.sans.iter().chain([&grant.name])) {
+        let of_gateway = matches!(grant.profile, Profile::Gateway | Profile::GatewayLink);
+        if let Some(name) = self.gateways_name_among(grant.sans.iter().chain([&grant.name])).filter(|_| !of_gateway) {
             return refused(
                 RefusalKind::Profile,
                 format!("{name} is the name of a gateway, and a machine has none of those"),

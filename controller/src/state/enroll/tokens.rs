@@ -31,7 +31,9 @@ impl State {
         if let Err(why) = names {
             return Reply::conflict(ConflictKind::Invalid, why);
         }
-        if let Some(name) = self.gateways_name_among(command.sans.iter().chain([&command.name])) {
+        if profile != Profile::GatewayLink
+            && let Some(name) = self.gateways_name_among(command.sans.iter().chain([&command.name]))
+        {
             let message = format!("{name} is the name of a gateway; give the machine another");
             return Reply::conflict(ConflictKind::Invalid, message);
         }

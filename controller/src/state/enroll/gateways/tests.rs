@@ -85,6 +85,8 @@ fn a_gateway_enrolls_by_a_token_and_then_renews_by_its_link() {
 
     let ike = o.enroll(for_ike(&link), 3);
     assert_eq!(o.bench.state.certificates.get(&ike).expect("recorded").name, GATEWAY, "nobody said another name");
+    // One that lost its keys has a new token, though its name is a gateway's already.
+    make_token(&mut o, 2, GATEWAY, 1);
     let second = o.enroll(for_link(&link), 4);
     let third = o.enroll(for_link(&second), 5);
     assert_eq!(o.refusal(for_link(&link), 6), RefusalKind::UsedUp, "replaced twice");
