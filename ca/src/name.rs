@@ -265,9 +265,14 @@ fn escape_into(out: &mut String, value: &str) {
     }
 }
 
-/// Invisible characters that reorder or hide the text around them.
-const fn is_format_character(c: char) -> bool {
-    matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+/// Characters that change what stands beside them, or are not seen: directions of writing (Unicode's Bidi_Control), joiners, breaks of
+/// lines, variation selectors, marks of byte order and tags. With them a name can look like another one.
+pub(crate) const fn is_format_character(c: char) -> bool {
+    matches!(
+        c,
+        '\u{61c}' | '\u{ad}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+            | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}'
+    )
 }
 
 /// The text of an attribute value of any of the string types of X.520; `None` for other types or bad encodings.

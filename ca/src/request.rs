@@ -52,25 +52,15 @@ impl<'a> Parsed<'a> {
     }
 }
 
-/// Characters that change what stands beside them, or are not seen: directions of writing (Unicode's Bidi_Control), joiners, breaks of
-/// lines, marks of byte order and tags. With them a name can look like another one.
-const fn is_deceptive(c: char) -> bool {
-    matches!(
-        c,
-        '\u{61c}' | '\u{ad}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
-            | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}'
-    )
-}
-
-/// What a request calls its subject (RFC 2986 §4.1): for people who decide on it, and for nothing else. At most 128 printable
-/// characters, none of which hides or turns others; empty where there is none.
+/// What a request calls its subject (RFC 2986 §4.1): for people who decide on it, and for nothing else. At most 128
+/// characters, none of which hides or turns others (those are written out); empty where there is none.
 pub fn claimed_name(csr: &[u8]) -> String {
     if csr.len() > MAX_REQUEST {
         return String::new();
     }
     let Some(request) = Parsed::from_der(csr) else { return String::new() };
     let text = crate::name::text(&request.subject);
-    text.chars().filter(|c| !c.is_control() && !is_deceptive(*c)).take(128).collect()
+    text.chars().take(128).collect()
 }
 
 impl PublicKey {

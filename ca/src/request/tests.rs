@@ -49,8 +49,13 @@ fn a_claimed_name_cannot_turn_or_hide_what_stands_beside_it() {
     let key = key(KeyAlgorithm::EcdsaP256);
     let claim = |name: &str| claimed_name(&key.request(name, None, &SystemRandom::new()).unwrap());
     assert_eq!(claim("b\u{fc}ro laptop"), "CN=b\u{fc}ro laptop");
-    assert_eq!(claim("gnp.\u{202e}moc.elpmaxe\u{2066}"), "CN=gnp.moc.elpmaxe");
-    assert_eq!(claim("a\u{200b}\u{feff}\u{ad}b\u{2028}c\u{e0041}"), "CN=abc");
+    // What could is written out, so that it is seen.
+    assert_eq!(claim("gnp.\u{202e}moc.elpmaxe\u{2066}"), r"CN=gnp.\u{202e}moc.elpmaxe\u{2066}");
+    assert_eq!(claim("a\u{200b}\u{feff}\u{ad}b\u{2028}c\u{e0041}"), r"CN=a\u{200b}\u{feff}\u{ad}b\u{2028}c\u{e0041}");
+    let others = (0x80..=0xffff).chain([0xe_0001, 0xe_0fff]).filter_map(char::from_u32);
+    for hidden in others.filter(|c| crate::name::is_format_character(*c)) {
+        assert!(!claim(&format!("a{hidden}b")).contains(hidden), "{hidden:?}");
+    }
 }
 
 /// A request with these attributes and a void signature.
