@@ -10,12 +10,15 @@ use tokio::time::MissedTickBehavior;
 use crate::app::Core;
 use crate::authority::root;
 use crate::enroll;
+use crate::overdue::Overdue;
 use crate::raft::ProposeError;
 use crate::soft::{GatewaySigns, SessionSigns};
 use crate::state::{Action, EndSessions, EndedSession, LoseGateway};
 
 /// How often to look after gateways.
 const INTERVAL: Duration = Duration::from_secs(1);
+/// And whether somebody is overdue with a renewal.
+const OVERDUE_EVERY: u32 = 60;
 /// Sessions are looked after at every so many looks.
 const SESSIONS_EVERY: u32 = 10;
 /// Between two looks further apart, this process was stopped: it heard nobody, and so nobody was silent.
@@ -43,6 +46,7 @@ pub(crate) async fn run(core: Arc<Core>) {
     let mut ticks = tokio::time::interval(INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut count = 0_u32;
+    let mut overdue = Overdue::default();
     let mut listening = Listening { led: None, looked_ms: core.clock.monotonic_ms() };
     loop {
         ticks.tick().await;
@@ -68,6 +72,10 @@ pub(crate) async fn run(core: Arc<Core>) {
             }
             if let Err(error) = root::sweep(&core).await {
                 tracing::debug!(%error, "could not erase the root's key again; trying again");
+            }
+            if count.is_multiple_of(OVERDUE_EVERY) {
+                let news = overdue.look(&core.node.shared().read(), core.now_ms());
+                news.say();
             }
             if count.is_multiple_of(SESSIONS_EVERY) {
                 sweep_sessions(&core).await?;

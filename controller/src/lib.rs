@@ -39,6 +39,7 @@ mod ledger;
 mod lists;
 mod metrics;
 mod monitored;
+mod overdue;
 mod own_key;
 pub mod raft;
 pub mod root_key;

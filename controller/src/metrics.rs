@@ -53,6 +53,8 @@ pub(crate) enum Rpc {
     KillSession,
     ListGateways,
     RemoveGateway,
+    ListOperators,
+    SetOperatorRoles,
     SetGatewayNames,
     RenewOperator,
     ListAttempts,
@@ -121,6 +123,8 @@ impl Rpc {
             Self::KillSession => "kill_session",
             Self::ListGateways => "list_gateways",
             Self::RemoveGateway => "remove_gateway",
+            Self::ListOperators => "list_operators",
+            Self::SetOperatorRoles => "set_operator_roles",
             Self::SetGatewayNames => "set_gateway_names",
             Self::RenewOperator => "renew_operator",
             Self::ListAttempts => "list_attempts",
@@ -236,6 +240,7 @@ pub(crate) struct Metrics {
     state: IntGaugeVec,
     pools: IntGaugeVec,
     raft: IntGaugeVec,
+    authorities: IntGaugeVec,
     healthy: IntGauge,
     clock_offset: Gauge,
     enrollment_requests: IntCounterVec,
@@ -293,6 +298,11 @@ impl Metrics {
             state: gauges("objects", "Things in the state", &["kind"])?,
             pools: gauges("pool_addresses", "Addresses of a pool", &["pool", "kind"])?,
             raft: gauges("raft", "Figures of the Raft group", &["figure"])?,
+            authorities: gauges(
+                "authority_not_after_seconds",
+                "When the certificate of a root or an issuing authority ends, seconds since 1970",
+                &["authority"],
+            )?,
             healthy,
             clock_offset,
             ocsp_signatures,
@@ -444,6 +454,7 @@ impl Metrics {
             ("machines_overdue", state.overdue(now_ms).count()),
             ("gateways_overdue", state.overdue_gateways(now_ms).count()),
             ("enrollment_requests", state.requests.len()),
+            ("enrollment_requests_waiting", state.requests_waiting()),
             ("intents", state.intents.len()),
         ] {
             set(&self.state, &[name], value as u64);
@@ -451,6 +462,14 @@ impl Metrics {
         set(&self.state, &["audit_log_entries"], state.log_tree().size());
         set(&self.state, &["audit_log_alarms"], core.audit.witnesses.in_trouble() as u64);
         set(&self.state, &["gateways_alive"], gateways_alive);
+        self.authorities.reset(); // one that was retired must not stay
+        let roots = state.trusted_roots().map(|(number, row)| (format!("root {number}"), &row.certificate));
+        let issuers = state.issuers_in_force().map(|(number, row)| (format!("issuing {number}"), &row.certificate));
+        for (name, der) in roots.chain(issuers) {
+            if let Ok(certificate) = sallyport_ca::Certificate::from_der(der) {
+                self.authorities.with_label_values(&[&name]).set(certificate.not_after.0);
+            }
+        }
     }
 }
 

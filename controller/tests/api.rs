@@ -11,6 +11,8 @@ mod lists;
 mod own_certificate;
 #[path = "api/revocation.rs"]
 mod revocation;
+#[path = "api/roles.rs"]
+mod roles;
 #[path = "api/scep.rs"]
 mod scep;
 #[path = "api/status.rs"]
@@ -652,6 +654,14 @@ async fn metrics_and_health_are_shown() {
         "sallyport_controller_healthy 1",
     ] {
         assert!(text.contains(line), "no {line} in:\n{text}");
+    }
+    // What the rules for alerts ask for is there, by that name.
+    let rules = include_str!("../../deploy/prometheus/alerts.yml");
+    let asked = rules.lines().filter_map(|line| line.trim().strip_prefix("expr: ")).collect::<Vec<_>>();
+    assert!(asked.len() >= 7, "{asked:?}");
+    for series in asked.iter().flat_map(|expr| expr.split(['(', ')', ' '])).filter(|word| word.contains("_controller_"))
+    {
+        assert!(text.lines().any(|line| line.starts_with(series)), "no {series} in:\n{text}");
     }
     assert!(get(address, "/healthz").await.starts_with("HTTP/1.1 200"));
     assert!(get(address, "/etc/passwd").await.starts_with("HTTP/1.1 404"));

@@ -6,8 +6,8 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueHint};
 
 use crate::demo::wire::Role;
 use crate::operator::{
-    attempt, audit, backup, ca, cert, cluster, gateway, machine, pool, psk, request, session, setting, status, token,
-    user,
+    attempt, audit, backup, ca, cert, cluster, gateway, machine, operators, pool, psk, request, session, setting,
+    status, token, user,
 };
 use crate::output::Format;
 use crate::{config_command, daemon, decode, demo, enroll, profile, shell};
@@ -118,6 +118,9 @@ pub(crate) enum Command {
     /// What happened to certificates, keys and policy: a log that nobody can change unseen.
     #[command(subcommand)]
     Audit(audit::Command),
+    /// Operators, and what each may change.
+    #[command(subcommand)]
+    Operator(operators::Command),
     /// Settings that all gateways follow.
     #[command(subcommand)]
     Setting(setting::Command),

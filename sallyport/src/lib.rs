@@ -27,8 +27,8 @@ use clap::Parser;
 use crate::cli::{Cli, Command};
 use crate::error::{Error, Result};
 use crate::operator::{
-    attempt, audit, backup, ca, cert, cluster, gateway, machine, pool, psk, request, session, setting, status, token,
-    user,
+    attempt, audit, backup, ca, cert, cluster, gateway, machine, operators, pool, psk, request, session, setting,
+    status, token, user,
 };
 
 /// The whole program, from its arguments to its exit code.
@@ -80,6 +80,7 @@ async fn serve(command: Command, global: &cli::Global) -> Result {
         Command::Cluster(command) => cluster::run(command, global).await,
         Command::Attempt(command) => attempt::run(command, global).await,
         Command::Audit(command) => audit::run(command, global).await,
+        Command::Operator(command) => operators::run(command, global).await,
         Command::Setting(command) => setting::run(command, global).await,
         Command::Enroll(arguments) => enroll::run(*arguments, global).await,
         Command::Backup(command) => backup::run(command, global).await,

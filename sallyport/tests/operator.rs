@@ -366,3 +366,33 @@ fn gateways_get_tokens_and_public_names_and_an_operator_renews() {
     controller.ok(&["status", "--identity", identity]);
     controller.stop();
 }
+
+#[test]
+fn an_operator_changes_only_what_its_roles_allow() {
+    let controller = Controller::start();
+    controller.wait_for_the_level();
+    let set = controller.json(&["operator", "set", "helpdesk", "--role", "users", "--role", "enrollment"]);
+    assert_eq!((&set["roles"], &set["restricted"]), (&json!(["users", "enrollment"]), &json!(true)));
+    controller.ok(&["cert", "issue", "--operator", "helpdesk", "--out", "helpdesk"]);
+    let folder = controller.dir.path().join("helpdesk");
+    let identity = ["--identity", folder.to_str().unwrap()];
+    controller.ok(&[&identity[..], &["token", "create", "--machine", "laptop7.example.com"]].concat());
+    controller.ok(&[&identity[..], &["setting", "show"]].concat());
+    let refused = controller.refused(&[&identity[..], &["setting", "set", "scep=true"]].concat());
+    assert!(
+        refused.contains("does not have the role policy") && refused.contains("sallyport operator list"),
+        "{refused}"
+    );
+    controller.refused(&[&identity[..], &["cluster", "token"]].concat());
+    assert!(
+        controller
+            .refused(&[&identity[..], &["operator", "set", "helpdesk", "--all-roles"]].concat())
+            .contains("role operators")
+    );
+    let list = controller.ok(&["operator", "list"]);
+    assert!(list.contains("users enrollment") && list.lines().any(|l| l.contains(" all ")), "{list}");
+    controller.ok(&["operator", "set", "helpdesk", "--no-role"]);
+    assert!(controller.ok(&["operator", "list"]).contains("none: only looks"));
+    assert_eq!(controller.run(&["operator", "set", "helpdesk"]).0, 2, "which roles?");
+    controller.stop();
+}

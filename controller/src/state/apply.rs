@@ -101,6 +101,7 @@ impl State {
             Action::AcceptHeads(c) => self.accept_heads(c),
             Action::NoteKeyUse(c) => self.note_key_use(c),
             Action::SetGatewayNames(c) => self.set_gateway_names(c),
+            Action::SetOperatorRoles(c) => self.set_operator_roles(c),
         }
     }
 

@@ -85,6 +85,7 @@ impl State {
         self.index.note_standing(&row);
         self.index.note_gateway_certificate(&row);
         self.index.note_link_certificate(&row);
+        self.index.note_operator_certificate(&row);
         self.index.certificates.insert(number, row.serial.clone());
         let of_gateway = row.profile() == v1::CertificateProfile::Gateway;
         self.certificates.insert(row.serial.clone(), row);

@@ -16,6 +16,7 @@ use super::enroll::{
 use super::issuers::ISSUERS_LEVEL;
 use super::ledger::{AcceptHeads, Attributed, LEDGER_LEVEL, NoteKeyUse};
 use super::net::Net;
+use super::operators::{ROLES_LEVEL, SetOperatorRoles};
 use super::publication::PUBLICATION_LEVEL;
 use super::revocation::{REVOCATION_LEVEL, ReleaseCertificates, RevokeCertificates};
 use super::root::{BeginRollover, EraseRootKey, InstallRootChain, ROOT_LEVEL, RestoreRootKey, TurnRollover};
@@ -70,7 +71,7 @@ pub struct Command {
     /// What to do.
     #[prost(
         oneof = "Action",
-        tags = "3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 51, 55, 56, 57, 59, 63"
+        tags = "3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 51, 55, 56, 57, 59, 63, 73"
     )]
     pub action: Option<Action>,
 }
@@ -240,6 +241,9 @@ pub enum Action {
     /// The public names of one gateway are set.
     #[prost(message, tag = "63")]
     SetGatewayNames(SetGatewayNames),
+    /// What an operator may change.
+    #[prost(message, tag = "73")]
+    SetOperatorRoles(SetOperatorRoles),
 }
 
 impl Action {
@@ -329,6 +333,7 @@ impl Action {
             },
             Self::CreateEnrollToken(_) => ENROLL_LEVEL,
             Self::SetGatewayNames(_) => GATEWAYS_LEVEL,
+            Self::SetOperatorRoles(_) => ROLES_LEVEL,
         }
     }
 }

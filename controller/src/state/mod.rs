@@ -17,6 +17,7 @@ mod level;
 mod lockouts;
 mod members;
 pub mod net;
+mod operators;
 mod pools;
 mod publication;
 mod reply;
@@ -42,6 +43,7 @@ pub use issuers::MAX_ISSUERS;
 pub use ledger::{AcceptHeads, Attributed, KeyUse, MAX_ACCEPTED, NoteKeyUse};
 pub(crate) use ledger::{LEDGER_LEVEL, Ledger, StoredTree, first_leaf_key, leaf_key, leaf_of};
 pub use lockouts::GATEWAY_FACTOR;
+pub use operators::{OperatorRow, ROLES, SetOperatorRoles, role_name};
 pub use publication::{FormerName, PublicationRow, publication_name};
 pub use reply::{
     Admitted, Conflict, ConflictKind, DENIAL_PHASE, DenialKind, Denied, Done, Intended, Issued, Opened, Outcome,
@@ -112,6 +114,7 @@ const NODES: u8 = 23;
 const TREE: u8 = 24;
 const SCEP_RAS: u8 = 25;
 const GATEWAY_IDENTITIES: u8 = 26;
+const OPERATORS: u8 = 30;
 
 /// The state.
 #[derive(Debug)]
@@ -157,6 +160,8 @@ pub struct State {
     pub scep_ras: Rows<u64, ScepRaRow>,
     /// What is known of gateways' names and certificates, by name.
     pub gateway_identities: Rows<String, GatewayIdentityRow>,
+    /// Operators whose roles are set, by name.
+    pub operators: Rows<String, OperatorRow>,
     index: Index,
     /// Not part of the state: counts what gateways must hear of.
     notices: u64,
@@ -208,6 +213,8 @@ struct Index {
     enroll: enroll::EnrollIndex,
     /// Serial numbers of what gateways show to clients, by when they end.
     certificates_of_gateways: BTreeSet<(u64, String)>,
+    /// Serial numbers of operators' certificates, by when they end.
+    certificates_of_operators: BTreeSet<(u64, String)>,
 }
 
 impl Default for State {
@@ -243,6 +250,7 @@ impl State {
             ledger: Ledger::new(true),
             scep_ras: Rows::new(SCEP_RAS),
             gateway_identities: Rows::new(GATEWAY_IDENTITIES),
+            operators: Rows::new(OPERATORS),
             index: Index::default(),
             notices: 0,
         }
@@ -301,6 +309,7 @@ impl State {
             index.note_gateway_certificate(certificate);
             index.note_standing(certificate);
             index.note_link_certificate(certificate);
+            index.note_operator_certificate(certificate);
         }
         self.index_enrollment(&mut index);
         index
@@ -330,7 +339,8 @@ impl State {
         self.root_lives.each_row(&mut each)?;
         self.ledger.each_row(&mut each)?;
         self.scep_ras.each_row(&mut each)?;
-        self.gateway_identities.each_row(&mut each)
+        self.gateway_identities.each_row(&mut each)?;
+        self.operators.each_row(&mut each)
     }
 
     /// Every row.
@@ -371,6 +381,7 @@ impl State {
         self.ledger.take_changes(&mut ops);
         self.scep_ras.take_changes(&mut ops);
         self.gateway_identities.take_changes(&mut ops);
+        self.operators.take_changes(&mut ops);
         ops
     }
 
@@ -489,6 +500,7 @@ impl Loading {
             LEAVES | NODES | TREE => state.ledger.load(tag, key, value),
             SCEP_RAS => state.scep_ras.load(key, value),
             GATEWAY_IDENTITIES => state.gateway_identities.load(key, value),
+            OPERATORS => state.operators.load(key, value),
             other => Err(RowError::Table(other)),
         }
     }

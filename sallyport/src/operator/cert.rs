@@ -367,7 +367,7 @@ impl Issued {
                 "copy these files to the machine, then remove key.pem here: the controller kept no copy of it"
             }
             CertificateProfile::Gateway => "copy the folder to the gateway and name it there as `[gateway] identity`",
-            _ => "use it with `--identity DIR`; it may do everything that an operator may",
+            _ => "use it with `--identity DIR`; what it may change: sallyport operator list",
         }
     }
 }

@@ -14,6 +14,7 @@ pub(crate) mod gateway;
 pub(crate) mod identity_files;
 pub(crate) mod machine;
 mod names;
+pub(crate) mod operators;
 pub(crate) mod pool;
 pub(crate) mod psk;
 mod renewal;

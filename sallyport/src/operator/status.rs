@@ -33,6 +33,8 @@ struct Status {
     root_fingerprint: String,
     policy_version: u64,
     starting: bool,
+    machines_overdue: u64,
+    gateways_overdue: u32,
     #[serde(skip)]
     up: String,
 }
@@ -60,6 +62,8 @@ impl From<GetStatusResponse> for Status {
             root_fingerprint: crate::hex::lower(&status.root_fingerprint),
             policy_version: status.policy_version,
             starting: status.starting,
+            machines_overdue: status.machines_overdue,
+            gateways_overdue: status.gateways_overdue,
         }
     }
 }
@@ -76,6 +80,16 @@ impl Status {
             0..=2 => String::new(),
             offset => format!(" ({offset} s off this machine's clock)"),
         };
+        let overdue = match (self.machines_overdue, self.gateways_overdue) {
+            (0, 0) => String::new(),
+            (machines, 0) => {
+                format!("; {machines} machines are overdue with their renewal: sallyport machine list --overdue")
+            }
+            (0, gateways) => format!("; {gateways} gateways are overdue with their renewal: sallyport gateway list"),
+            (machines, gateways) => format!(
+                "; {machines} machines and {gateways} gateways are overdue with their renewal: sallyport machine list --overdue"
+            ),
+        };
         format!(
             "controller    {}, node {}, {leader} in term {}, up {}\n\
              clock         {}{clock}\n\
@@ -83,7 +97,7 @@ impl Status {
              sessions      {}\n\
              addresses     {} leased of {}\n\
              users         {}\n\
-             certificates  {}\n\
+             certificates  {}{overdue}\n\
              root          {}\n\
              policy        version {}, log index {}",
             self.version,

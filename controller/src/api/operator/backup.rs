@@ -30,6 +30,7 @@ fn part(part: Part) -> v1::CreateBackupResponse {
 impl OperatorService {
     pub(super) async fn do_create_backup(&self, request: Request<v1::CreateBackupRequest>) -> Result<Parts, Status> {
         let (caller, request) = self.operator(request).await?;
+        self.may(&caller, super::roles::KEYS)?;
         let public_key = <[u8; 32]>::try_from(request.public_key)
             .map_err(|_| Status::invalid_argument("public_key must have 32 bytes"))?;
         // Each is a copy of the state on this disk: one at a time.

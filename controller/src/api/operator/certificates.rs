@@ -8,6 +8,7 @@ use super::super::caller::Caller;
 use super::super::convert::{certificate, key_algorithm, number_token, profile};
 use super::super::gateway::dedup_id;
 use super::OperatorService;
+use super::roles::role_of;
 use super::search::search;
 use crate::authority::{self, IssueRequest};
 use crate::seal::Request;
@@ -34,6 +35,7 @@ impl OperatorService {
             return Err(Status::invalid_argument(format!("sans: at most {MAX_SANS}")));
         }
         let profile = profile(request.profile())?;
+        self.may(caller, Some(role_of(request.profile())))?;
         let key = key_algorithm(request.key_algorithm(), profile);
         let request =
             IssueRequest { profile, name: request.name, sans: request.sans, key, days: request.validity_days };
@@ -87,6 +89,7 @@ impl OperatorService {
         if request.reason.len() > MAX_REASON {
             return Err(Status::invalid_argument(format!("reason: at most {MAX_REASON} bytes")));
         }
+        self.may_touch(caller, &serial)?;
         let command = RevokeCertificate { serial: serial.clone(), reason: request.reason };
         let done = self.change(caller, "revoke certificate", Action::RevokeCertificate(command)).await?;
         let state = self.core.node.shared().read();

@@ -10,6 +10,7 @@ use super::super::caller::Caller;
 use super::super::convert::{number_token, page};
 use super::super::error::done;
 use super::OperatorService;
+use super::roles::{ENROLLMENT, GATEWAYS, Needs};
 use super::search::search;
 use crate::state::{
     Action, CreateEnrollToken, DecideRequest, EnrollTokenRow, ISSUABLE, MachineRow, ProfileRow, PutMachines,
@@ -116,6 +117,11 @@ fn canonical(names: Vec<String>) -> Vec<String> {
     out
 }
 
+/// The role of whoever makes tokens for certificates of a profile.
+fn role_of_token(profile: &str) -> Needs {
+    if profile == Profile::GatewayLink.name() { GATEWAYS } else { ENROLLMENT }
+}
+
 fn profile_or_machine(name: String) -> String {
     if name.is_empty() { Profile::Machine.name().into() } else { name }
 }
@@ -126,6 +132,7 @@ impl OperatorService {
         caller: &Caller,
         request: v1::CreateEnrollTokenRequest,
     ) -> Result<v1::CreateEnrollTokenResponse, Status> {
+        self.may(caller, role_of_token(&request.profile))?;
         let ttl_s = if request.ttl_s == 0 { TTL.0 } else { request.ttl_s };
         if ttl_s > TTL.1 {
             return Err(Status::invalid_argument("ttl_s: at most 90 days"));
@@ -189,6 +196,8 @@ impl OperatorService {
     ) -> Result<v1::RevokeEnrollTokenResponse, Status> {
         let id = unhex(&request.id)
             .ok_or_else(|| Status::invalid_argument("id: 16 hexadecimal digits; see sallyport token list"))?;
+        let profile = self.core.node.shared().read().enroll_tokens.get(&id).map(|row| row.profile.clone());
+        self.may(caller, profile.and_then(|profile| role_of_token(&profile)))?;
         self.change(caller, "revoke token", Action::RevokeEnrollToken(RevokeEnrollToken { id })).await?;
         Ok(v1::RevokeEnrollTokenResponse {})
     }

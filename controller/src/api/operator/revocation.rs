@@ -56,6 +56,14 @@ impl OperatorService {
         Ok(revoked)
     }
 
+    /// Whether the caller may take these back, or give them back.
+    fn may_select(&self, caller: &Caller, which: &Selector) -> Result<(), Status> {
+        match which {
+            Selector::Serial(serial) => self.may_touch(caller, serial),
+            Selector::Machine(_) | Selector::Holder(_) => self.may(caller, super::roles::ENROLLMENT),
+        }
+    }
+
     /// The records as they are now, and the name of the change.
     fn changed(&self, revoked: &Revoked) -> (Vec<v1::CertificateInfo>, Option<v1::RevocationChange>) {
         let state = self.core.node.shared().read();
@@ -80,6 +88,7 @@ impl OperatorService {
             Which::Machine(name) => Selector::Machine(name),
             Which::Holder(name) => Selector::Holder(name),
         })?;
+        self.may_select(caller, &which)?;
         let old = self.core.node.shared().read().level() < REVOCATION_LEVEL;
         let revoked = match which {
             // While the controllers are upgraded, too, a certificate must be revocable.
@@ -127,6 +136,7 @@ impl OperatorService {
             Which::Machine(name) => Selector::Machine(name),
             Which::Holder(name) => Selector::Holder(name),
         })?;
+        self.may_select(caller, &which)?;
         let command = Action::ReleaseCertificates(ReleaseCertificates { which: Some(which) });
         let released = self.take_back(caller, "release certificates", command).await?;
         let (certificates, revocation) = self.changed(&released);

@@ -27,6 +27,9 @@ impl OperatorService {
             return Err(Status::not_found(format!("there is no root {number}; see sallyport ca list")));
         }
         let step = request.step.ok_or_else(|| Status::invalid_argument("step: say what to do"))?;
+        if !matches!(step, Step::Look(_)) {
+            self.may(caller, super::roles::KEYS)?;
+        }
         let noted = what(&step);
         // How far a change of roots is takes a look at all certificates: only who asks about one is told.
         let turns =

@@ -75,6 +75,13 @@ impl EnrollIndex {
     }
 }
 
+impl State {
+    /// How many requests wait for an operator.
+    pub fn requests_waiting(&self) -> usize {
+        self.index.enroll.waiting_of_network.len()
+    }
+}
+
 impl Index {
     pub(super) fn note_machine(&mut self, key: &str, row: &MachineRow) {
         if !row.key_sha256.is_empty() {

@@ -69,6 +69,12 @@ impl State {
         due.filter_map(|(_, key)| self.machines.get(key))
     }
 
+    /// Those whose time came since the one look, and by the other.
+    pub fn overdue_between(&self, since_ms: u64, by_ms: u64) -> impl Iterator<Item = &MachineRow> {
+        let due = (since_ms.min(by_ms), String::new())..(by_ms, String::new());
+        self.index.enroll.due.range(due).filter_map(|(_, key)| self.machines.get(key))
+    }
+
     pub(in crate::state) fn put_machines(&mut self, command: &PutMachines) -> Reply {
         let mut networks = self.index.enroll.machines_by_network.len();
         let machines: Vec<MachineRow> = command.machines.iter().map(|row| self.listed(row, command.keep)).collect();

@@ -9,7 +9,7 @@ use sallyport_proto::v1::{self, LogEntry, LogKind};
 use super::{KeyUse, Mark, NoteKeyUse};
 use crate::state::{
     Action, CertificateRow, DecideRequest, IntendCertificate, IntentRow, NewIssuer, ProfileRow, ProofKind, PutMachines,
-    QueueRequest, RolloverStep, State,
+    QueueRequest, RolloverStep, SetOperatorRoles, State, role_name,
 };
 
 /// Longest text of an entry, bytes: of strangers' words there is no more than this in it.
@@ -140,6 +140,16 @@ fn decided(command: &DecideRequest) -> LogEntry {
 
 fn other(name: impl Into<String>, detail: &str) -> LogEntry {
     LogEntry { name: cut(name.into()), detail: cut(detail.into()), ..entry(LogKind::Other) }
+}
+
+fn operator_set(command: &SetOperatorRoles) -> LogEntry {
+    let roles: Vec<&str> = command.roles().map(role_name).collect();
+    let detail = match (command.all, roles.is_empty()) {
+        (true, _) => "all roles".into(),
+        (false, true) => "no role".into(),
+        (false, false) => format!("roles: {}", roles.join(", ")),
+    };
+    other(format!("operator {}", command.name), &detail)
 }
 
 fn authority_added(new: &NewIssuer, replace: bool) -> LogEntry {
@@ -348,6 +358,7 @@ impl State {
                     if set.is_empty() { "no public names of its own".into() } else { format!("public names: {set}") };
                 entries.push(other(format!("gateway {}", c.name), &cut(detail)));
             }
+            Action::SetOperatorRoles(c) => entries.push(operator_set(c)),
             Action::RemoveGateway(c) => entries.push(other(format!("gateway {}", c.name), "it was removed")),
             // The certificates that these make, take back or give back are found by their numbers, below; what else a revocation takes
             // away it has noted itself, as it cannot be seen any more.

@@ -258,6 +258,9 @@ fn gateways_and_sessions() -> impl Strategy<Value = Action> {
         1 => (name(), prop::option::of(name())).prop_map(|(name, other)| {
             Action::SetGatewayNames(SetGatewayNames { name, names: other.into_iter().collect() })
         }),
+        1 => (name(), prop::collection::vec(1..7i32, 0..3), any::<bool>()).prop_map(|(name, roles, all)| {
+            Action::SetOperatorRoles(SetOperatorRoles { name, roles, all })
+        }),
         1 => member().prop_map(|(slot, epoch)| Action::LoseGateway(LoseGateway { slot, epoch })),
         1 => name().prop_map(|name| Action::RemoveGateway(RemoveGateway { name })),
         10 => open,

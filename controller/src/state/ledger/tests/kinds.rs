@@ -163,6 +163,7 @@ fn of_policy() -> Vec<Step> {
     // What is none of this log.
     let gateway = RegisterGateway { name: "gw1".into(), boot_id: vec![1; 16], ..RegisterGateway::default() };
     let gateway = Action::RegisterGateway(gateway);
+    let roles = Action::SetOperatorRoles(SetOperatorRoles { name: "bob".into(), roles: vec![1, 6], all: false });
     let settings = SettingsRow::initial();
     let version = settings.version + 1;
     vec![
@@ -171,6 +172,7 @@ fn of_policy() -> Vec<Step> {
         (remove, vec![K::MachineRemoved], NAME, 0, ""),
         (Action::SetPsk(SetPsk { sealed: vec![1] }), vec![K::PskSet], "", 0, ""),
         (Action::ClearPsk(ClearPsk {}), vec![K::PskCleared], "", 0, ""),
+        (roles, vec![K::Other], "operator bob", 0, "roles: users, operators"),
         (Action::UpdateSettings(UpdateSettings { settings: Some(settings) }), vec![K::SettingsSet], "", version, ""),
         (gateway, vec![], "", 0, ""),
     ]
