@@ -1,6 +1,7 @@
 """charon as IKEv1 initiator: main mode, then transport mode for L2TP."""
 import os
 import re
+import shutil
 
 from programs import daemon, read, sh, wait_for, write
 from enrollment import CONNECTION
@@ -15,10 +16,14 @@ IKE = "aes256-sha1-ecp384,aes128-sha1-ecp256,aes256-sha1-modp2048,3des-sha1-modp
 ESP = "aes256-sha1,aes128-sha1,3des-sha1"
 
 
+FOLDER = "/etc/swanctl"
+OF_TOKEN = "/etc/strongswan.d/sallyport-token.conf"     # where `sallyport enroll` names a PKCS #11 module
+
+
 def connect(cfg):
     write("/etc/strongswan.conf", f"""
 charon {{
-    load = {PLUGINS}
+    load = {PLUGINS}{" pkcs11" if os.path.exists(OF_TOKEN) else ""}
     install_routes = yes
     retransmit_tries = 3
     retransmit_timeout = 3
@@ -26,13 +31,18 @@ charon {{
                          flush_line = yes }} }}
 }}
 swanctl {{ load = random nonce openssl pem pkcs1 pkcs8 pubkey x509 }}
-""", 0o644)
-    if cfg.get("token"):                # `sallyport enroll` has written all the rest
+""" + (f"include {OF_TOKEN}\n" if os.path.exists(OF_TOKEN) else ""), 0o644)
+    if cfg.get("token") or cfg.get("installed"):        # `sallyport enroll` has written all the rest
         start(cfg, CONNECTION)
         return
     for kind, name in (("x509", "cert"), ("private", "key"), ("x509ca", "ca"), ("x509ca", "chain")):
         if cfg.get(name):
-            write(f"/etc/swanctl/{kind}/{name}.pem", read(cfg[name]))
+            write(f"{FOLDER}/{kind}/{name}.pem", read(cfg[name]))
+    own = "certs = cert.pem"
+    if cfg.get("p12"):                  # it is found among what the file holds by the name in it
+        os.makedirs(f"{FOLDER}/pkcs12", exist_ok=True)
+        shutil.copy(cfg["p12"], f"{FOLDER}/pkcs12/machine.p12")
+        own = f"id = {cfg['local_id']}"
     auth = "psk" if cfg.get("psk") else "pubkey"
     options = f"    proposals = {cfg.get('ike', IKE)}\n"
     if cfg.get("dpd"):
@@ -44,14 +54,16 @@ swanctl {{ load = random nonce openssl pem pkcs1 pkcs8 pubkey x509 }}
     if cfg.get("esp_life"):
         child += f"      rekey_time = {cfg['esp_life']}s\n      life_time = {3 * cfg['esp_life']}s\n      rand_time = 0\n"
     secret = f'secrets {{ ike-l2tp {{ secret = "{cfg["psk"]}" }} }}\n' if auth == "psk" else ""
-    write("/etc/swanctl/swanctl.conf", f"""
+    if cfg.get("p12"):
+        secret = f'secrets {{ pkcs12-machine {{ file = machine.p12\n secret = "{cfg["p12_password"]}" }} }}\n'
+    write(f"{FOLDER}/swanctl.conf", f"""
 connections {{ l2tp {{
     version = 1
     remote_addrs = {cfg['server']}
 {options}
     local {{
       auth = {auth}
-      {'certs = cert.pem' if auth == 'pubkey' else ''}
+      {own if auth == 'pubkey' else ''}
     }}
     remote {{
       auth = {auth}
@@ -100,3 +112,14 @@ def esp_sas():
 def disconnect():
     sh("swanctl", "--terminate", "--ike", CONNECTION, check=False)
     sh("swanctl", "--terminate", "--ike", "l2tp", check=False)
+
+
+def forget():
+    """As it was installed: no credentials, no connections."""
+    for left in ("/run/charon.vici", "/run/charon.pid", OF_TOKEN):
+        if os.path.exists(left):
+            os.unlink(left)
+    for folder in ("x509", "x509ca", "private", "pkcs12", "conf.d"):
+        shutil.rmtree(f"{FOLDER}/{folder}", ignore_errors=True)
+        os.makedirs(f"{FOLDER}/{folder}")
+    write(f"{FOLDER}/swanctl.conf", "include conf.d/*.conf\n", 0o644)

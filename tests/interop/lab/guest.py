@@ -33,6 +33,7 @@ class Guest:
     def start(self, tap):
         """Boots the guest on the TAP device `tap` of its node. `config["files"]` travels along."""
         shutil.rmtree(self.dir, ignore_errors=True)
+        os.makedirs(self.dir)
         for name, path in self.config.get("files", {}).items():
             write(f"{self.dir}/{name}", read(path), 0o600)
         if self.config.get("binary"):

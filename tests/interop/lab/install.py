@@ -20,6 +20,7 @@ LAYERS = {
     "strongswan": "strongswan-charon strongswan-libcharon libstrongswan strongswan-swanctl "
                   "libcharon-extra-plugins libstrongswan-standard-plugins libstrongswan-extra-plugins",
     "libreswan": "libreswan libnss3-tools",
+    "enrollment": "strongswan-pki certmonger dbus dbus-bin dbus-daemon softhsm2 softhsm2-common libsofthsm2 openssl",
 }
 APT = ["-y", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=120", "-o", "Acquire::Retries=3"]
 

@@ -5,12 +5,13 @@ import re
 import tomllib
 
 from .shell import Failed
+from .stories import STORIES
 
 FOLDER = os.path.join(os.path.dirname(os.path.dirname(os.path.realpath(__file__))), "scenarios")
 
 CHOICES = {
     "daemon": ("strongswan", "libreswan"),
-    "machine": ("rsa", "ecdsa", "token", "psk", "wrong-psk", "expired", "stranger"),
+    "machine": ("rsa", "ecdsa", "token", "psk", "wrong-psk", "expired", "stranger", *STORIES),
     "net": ("direct", "nat1", "nat2"),
     "ppp": ("mschapv2", "chap", "pap"),
     "user": ("known", "unknown"),

@@ -9,9 +9,11 @@ from datetime import datetime
 from . import network
 from .flooding import Flooding
 from .guest import Guest
+from .led import Led
 from .outage import Outage
 from .server import PASSWORD, PSK
 from .shell import Failed
+from .stories import STORIES
 
 # With what a client that was refused tries again, in the same guest: it must be let in.
 RIGHT = {"user": "known", "password": "right"}
@@ -108,6 +110,7 @@ class Trial:
             own["password"] = PASSWORD if c.password == "right" else "Wrong-Land0"
             own["l2tp_port"] = 40000 + number if c.l2tp_port == "any" else 1701
             own |= {"transfers": {"held_mib": HELD_MIB}, "comes": {"waits": True}, "leaves": {"stays": True}}.get(c.during, {})
+            own["led"] = c.machine in STORIES
             if c.machine.endswith("psk"):
                 own["psk"] = PSK if c.machine == "psk" else "not-the-shared-key"
             for kind, path in self.server.credentials(c.machine, name).items():
@@ -116,15 +119,18 @@ class Trial:
             attempts.append(own)
         config = {"name": name, "server": self.server.outside, "server_name": self.server.host_name,
                   "target": network.LAN_HOST, "inside": network.LAN + "0/24", "files": files, "attempts": attempts,
-                  "binary": self.server.binary if client.machine == "token" else None,
+                  "binary": self.server.binary if client.machine in ("token", *STORIES) else None,
                   "nic": {"address": f"{address}/24", "gateway": f"{subnet}254"}}
-        return config, [client.daemon]
+        return config, [client.daemon] + ["enrollment"] * (client.machine in STORIES)
 
     def follow(self, guest, client, user, seen, attempts):
         """Watches a guest through its attempts, and the server beside it."""
         patience = 60 + 4 * client.timeout + 6 * client.trickle_seconds + client.transfer_mib
         last = attempts
         guest.wait("booted", patience)
+        if client.machine in STORIES:
+            self.lead(guest, client, user, seen, patience)
+            return
         if self.flood:
             self.flood.start()
         if client.during == "comes":
@@ -150,7 +156,18 @@ class Trial:
                 self.check_connected(outcome, client, user, seen)
         guest.stop()
         self.check_gone(user)
-        self.check_ended(client, user, seen)
+        # Newest first. Who enrolls itself hangs up once, to connect by its new certificate.
+        self.check_ended(user, seen, [END_REASON[client.leave]] + ["client"] * (client.machine == "token"))
+
+    def lead(self, guest, client, user, seen, patience):
+        """Leads a guest through its story; each of its sessions is in the audit with the reason of its end."""
+        led = Led(self, guest, user, seen)
+        STORIES[client.machine](led)
+        led.tell("end")
+        guest.wait("result", patience)
+        guest.stop()
+        self.check_gone(user)
+        self.check_ended(user, seen, led.ends[::-1])
 
     def revoke(self, guest, user, patience):
         """Waits until the machine has renewed its certificate and connected by it, takes both back, and looks how soon it is out."""
@@ -209,6 +226,7 @@ class Trial:
             raise Failed(f"the session of {user} has {session['address']}, the client {address}")
         if not session["remote"].startswith(f"{seen}:"):
             raise Failed(f"the session of {user} comes from {session['remote']}, not {seen}")
+        return session
 
     def check_connected(self, outcome, client, user, seen):
         rekeys = self.scenario.rekeys if client.during in ("", "transfers") else 0
@@ -242,11 +260,8 @@ class Trial:
         if any(c.leave == "vanish" for c in self.scenario.clients):
             self.notes.append(f"gone after {time.monotonic() - begun:.0f} s")
 
-    def check_ended(self, client, user, seen):
-        """That the audit says of each session once that it came up, once that it ended, and why."""
-        # Newest first. Who enrolls itself hangs up once, to connect by its new certificate.
-        reasons = [END_REASON[client.leave]] + ["client"] * (client.machine == "token")
-
+    def check_ended(self, user, seen, reasons):
+        """That the audit says of each session once that it came up, once that it ended, and why (the newest first)."""
         def ended():
             found = [a for a in self.audit(user, seen) if a["outcome"] == "ended" and a["user"] == user]
             return found if len(found) >= len(reasons) else None
