@@ -1,46 +1,40 @@
 //! One running member of the group: opening, proposing in batches, reading linearizably, noticing its end.
 
+mod begin;
+mod incoming;
+
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use openraft::error::{Fatal, InitializeError, RaftError};
 use openraft::metrics::WaitError;
-use openraft::raft::{AppendEntriesRequest, VoteRequest};
 use openraft::type_config::TypeConfigExt;
-use openraft::{BasicNode, Raft, Snapshot, SnapshotPolicy};
+use openraft::{BasicNode, Raft, SnapshotPolicy};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::ahead::Ahead;
+use self::begin::{end_with_disk, lead_alone, open, watch_health};
 use super::failover::{self, Heard};
-use super::kv::{CatchPanics, Kv, KvError};
+use super::kv::{CatchPanics, Kv};
 use super::ledger::LedgerReader;
 use super::log_store::Received;
 use super::membership::{self, Change, Membership};
-use super::network::{Head, Network, Transport, Way};
-use super::pre_vote;
+use super::network::{Network, Transport, Way};
 use super::propose::{self, ProposeError, Put, Waiting};
 use super::reads::{self, Asking};
-use super::snapshot::{ChunkWriter, SnapshotData};
 use super::state_machine::{Copier, StateCopy};
 use super::view::MAX_BEHIND;
 use super::{
-    AbortHandle, JoinHandle, LogStore, LogTime, Metrics, Shared, SnapshotMeta, StateMachine, TypeConfig, blocking,
-    codec, log_time, store, terms,
+    AbortHandle, JoinHandle, LogStore, LogTime, Metrics, Shared, StateMachine, TypeConfig, blocking, log_time,
 };
 use crate::config::Engine;
 use crate::error::Error;
 use crate::software::{Beyond, Software};
-use crate::state::{Command, CommandBatch, Reply};
+use crate::state::{Command, Reply};
 
 /// Commands that wait for the log. Beyond it a proposer is told to come back.
 const QUEUE: usize = 8_192;
-/// How long a store that another (ending) process holds is waited for.
-const OPEN_PATIENCE: Duration = Duration::from_secs(5);
-/// How long the group of one may take to have a leader, including applying what the log still holds.
-const LEADER_PATIENCE: Duration = Duration::from_secs(120);
 /// Heartbeats that make a leader's lease: so many in a row may be lost before anybody doubts it.
 const LEASE_HEARTBEATS: u64 = 4;
 
@@ -359,59 +353,6 @@ impl Node {
         }
     }
 
-    /// A call of a leader: AppendEntries, encoded. The error is for the caller's log.
-    pub async fn handle_append(&self, body: &[u8]) -> Result<Vec<u8>, ProposeError> {
-        let request: AppendEntriesRequest<TypeConfig> = codec::decode(body).map_err(garbled)?;
-        let entries = request.entries.iter().map(|entry| entry.log_id).chain(request.prev_log_id);
-        terms::check(&self.raft, &request.vote, entries)?;
-        let answer = self.raft.append_entries(request).await.map_err(|e| ProposeError::Stopped(e.to_string()))?;
-        // One that looks for where the logs part leads, too.
-        if !matches!(answer, openraft::raft::AppendEntriesResponse::HigherVote(_)) {
-            self.heard.note();
-        }
-        codec::encode(&answer).map_err(garbled)
-    }
-
-    /// A call of a candidate: RequestVote, encoded.
-    pub async fn handle_vote(&self, body: &[u8]) -> Result<Vec<u8>, ProposeError> {
-        let request: VoteRequest<u64> = codec::decode(body).map_err(garbled)?;
-        terms::check(&self.raft, &request.vote, None)?;
-        let answer = self.raft.vote(request).await.map_err(|e| ProposeError::Stopped(e.to_string()))?;
-        if answer.vote_granted {
-            self.heard.note();
-        }
-        codec::encode(&answer).map_err(garbled)
-    }
-
-    /// Whoever would stand asks what this member would say: RequestVote, encoded. Nothing changes by it.
-    pub async fn handle_pre_vote(&self, body: &[u8]) -> Result<Vec<u8>, ProposeError> {
-        let question = codec::decode(body).map_err(garbled)?;
-        let answer = pre_vote::answer(&self.raft, &question, self.lease).await;
-        codec::encode(&answer.map_err(|e| ProposeError::Stopped(e.to_string()))?).map_err(garbled)
-    }
-
-    /// A place for the state that a leader sends, of `length` bytes, because the log no longer reaches back far enough.
-    pub async fn receive_snapshot(&self, head: &Head, length: u64) -> Result<ChunkWriter, ProposeError> {
-        let meta = codec::decode(&head.meta).map_err(garbled)?;
-        let snapshots = self.copier.snapshots.clone();
-        let place = blocking(move || snapshots.receive(&meta, length)).await.and_then(|place| place);
-        place.map_err(|e| ProposeError::Stopped(e.to_string()))
-    }
-
-    /// A call of a leader: the whole state.
-    pub async fn handle_snapshot(&self, head: &Head, state: impl Into<SnapshotData>) -> Result<Vec<u8>, ProposeError> {
-        let vote = codec::decode(&head.vote).map_err(garbled)?;
-        let meta: SnapshotMeta = codec::decode(&head.meta).map_err(garbled)?;
-        terms::check(&self.raft, &vote, meta.last_log_id)?;
-        let snapshot: Snapshot<TypeConfig> = Snapshot { meta, snapshot: Box::new(state.into()) };
-        if let Some(last) = &snapshot.meta.last_log_id {
-            self.received.note(last);
-        }
-        let installed = self.raft.install_full_snapshot(vote, snapshot).await;
-        self.heard.note();
-        codec::encode(&installed.map_err(|e| ProposeError::Stopped(e.to_string()))?).map_err(garbled)
-    }
-
     /// The audit log.
     pub(crate) fn ledger(&self) -> LedgerReader {
         self.copier.ledger()
@@ -512,95 +453,6 @@ impl Node {
             Health::Running | Health::Stopped => ProposeError::Stopped("it is shutting down".into()),
         }
     }
-}
-
-fn garbled(e: codec::CodecError) -> ProposeError {
-    ProposeError::Membership(format!("a message of another version: {e}"))
-}
-
-/// Opens the store; a process that is just ending still holds it for a moment.
-async fn open(path: &Path, engine: Engine) -> Result<Arc<dyn Kv>, Error> {
-    let pause = Duration::from_millis(50);
-    let mut waited = Duration::ZERO;
-    loop {
-        let dir = path.to_path_buf();
-        match tokio::task::spawn_blocking(move || store::open(&dir, engine)).await {
-            Ok(Ok(kv)) => return Ok(kv),
-            Ok(Err(KvError::Locked { .. })) if waited < OPEN_PATIENCE => {
-                tokio::time::sleep(pause).await;
-                waited += pause;
-            }
-            Ok(Err(e)) => return Err(e.into()),
-            Err(e) => return Err(Error::storage(path, format!("opening it panicked: {e}"))),
-        }
-    }
-}
-
-/// Makes the group on a pristine store if asked to; where this node is the whole group, has it elected without waiting for the
-/// election timeout.
-async fn lead_alone(raft: &Raft<TypeConfig>, options: &NodeOptions, store: &Path) -> Result<(), Error> {
-    let storage = |e: &dyn std::fmt::Display| Error::storage(store, e.to_string());
-    if !raft.is_initialized().await.map_err(|e| storage(&e))? {
-        let Some(address) = &options.found else { return Ok(()) };
-        let first = BTreeMap::from([(options.id, BasicNode { addr: address.clone() })]);
-        match raft.initialize(first).await {
-            Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => {}
-            Err(e) => return Err(storage(&e)),
-        }
-        // What it says of itself lags behind a little.
-        raft.wait(Some(LEADER_PATIENCE))
-            .metrics(|m| m.membership_config.voter_ids().next().is_some() || m.running_state.is_err(), "a group of one")
-            .await
-            .map_err(|e| storage(&e))?;
-    }
-    let membership = membership::of(raft);
-    if !(membership.voters.len() == 1 && membership.voters.contains(&options.id)) {
-        return Ok(());
-    }
-    raft.trigger().elect().await.map_err(|e| storage(&e))?;
-    let id = options.id;
-    raft.wait(Some(LEADER_PATIENCE))
-        .metrics(|m| m.current_leader == Some(id) || m.running_state.is_err(), "leader of a group of one")
-        .await
-        .map_err(|e| storage(&e))?;
-    raft.ensure_linearizable().await.map_err(|e| storage(&e))?;
-    Ok(())
-}
-
-/// Has the Raft core meet a failure of the disk that came after an entry was sent to the others: it looks at its log at the next
-/// append only.
-async fn end_with_disk(raft: Raft<TypeConfig>, ahead: Arc<Ahead>) {
-    ahead.failure().await;
-    let _ = raft.client_write(CommandBatch::default()).await; // it fails
-}
-
-/// Any storage error stops the Raft core for good; this notices and says so.
-async fn watch_health(raft: Raft<TypeConfig>, shared: Arc<Shared>, store: PathBuf, health: watch::Sender<Health>) {
-    let mut metrics = raft.metrics();
-    // The watcher must not keep the member alive.
-    drop(raft);
-    loop {
-        let state = metrics.borrow_and_update().running_state.clone();
-        match state {
-            Ok(()) => {}
-            Err(Fatal::Stopped) => break,
-            Err(fatal) => {
-                if let Some(beyond) = shared.beyond() {
-                    tracing::error!(%beyond, "this controller stops");
-                    health.send_replace(Health::Outdated(beyond.clone()));
-                    return;
-                }
-                let cause = fatal.to_string();
-                tracing::error!(path = %store.display(), %cause, "storage failed, this controller answers nothing any more");
-                health.send_replace(Health::Failed { path: store, cause });
-                return;
-            }
-        }
-        if metrics.changed().await.is_err() {
-            break;
-        }
-    }
-    health.send_replace(Health::Stopped);
 }
 
 /// The term in which the node of these figures leads with a state that holds everything from before.

@@ -4,8 +4,10 @@ use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, VoteRequest, V
 
 use super::*;
 use crate::clock::Clock;
-use crate::raft::kv::{Op, Row, Table};
-use crate::raft::network::{Answer, Destination, LinkError};
+use crate::raft::kv::{KvError, Op, Row, Table};
+use crate::raft::network::{Answer, Destination, Head, LinkError};
+use crate::raft::snapshot::SnapshotData;
+use crate::raft::{SnapshotMeta, codec, store};
 use crate::state::{Action, AddPool, ClearPsk, Outcome};
 
 const WORKS: u8 = 0;
