@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::*;
 use crate::config::PasswordsConfig;
-use crate::state::{AddPool, AddUser, Credentials, OpenSession, Outcome, RegisterGateway, SessionsUp};
-use crate::{janitor, soft};
+use crate::state::{Action, AddPool, AddUser, Credentials, OpenSession, Outcome, RegisterGateway, SessionsUp};
+use crate::{identity, janitor, soft};
 
 /// A controller whose clock stands still until it is moved. It answers nobody but this test.
 pub(crate) async fn controller(dir: &Path) -> (Running, Clock) {
@@ -48,7 +48,7 @@ async fn prepared(core: &Core) -> (u32, u64) {
 async fn a_silent_gateway_is_given_up_after_its_timeout_and_not_before() {
     let dir = tempfile::tempdir().expect("temporary folder");
     let (running, clock) = controller(dir.path()).await;
-    let core = running.core.clone();
+    let core = running.core().clone();
     let (slot, epoch) = prepared(&core).await;
     session(&core, slot, epoch, 1).await;
     let timeout = Duration::from_millis(u64::from(core.config.gateways.timeout_ms));
@@ -79,7 +79,7 @@ async fn a_silent_gateway_is_given_up_after_its_timeout_and_not_before() {
 async fn sessions_that_never_come_up_or_are_no_longer_reported_end() {
     let dir = tempfile::tempdir().expect("temporary folder");
     let (running, clock) = controller(dir.path()).await;
-    let core = running.core.clone();
+    let core = running.core().clone();
     let (slot, epoch) = prepared(&core).await;
     for id in 1..=3 {
         session(&core, slot, epoch, id).await;
@@ -109,7 +109,7 @@ async fn own_and_operators_certificates_are_renewed_after_two_thirds_of_their_li
     let read = |name: &str| std::fs::read(dir.path().join(name)).expect("there");
     let files = ["controller/cert.pem", "operator/cert.pem"];
     let before = files.map(read);
-    let core = running.core.clone();
+    let core = running.core().clone();
     let restart = async |days: u64| {
         clock.advance(Duration::from_secs(days * 86_400));
         bootstrap::own_certificate(&core).await.expect("looks");

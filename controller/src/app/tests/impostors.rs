@@ -4,10 +4,10 @@
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use sallyport_ca::{KeyPair, Serial, Subject, UnixTime, pem};
-use sallyport_proto::CONTROLLER_NAME;
 use sallyport_proto::v1::operator_server::SERVICE_NAME as OPERATOR;
 use sallyport_proto::v1::peer_client::PeerClient;
 use sallyport_proto::v1::peer_server::SERVICE_NAME as PEER;
+use sallyport_proto::{CONTROLLER_NAME, v1};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Code, Request, Status};
 use zeroize::Zeroizing;
@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 use super::*;
 use crate::cluster::pass::Pass;
 use crate::cluster::removal::{Electorate, REMOVED};
-use crate::state::{CreateToken, RemoveMember};
+use crate::state::{Action, CreateToken, RemoveMember};
 
 /// What a call may take here, milliseconds: for those that hang where they should be refused.
 const CALL_MS: u64 = 3_000;
@@ -56,7 +56,7 @@ impl Site {
     }
 
     fn core(&self) -> &Core {
-        &self.running.core
+        self.running.core()
     }
 
     /// How somebody joins at this one, without a vote.
