@@ -5,6 +5,8 @@ mod common;
 mod enrollment;
 #[path = "api/escalations.rs"]
 mod escalations;
+#[path = "api/est.rs"]
+mod est;
 #[path = "api/lists.rs"]
 mod lists;
 #[path = "api/own_certificate.rs"]

@@ -12,7 +12,7 @@ use super::status::{good, has, run};
 use crate::common::{self, Site};
 
 /// A token for one certificate of this name.
-async fn token(site: &Site, name: &str) -> String {
+pub(crate) async fn token(site: &Site, name: &str) -> String {
     let request = v1::CreateEnrollTokenRequest {
         name: name.into(),
         profile: "machine".into(),

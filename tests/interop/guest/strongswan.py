@@ -30,6 +30,7 @@ charon {{
     filelog {{ stderr {{ default = 1
                          flush_line = yes }} }}
 }}
+pki {{ load = random nonce openssl kdf pem pkcs1 pkcs7 pkcs8 pubkey x509 revocation constraints }}
 swanctl {{ load = random nonce openssl pem pkcs1 pkcs8 pubkey x509 }}
 """ + (f"include {OF_TOKEN}\n" if os.path.exists(OF_TOKEN) else ""), 0o644)
     if cfg.get("token") or cfg.get("installed"):        # `sallyport enroll` has written all the rest
