@@ -9,6 +9,8 @@ mod escalations;
 mod est;
 #[path = "api/lists.rs"]
 mod lists;
+#[path = "api/lost_tail.rs"]
+mod lost_tail;
 #[path = "api/own_certificate.rs"]
 mod own_certificate;
 #[path = "api/revocation.rs"]

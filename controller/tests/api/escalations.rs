@@ -158,6 +158,7 @@ impl Estate {
             subject: format!("O=Sallyport, CN={claims}"),
             remote: "198.51.100.7:500".into(),
             claimed_identity: claims.into(),
+            ..Default::default()
         };
         let answer = gateway.client.admit_peer(request).await.expect("an answer").into_inner();
         match answer.decision.expect("a decision") {

@@ -7,6 +7,7 @@ use sallyport_proto::v1;
 use tokio::task::JoinSet;
 
 use super::lab::{Lab, slow_set, wait_for};
+use super::workload::ask_for_certificate;
 
 /// Which way nothing gets through.
 #[derive(Clone, Copy, Debug)]
@@ -34,16 +35,20 @@ impl Lab {
         self.fault("all links are whole");
     }
 
-    /// While a member is cut off, it must not answer whatever it is asked; returns how often it was.
+    /// While a member is cut off, it must not answer whatever it is asked; returns how often it was. Among that are certificates: one that
+    /// led has the authority's key open, and what it signs now must not get out. (What becomes of its requests later, the history says:
+    /// no request makes two certificates, and what is acknowledged is on record.)
     async fn is_mute(&self, victim: u32) -> u32 {
         let mut questions = JoinSet::new();
         // No answer is as good as a refusal, which comes when the member gives up hope.
         let patience = Duration::from_millis(if slow_set() { 10_000 } else { 1_500 });
         for n in 0..12 {
             let mut reader = self.world().reader(victim);
+            let number = self.world().number();
             questions.spawn(async move {
                 let asked = async {
-                    match n % 3 {
+                    match n % 4 {
+                        3 => ask_for_certificate(reader, &format!("m{number}.example.com"), number).await.is_ok(),
                         0 => reader.get_settings(v1::GetSettingsRequest {}).await.is_ok(),
                         1 => reader.list_sessions(v1::ListSessionsRequest::default()).await.is_ok(),
                         _ => reader.create_cluster_token(v1::CreateClusterTokenRequest { ttl_s: 60 }).await.is_ok(),

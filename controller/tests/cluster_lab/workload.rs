@@ -108,7 +108,8 @@ pub(crate) fn passes(status: &Status) -> bool {
     broken || matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled)
 }
 
-async fn ask_for_certificate(
+/// A certificate for a machine, asked for under a request's number.
+pub(crate) async fn ask_for_certificate(
     mut client: OperatorClient<Channel>,
     name: &str,
     number: u64,
@@ -144,6 +145,11 @@ impl World {
             failed: AtomicU64::new(0),
             rhythm: Mutex::new(Rhythm { last: Instant::now(), longest: Duration::ZERO }),
         })
+    }
+
+    /// A number that nobody else has.
+    pub(crate) fn number(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::Relaxed)
     }
 
     /// From now on `number` is asked too.
@@ -394,7 +400,7 @@ impl World {
 
     /// Asks for a certificate, and now and then again: there is one for each request, with one key.
     async fn issue(&self, seed: &mut u64) {
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let number = self.number();
         let name = format!("m{number}.example.com");
         let issued = loop {
             let (_, client) = self.some_reader(seed);

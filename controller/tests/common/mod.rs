@@ -241,6 +241,7 @@ impl TestGateway {
             subject: "CN=laptop".into(),
             remote: "198.51.100.7:500".into(),
             claimed_identity: "laptop.example.com".into(),
+            ..Default::default()
         };
         match self.client.admit_peer(request).await.expect("an answer").into_inner().decision.expect("a decision") {
             Decision::Admitted(a) => Ok(a.name),

@@ -291,5 +291,6 @@ fn request(candidate: &Candidate, request_id: [u8; 16]) -> v1::AdmitPeerRequest 
         subject: certificate.subject.clone(),
         remote: candidate.remote.to_string(),
         claimed_identity: candidate.identity.clone(),
+        not_before_unix_ms: u64::try_from(certificate.not_before.0).unwrap_or(0).saturating_mul(1_000),
     }
 }
