@@ -1,13 +1,15 @@
 //! A gateway without a certificate that is good: its first ones by a token, and the way back for one that was away too long.
 
+mod known;
+#[cfg(test)]
+mod tests;
+
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use ring::digest;
-use rustls::time_provider::DefaultTimeProvider;
 use sallyport_ca::{Certificate, EnrollToken, KeyAlgorithm, KeyPair, SystemRandom, UnixTime, pem};
-use sallyport_proto::dial::{self, Channel, Material};
+use sallyport_proto::dial;
 use sallyport_proto::failover::Failover;
 use sallyport_proto::v1;
 use sallyport_proto::v1::enroll_gateway_request::Proof;
@@ -17,6 +19,7 @@ use tonic::Code;
 use tracing::{info, warn};
 use zeroize::Zeroizing;
 
+use self::known::{Known, Round};
 use crate::folder;
 use crate::identity::{Identity, IkeIdentity};
 use crate::renewal::{RenewalError, fresh, keep, pems, possess, shown};
@@ -51,42 +54,16 @@ fn endpoint(address: &str) -> Result<tonic::transport::Endpoint, RenewalError> {
     Ok(endpoint.connect_timeout(PATIENCE).timeout(PATIENCE))
 }
 
-/// Asks a controller that is known by the roots (PEM), over a connection that shows no certificate.
-async fn ask(
-    address: &str,
-    ca: &[u8],
-    request: v1::EnrollGatewayRequest,
-) -> Result<Said<v1::EnrollGatewayResponse>, RenewalError> {
-    let unusable = |e: dial::Unusable| RenewalError::Unusable(e.to_string());
-    let tls = dial::tls_of_stranger(ca, Arc::new(DefaultTimeProvider)).map_err(unusable)?;
-    let channel = Channel::new(endpoint(address)?, address, tls, Arc::new(|_| Ok(())));
-    match JoiningClient::new(channel).enroll_gateway(request).await {
-        Ok(answer) => Ok(Said::Yes(answer.into_inner())),
-        Err(status) => match status.code() {
-            Code::PermissionDenied | Code::InvalidArgument | Code::Unimplemented => {
-                Err(RenewalError::Refused(format!("the controllers refuse this gateway: {}", status.message())))
-            }
-            _ => Ok(Said::NotNow(words(&status))),
-        },
-    }
-}
-
-/// The next link certificate of a gateway whose present one has ended; one round over all controllers.
+/// The next link certificate of a gateway whose present one has ended; one round over all controllers. `revoked` are the lists of
+/// controllers that are none any more, as far as they are known.
 pub(crate) async fn late(
     addresses: &[String],
-    ca: &[u8],
+    (ca, revoked): (&[u8], Option<&[u8]>),
     present: v1::Possession,
     csr: Vec<u8>,
 ) -> Result<Said<v1::EnrollGatewayResponse>, RenewalError> {
-    let mut all = String::new();
-    for address in addresses {
-        let request = v1::EnrollGatewayRequest { proof: Some(Proof::Present(present.clone())), csr: csr.clone() };
-        match ask(address, ca, request).await? {
-            Said::Yes(answer) => return Ok(Said::Yes(answer)),
-            Said::NotNow(text) => all.push_str(&format!("{address}: {text}; ")),
-        }
-    }
-    Ok(Said::NotNow(all))
+    let request = v1::EnrollGatewayRequest { proof: Some(Proof::Present(present)), csr };
+    Known::by(ca, revoked)?.round(addresses, &request).await
 }
 
 /// The root that a controller shows, DER, if it is the one of the token.
@@ -105,29 +82,30 @@ async fn root(address: &str, token: &EnrollToken) -> Result<Said<Vec<u8>>, Renew
     )))
 }
 
-/// One round over all controllers.
+/// One round over all controllers. The first that shows the token's root makes the others known; nobody is told the token before all were
+/// asked who is none any more.
 async fn round(
     addresses: &[String],
     token: &EnrollToken,
     csr: &[u8],
 ) -> Result<Said<(Vec<u8>, v1::EnrollGatewayResponse)>, RenewalError> {
-    let mut all = String::new();
+    let mut said = Round::default();
     for address in addresses {
-        let said = match root(address, token).await? {
-            Said::NotNow(text) => text,
-            Said::Yes(root) => {
+        match root(address, token).await {
+            Err(refusal) => said.refused(address, refusal),
+            Ok(Said::NotNow(text)) => said.not_now(address, &text),
+            Ok(Said::Yes(root)) => {
                 let ca = pem::encode("CERTIFICATE", &root).as_bytes().to_vec();
                 let secret = v1::Secret::new(token.to_text().as_bytes().to_vec());
                 let request = v1::EnrollGatewayRequest { proof: Some(Proof::Token(secret)), csr: csr.to_vec() };
-                match ask(address, &ca, request).await? {
-                    Said::Yes(answer) => return Ok(Said::Yes((ca, answer))),
-                    Said::NotNow(text) => text,
-                }
+                return Ok(match Known::by(&ca, None)?.round(addresses, &request).await? {
+                    Said::Yes(answer) => Said::Yes((ca, answer)),
+                    Said::NotNow(text) => Said::NotNow(text),
+                });
             }
-        };
-        all.push_str(&format!("{address}: {said}; "));
+        }
     }
-    Ok(Said::NotNow(all))
+    said.end()
 }
 
 /// The first certificates, by what `sallyport gateway token` printed. Waits until a controller answers. What comes of it is kept in the
@@ -202,7 +180,8 @@ pub async fn revive(
         let possession = possess(link.der(), &present, v1::GatewayPurpose::Link, &csr)?;
         let mut pause = PAUSE.0;
         let answer = loop {
-            match late(addresses, &identity.ca, possession.clone(), csr.clone()).await? {
+            let known = (identity.ca.as_slice(), identity.revoked.as_deref());
+            match late(addresses, known, possession.clone(), csr.clone()).await? {
                 Said::Yes(answer) => break answer,
                 Said::NotNow(said) => warn!(said, "waiting for a controller"),
             }
@@ -228,14 +207,11 @@ async fn for_ike(
     identity: &Identity,
     present: &[IkeIdentity],
 ) -> Result<Vec<IkeIdentity>, RenewalError> {
-    let unusable = |e: dial::Unusable| RenewalError::Unusable(e.to_string());
     let unreadable = |e: sallyport_ca::Error| RenewalError::Unusable(e.to_string());
-    let material = Material { ca: &identity.ca, chain: &identity.grpc_chain, key: &identity.grpc_key };
-    let tls = dial::tls(&material, Arc::new(DefaultTimeProvider), Arc::new(|_| Ok(()))).map_err(unusable)?;
-    let channels = addresses.iter().map(|address| {
-        Ok::<_, RenewalError>(Channel::new(endpoint(address)?, address, tls.clone(), Arc::new(|_| Ok(()))))
-    });
-    let mut client = GatewayClient::new(Failover::new(channels.collect::<Result<_, _>>()?, 0).patience(PATIENCE));
+    let known = Known::by(&identity.ca, identity.revoked.as_deref())?;
+    let channels = known.callers(addresses, identity)?;
+    known.look(&channels).await;
+    let mut client = GatewayClient::new(Failover::new(channels, 0).patience(PATIENCE));
     // A kind of key, and what the new certificate of that kind follows.
     let mut wanted = Vec::new();
     for ike in present {

@@ -297,7 +297,8 @@ impl Renewer {
         let possession = possess(leaf.der(), &present, purpose, &csr)?;
         let answer = if slot == Slot::Link && now >= leaf.not_after {
             // No controller takes a connection with it any more.
-            match first::late(self.controllers.addresses(), &self.identity.ca, possession, csr).await? {
+            let known = (self.identity.ca.as_slice(), self.identity.revoked.as_deref());
+            match first::late(self.controllers.addresses(), known, possession, csr).await? {
                 first::Said::Yes(answer) => v1::RenewResponse { certificate: answer.certificate, chain: answer.chain },
                 first::Said::NotNow(said) => {
                     return Err(RenewalError::Refused(format!("no controller answers: {said}")));

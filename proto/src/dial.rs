@@ -111,8 +111,8 @@ impl ResolvesClientCert for Shown {
 }
 
 /// TLS for one who has no certificate yet, or none that is good: controllers let him join, and nothing else.
-pub fn tls_of_stranger(ca: &[u8], time: Arc<dyn TimeProvider>) -> Result<Arc<ClientConfig>, Unusable> {
-    let mut config = judged(ca, time, Arc::new(|_| Ok(())))?.with_no_client_auth();
+pub fn tls_of_stranger(ca: &[u8], time: Arc<dyn TimeProvider>, judge: Judge) -> Result<Arc<ClientConfig>, Unusable> {
+    let mut config = judged(ca, time, judge)?.with_no_client_auth();
     finish(&mut config);
     Ok(Arc::new(config))
 }
