@@ -15,6 +15,9 @@ pub enum Error {
     /// The requester's PKCS #10 request cannot be read, or is not signed by the key in it.
     #[error("bad certification request: {0}")]
     Request(&'static str),
+    /// What was given as a token is none.
+    #[error("{0}")]
+    Token(&'static str),
     /// A private key that cannot be read or used.
     #[error("bad private key: {0}")]
     PrivateKey(&'static str),

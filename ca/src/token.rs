@@ -55,7 +55,7 @@ impl EnrollToken {
 
     /// The reverse. The error says nothing of what was given: it may be most of a secret.
     pub fn parse(text: &str) -> Result<Self, Error> {
-        let wrong = || Error::Request("this is no token: copy all of what `sallyport token create` printed");
+        let wrong = || Error::Token("this is no token: copy all of what `sallyport token create` printed");
         let body = text.trim().strip_prefix(PREFIX).ok_or_else(wrong)?;
         if body.len() > (ID + SECRET + FINGERPRINT + MAX_SERVER).div_ceil(3) * 4 {
             return Err(wrong());

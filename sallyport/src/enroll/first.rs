@@ -81,7 +81,10 @@ impl Enroll {
         let software = self.that_take_the_key(software)?;
         let key = self.algorithm(&software)?;
         // Asked for before the network is: a person may have gone when an approval comes.
-        let password = self.connection.password()?;
+        let password = match self.no_wait && self.connection.password_file.is_none() {
+            true => None, // it would mostly be asked for in vain
+            false => self.connection.password()?,
+        };
         let folder = Folder::open(&self.place.folder())?;
         let key_in = self.token(&folder)?;
         let (name, gateway, user) = (self.name.take(), self.connection.gateway.clone(), self.connection.user.clone());
@@ -293,8 +296,10 @@ fn leave(error: sallyport_enroll::Error, wanted: Wanted, content: bool, place: &
     if let Some(program) = wanted.timer {
         install::install_timer(&mut host, &program, &place.named())?;
     }
-    if wanted.password.is_some() {
-        host.advise("the password was not kept: once the certificate is there, `sallyport enroll install --user NAME` asks again");
+    if let Some(user) = &wanted.user {
+        host.advise(format!(
+            "no password is kept: once the certificate is there, `sallyport enroll install --user {user}` asks for it"
+        ));
     }
     let row = Row::look(&place.folder())?;
     host.advise(format!(

@@ -249,6 +249,15 @@ struct Revoked {
 /// Above the line for the others.
 const TOKEN_USE: &str = "On the machine that joins, this asks for it:";
 
+/// What to say where a command for another machine has addresses that it cannot reach.
+pub(super) fn reach(addresses: &[String]) -> &'static str {
+    if addresses.iter().all(|address| is_loopback(address)) {
+        "\nOnly this machine reaches that address: set controller.listen and controller.advertise of this controller first."
+    } else {
+        ""
+    }
+}
+
 /// Whether only programs on the same machine reach HOST:PORT.
 fn is_loopback(address: &str) -> bool {
     let host = address.rsplit_once(':').map_or(address, |(host, _)| host).trim_matches(['[', ']']);
@@ -304,11 +313,7 @@ pub(crate) async fn run(command: Command, global: &Global) -> Result {
             // The token is not in it: command lines are seen by every user of the machine, and kept by sudo and shells.
             let command = format!("sallyport controller --join {address} --token-file -");
             let expires = rfc3339(unix(made.expires_unix_ms));
-            let hint = if made.addresses.iter().all(|address| is_loopback(address)) {
-                "\nOnly this machine reaches that address: set controller.listen and controller.advertise of this controller first."
-            } else {
-                ""
-            };
+            let hint = reach(&made.addresses);
             let text =
                 format!("{token}\n\n{TOKEN_USE}\n  sudo {command}\nGood for one controller until {expires}.{hint}");
             context.printer.one(&Token { token, expires, addresses: made.addresses, command }, &text)

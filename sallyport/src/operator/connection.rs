@@ -226,6 +226,8 @@ pub(crate) fn refused(status: Status) -> Error {
         Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled => {
             Error::new(Exit::Unreachable, message).remedy("is the controller running? try again")
         }
+        // Of a role that is missing the message says it all.
+        Code::PermissionDenied if message.contains("does not have the role") => Error::new(Exit::Refused, message),
         Code::Unauthenticated | Code::PermissionDenied => Error::new(Exit::Refused, message)
             .remedy("use an operator's certificate: `sallyport cert issue --operator NAME` makes one"),
         Code::Internal | Code::Unknown | Code::DataLoss => {

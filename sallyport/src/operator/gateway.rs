@@ -250,8 +250,13 @@ pub(crate) async fn run(arguments: RunOrNoun, global: &Global) -> Result {
                 token,
             };
             let text = format!(
-                "{}\n\nGood until {} for {} gateway(s): {}. There, as root (it asks for the token):\n\n  {}",
-                made.token, made.expires, made.uses, made.name, made.command
+                "{}\n\nGood until {} for {} gateway(s): {}. There, as root (it asks for the token):\n\n  {}{}",
+                made.token,
+                made.expires,
+                made.uses,
+                made.name,
+                made.command,
+                super::cluster::reach(&addresses)
             );
             context.printer.one(&made, &text)
         }

@@ -179,7 +179,12 @@ pub(crate) async fn run(command: Command, global: &Global) -> Result {
             })
             .await?;
             let rows: Vec<Row> = machines.into_iter().map(Row::from).collect();
-            context.printer.list(&rows, "no machines; `sallyport token create --machine NAME` lets one in")
+            let none = match (overdue, contains.is_empty()) {
+                (true, _) => "no machine is overdue with its renewal",
+                (false, false) => "no machine has that in its name or its holder",
+                (false, true) => "no machines; `sallyport token create --machine NAME` lets one in",
+            };
+            context.printer.list(&rows, none)
         }
         Command::Add(add) => {
             let machine = v1::Machine {

@@ -40,8 +40,9 @@ impl OperatorService {
         let role = role_name(role);
         tracing::warn!(operator = %caller.name, serial = %caller.serial, role, "an operator asked for what is another role's");
         Err(Status::permission_denied(format!(
-            "{} does not have the role {role}; whoever has the role operators can give it: sallyport operator list",
-            caller.name
+            "{name} does not have the role {role}; whoever has the role operators can give it, with those that {name} has (sallyport \
+             operator list): sallyport operator set {name} --role {role}",
+            name = caller.name
         )))
     }
 

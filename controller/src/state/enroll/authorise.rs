@@ -265,6 +265,14 @@ impl State {
     /// Without proof: a key or a place that the list names, or a request that was decided on.
     fn by_list(&self, applicant: &Applicant) -> Verdict {
         let by_key = self.index.enroll.machine_of_key.get(&applicant.key_sha256);
+        let request = self.index.enroll.request_of_key.get(&applicant.key_sha256);
+        let request = request.and_then(|number| Some((*number, self.requests.get(number)?)));
+        // What an operator decided of this very key goes before a place where others are, too.
+        if let Some((number, row)) = request.filter(|_| by_key.is_none())
+            && matches!(row.state(), v1::RequestState::Approved | v1::RequestState::Refused)
+        {
+            return self.by_request(number, row);
+        }
         if let Some(key) = by_key.or_else(|| self.listed_at(&applicant.source))
             && let Some(row) = self.machines.get(key)
             && row.network.is_none_or(|network| is_in(network, &applicant.source))
@@ -278,10 +286,8 @@ impl State {
             let proof = ProofKind::Listed(key.clone());
             return self.granted(&row.profile, (&row.name, &row.sans, &row.holder), v1::EnrollMethod::List, proof);
         }
-        if let Some(number) = self.index.enroll.request_of_key.get(&applicant.key_sha256)
-            && let Some(row) = self.requests.get(number)
-        {
-            return self.by_request(*number, row);
+        if let Some((number, row)) = request {
+            return self.by_request(number, row);
         }
         if self.profile(Profile::Machine).allows(v1::EnrollMethod::Approval) {
             return Verdict::MayQueue;

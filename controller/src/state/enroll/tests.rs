@@ -333,7 +333,15 @@ fn who_shows_nothing_waits_for_an_operator_who_gives_the_name() {
     let decide = |approve| DecideRequest { number, approve, name: NAME.into(), ..DecideRequest::default() };
     o.bench.done(Action::DecideRequest(decide(false)));
     assert_eq!(o.refusal(None, 1), RefusalKind::Decided);
+    // A place that was listed for another machine opens nothing to one that was decided on.
+    let network = Some("192.0.2.0/24".parse().expect("a network"));
+    let other =
+        MachineRow { name: "pos1.example.com".into(), profile: "machine".into(), network, ..MachineRow::default() };
+    o.bench.done(Action::PutMachines(PutMachines { machines: vec![other], keep: false }));
+    assert_eq!(o.refusal(None, 1), RefusalKind::Decided);
     o.bench.done(Action::DecideRequest(decide(true)));
+    assert_eq!(o.grant(None, 1).name, NAME);
+    o.bench.done(Action::RemoveMachine(RemoveMachine { key: "pos1.example.com".into() }));
     assert_eq!(o.ask(None, 2), Verdict::MayQueue, "another key is another machine");
     o.enroll(None, 1);
     assert_eq!(o.machine().method(), v1::EnrollMethod::Approval, "under the operator's name, not its own");
