@@ -1,4 +1,4 @@
-//! What nobody asks for and must be done: giving up silent gateways, ending sessions that are no more.
+//! What nobody asks for and must be done: giving up silent gateways, ending sessions that are no more, having old records make room.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,6 +9,7 @@ use tokio::time::MissedTickBehavior;
 
 use crate::app::Core;
 use crate::authority::root;
+use crate::compaction;
 use crate::enroll;
 use crate::overdue::Overdue;
 use crate::raft::ProposeError;
@@ -47,6 +48,7 @@ pub(crate) async fn run(core: Arc<Core>) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut count = 0_u32;
     let mut overdue = Overdue::default();
+    let mut look = compaction::Look::default();
     let mut listening = Listening { led: None, looked_ms: core.clock.monotonic_ms() };
     loop {
         ticks.tick().await;
@@ -76,6 +78,9 @@ pub(crate) async fn run(core: Arc<Core>) {
             if count.is_multiple_of(OVERDUE_EVERY) {
                 let news = overdue.look(&core.node.shared().read(), core.now_ms());
                 news.say();
+            }
+            if let Err(error) = compaction::sweep(&core, &mut look).await {
+                tracing::debug!(%error, "could not have old certificates make room; trying again");
             }
             if count.is_multiple_of(SESSIONS_EVERY) {
                 sweep_sessions(&core).await?;

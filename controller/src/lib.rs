@@ -28,6 +28,7 @@ pub mod backup;
 mod bootstrap;
 mod clock;
 mod cluster;
+mod compaction;
 mod config;
 mod enroll;
 mod error;

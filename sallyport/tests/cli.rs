@@ -66,6 +66,7 @@ fn every_command_of_the_issue_is_there_and_has_help() {
         "psk status",
         "cert issue",
         "cert list",
+        "cert show",
         "cert revoke",
         "cert release",
         "session list",

@@ -183,6 +183,10 @@ fn certificates_are_issued_into_folders_and_revoked() {
     let certificate = &revoked["certificates"][0];
     assert_eq!((&certificate["state"], &certificate["reason"]), (&json!("revoked"), &json!("key-compromise")));
     assert_eq!(certificate["revocation_reason"], json!("lost on a train"));
+    let shown = controller.json(&["cert", "show", &serial.to_uppercase()]);
+    assert_eq!((&shown["serial"], &shown["reason"]), (&certificate["serial"], &json!("key-compromise")));
+    assert!(controller.ok(&["cert", "show", serial]).contains("reason: key-compromise (lost on a train)\n"));
+    controller.refused(&["cert", "show", "0123456789abcdef0123456789abcdef"]);
     assert_eq!(controller.json(&["cert", "list", "laptop7", "--live"]), json!([]));
     controller.refused(&["cert", "revoke", "0123456789abcdef0123456789abcdef"]);
 

@@ -101,7 +101,10 @@ impl Caller {
             .certificates
             .get(&serial.to_owned())
             .filter(|record| fingerprint.is_none_or(|f| bool::from(record.fingerprint.ct_eq(f))))
-            .ok_or_else(|| Status::unauthenticated("this certificate is not in the records of this authority"))?;
+            .ok_or_else(|| match state.ended.contains(serial) {
+                true => Status::unauthenticated("this certificate has expired"),
+                false => Status::unauthenticated("this certificate is not in the records of this authority"),
+            })?;
         if record.revoked_ms != 0 {
             return Err(Status::unauthenticated("this certificate is revoked"));
         }
@@ -175,7 +178,7 @@ pub(super) fn may_call(core: &Core, peer: &Peer, profile: v1::CertificateProfile
 /// Whether this node has no record of a caller, or of whom it speaks for. It may have yet to apply that.
 pub(super) fn is_unknown(core: &Core, peer: &Peer, on_behalf: Option<&str>) -> bool {
     let state = core.node.shared().read();
-    let unknown = |serial: &str| !state.certificates.contains(&serial.to_owned());
+    let unknown = |serial: &str| state.standing(&serial.to_owned()).is_none();
     !state.members.is_empty()
         && (peer.certificate.as_ref().is_some_and(|(serial, _)| unknown(serial)) || on_behalf.is_some_and(unknown))
 }

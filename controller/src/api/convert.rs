@@ -8,7 +8,9 @@ use sallyport_proto::v1;
 use tonic::Status;
 
 use crate::state::net::Net;
-use crate::state::{CertificateRow, PoolRow, SettingsRow, State, UserRow, public_names, publication_name};
+use crate::state::{
+    CertificateRow, EndedCertificate, PoolRow, SettingsRow, State, UserRow, public_names, publication_name,
+};
 
 /// Entries of a page when nothing is asked for, and at most.
 const PAGE: (usize, usize) = (100, 1_000);
@@ -158,6 +160,25 @@ pub(super) fn certificate(row: &CertificateRow) -> v1::CertificateInfo {
         issued_unix_ms: row.issued_ms,
         issuer: row.issuer,
         revocation_code: i32::try_from(row.revocation_code).unwrap_or_default(),
+        compacted: false,
+    }
+}
+
+/// What is left of the record of a certificate that ended long ago.
+pub(super) fn ended_certificate(serial: String, old: &EndedCertificate<'_>) -> v1::CertificateInfo {
+    v1::CertificateInfo {
+        serial,
+        profile: old.profile.into(),
+        name: old.name.to_owned(),
+        not_after_unix_ms: old.not_after_ms,
+        fingerprint: old.tag.to_vec(),
+        revoked_unix_ms: old.revoked_ms,
+        key_algorithm: old.key_algorithm.into(),
+        issued_unix_ms: old.issued_ms,
+        issuer: old.issuer,
+        revocation_code: old.reason.code().into(),
+        compacted: true,
+        ..v1::CertificateInfo::default()
     }
 }
 

@@ -131,6 +131,7 @@ calls! {
         do_issue_certificate, AS_ASKED;
     list_certificates, ListCertificates, ListCertificatesRequest -> ListCertificatesResponse,
         do_list_certificates, LOOK;
+    get_certificate, GetCertificate, GetCertificateRequest -> GetCertificateResponse, do_get_certificate, LOOK;
     revoke_certificate, RevokeCertificate, RevokeCertificateRequest -> RevokeCertificateResponse,
         do_revoke_certificate, AS_ASKED;
     revoke_certificates, RevokeCertificates, RevokeCertificatesRequest -> RevokeCertificatesResponse,

@@ -216,11 +216,12 @@ fn reason(row: &CertificateRow) -> Reason {
 
 /// What the log says of a certificate of an issuing authority.
 fn status(state: &State, issuer: u64, serial: &Serial) -> Status {
-    match state.certificates.get(&serial.to_string()) {
-        Some(row) if row.issuer == issuer => match row.revoked_ms {
-            0 => Status::Good,
-            at => Status::Revoked { at: time(at), reason: reason(row) },
-        },
+    let serial = serial.to_string();
+    let known = state.certificates.get(&serial).map(|row| (row.issuer, row.revoked_ms, reason(row)));
+    let known = known.or_else(|| state.ended.get(&serial).map(|old| (old.issuer, old.revoked_ms, old.reason)));
+    match known {
+        Some((of, 0, _)) if of == issuer => Status::Good,
+        Some((of, at, reason)) if of == issuer => Status::Revoked { at: time(at), reason },
         _ => Status::Unknown,
     }
 }

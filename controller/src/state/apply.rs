@@ -96,6 +96,7 @@ impl State {
             Action::AbandonCertificate(c) => self.abandon_certificate(c),
             Action::RevokeCertificates(c) => self.revoke_certificates(c),
             Action::ReleaseCertificates(c) => self.release_certificates(c),
+            Action::CompactCertificates(c) => self.compact_certificates(c),
             Action::AddScepRa(c) => self.add_scep_ra(c),
             Action::Attributed(_) => Reply::conflict(ConflictKind::Invalid, "a change in two names"),
             Action::AcceptHeads(c) => self.accept_heads(c),

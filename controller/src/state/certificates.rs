@@ -16,6 +16,10 @@ impl Index {
             self.certificates_of_gateways.insert((row.not_after_ms, row.serial.clone()));
         }
     }
+
+    pub(super) fn drop_gateway_certificate(&mut self, row: &CertificateRow) {
+        self.certificates_of_gateways.remove(&(row.not_after_ms, row.serial.clone()));
+    }
 }
 
 impl State {
@@ -73,7 +77,7 @@ impl State {
         let Some(mut row) = record.filter(|r| !r.serial.is_empty()).cloned() else {
             return Reply::conflict(ConflictKind::Invalid, "no certificate in the command");
         };
-        if self.certificates.contains(&row.serial) {
+        if self.is_used(&row.serial) {
             return Reply::conflict(ConflictKind::AlreadyExists, "this serial number was used before; sign again");
         }
         let number = self.next_certificate();
@@ -116,10 +120,13 @@ impl State {
     /// Why a certificate cannot be revoked.
     pub(super) fn refuse_revocation(&self, serial: &String) -> Option<Reply> {
         let Some(profile) = self.certificates.get(serial).map(CertificateRow::profile) else {
-            return Some(Reply::conflict(
-                ConflictKind::NotFound,
-                format!("this authority never issued a certificate with serial number {serial}"),
-            ));
+            let ended = self.refuse_to_revoke_ended(serial);
+            return ended.or_else(|| {
+                Some(Reply::conflict(
+                    ConflictKind::NotFound,
+                    format!("this authority never issued a certificate with serial number {serial}"),
+                ))
+            });
         };
         let message = match profile {
             v1::CertificateProfile::Root => "a root cannot be revoked, only replaced: nothing above it could say so",
@@ -158,6 +165,9 @@ impl State {
     /// Whether a machine with this certificate may connect at a time; otherwise cause and remedy.
     pub fn machine_certificate(&self, serial: &str, at_ms: u64) -> Result<&CertificateRow, (String, String)> {
         let Some(row) = self.certificates.get(&serial.to_owned()) else {
+            if let Some((_, cause)) = self.refuse_ended(serial) {
+                return Err((cause, "issue a new certificate: sallyport cert issue --machine NAME".into()));
+            }
             return Err((
                 format!("the log of this authority holds no certificate with serial number {serial}"),
                 "issue a certificate to the machine: sallyport cert issue --machine NAME; if its issuer is really this \

@@ -8,6 +8,7 @@ use sallyport_proto::v1;
 use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::compaction::{COMPACTION_LEVEL, CompactCertificates};
 use super::enroll::{
     AbandonCertificate, CompleteCertificate, CreateEnrollToken, DecideRequest, ENROLL_LEVEL, GATEWAYS_LEVEL,
     GUARDS_LEVEL, IntendCertificate, PutMachines, QueueRequest, RULES_LEVEL, RemoveMachine, RevokeEnrollToken,
@@ -71,7 +72,7 @@ pub struct Command {
     /// What to do.
     #[prost(
         oneof = "Action",
-        tags = "3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 51, 55, 56, 57, 59, 63, 73"
+        tags = "3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 51, 52, 55, 56, 57, 59, 63, 73"
     )]
     pub action: Option<Action>,
 }
@@ -226,6 +227,9 @@ pub enum Action {
     /// Certificates that were on hold are good again.
     #[prost(message, tag = "51")]
     ReleaseCertificates(ReleaseCertificates),
+    /// Certificates that ended long ago make room.
+    #[prost(message, tag = "52")]
+    CompactCertificates(CompactCertificates),
     /// A key that the cluster shares for SCEP.
     #[prost(message, tag = "59")]
     AddScepRa(AddScepRa),
@@ -319,6 +323,7 @@ impl Action {
             | Self::DecideRequest(_)
             | Self::CompleteCertificate(_)
             | Self::AbandonCertificate(_) => ENROLL_LEVEL,
+            Self::CompactCertificates(_) => COMPACTION_LEVEL,
             Self::AddScepRa(_) => STATUS_LEVEL,
             Self::AcceptHeads(_) | Self::NoteKeyUse(_) => LEDGER_LEVEL,
             Self::Attributed(c) => match c.action.as_ref().map(|inner| inner.action.as_ref()) {

@@ -79,7 +79,7 @@ impl State {
             if !self.roots.contains(&new.root) {
                 return conflict(ConflictKind::NotFound, "there is no such root");
             }
-            if new.number != number || self.certificates.contains(&record.serial) {
+            if new.number != number || self.is_used(&record.serial) {
                 return conflict(ConflictKind::Changed, "another issuing authority was made meanwhile; try again");
             }
             let kind = record.key_algorithm();

@@ -17,6 +17,15 @@ impl Index {
             self.certificates_of_member.entry(row.member).or_default().insert(row.serial.clone());
         }
     }
+
+    pub(super) fn drop_member_certificate(&mut self, row: &CertificateRow) {
+        if let Some(serials) = self.certificates_of_member.get_mut(&row.member) {
+            serials.remove(&row.serial);
+            if serials.is_empty() {
+                self.certificates_of_member.remove(&row.member);
+            }
+        }
+    }
 }
 
 /// Whether a certificate is what the first controller made for the operator's folder beside it.

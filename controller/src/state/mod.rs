@@ -7,6 +7,8 @@ mod apply;
 mod attempts;
 mod certificates;
 mod command;
+mod compaction;
+mod ended;
 mod enroll;
 mod gateways;
 #[cfg(test)]
@@ -37,6 +39,9 @@ use prost::Message;
 use sallyport_proto::v1;
 
 pub use command::*;
+pub(crate) use compaction::COMPACTION_LEVEL;
+pub use compaction::{CompactCertificates, KEPT_MS, MAX_COMPACTED, Standing};
+pub use ended::{Ended, EndedCertificate};
 pub use enroll::*;
 pub(crate) use issuers::ISSUERS_LEVEL;
 pub use issuers::MAX_ISSUERS;
@@ -109,6 +114,7 @@ const REQUESTS: u8 = 17;
 const INTENTS: u8 = 18;
 const ISSUED: u8 = 19;
 const ROOT_LIVES: u8 = 20;
+const ENDED: u8 = 21;
 const LEAVES: u8 = 22;
 const NODES: u8 = 23;
 const TREE: u8 = 24;
@@ -126,7 +132,7 @@ pub struct State {
     pub pools: Rows<String, PoolRow>,
     /// Sessions by id.
     pub sessions: Rows<u64, SessionRow>,
-    /// Certificates by serial number.
+    /// Certificates by serial number, but for those that ended long ago.
     pub certificates: Rows<String, CertificateRow>,
     /// Roots by number, the newest last.
     pub roots: Rows<u64, RootRow>,
@@ -154,6 +160,8 @@ pub struct State {
     pub intents: Rows<u64, IntentRow>,
     issued: Rows<u64, IssuedRow>,
     root_lives: Rows<u64, RootLifeRow>,
+    /// What is kept of certificates that ended long ago.
+    pub ended: Ended,
     /// The audit log.
     pub(crate) ledger: Ledger,
     /// What SCEP's requests are encrypted to, by number, the newest last.
@@ -247,6 +255,7 @@ impl State {
             intents: Rows::new(INTENTS),
             issued: Rows::new(ISSUED),
             root_lives: Rows::new(ROOT_LIVES),
+            ended: Ended::default(),
             ledger: Ledger::new(true),
             scep_ras: Rows::new(SCEP_RAS),
             gateway_identities: Rows::new(GATEWAY_IDENTITIES),
@@ -337,6 +346,7 @@ impl State {
         self.intents.each_row(&mut each)?;
         self.issued.each_row(&mut each)?;
         self.root_lives.each_row(&mut each)?;
+        self.ended.each_row(&mut each)?;
         self.ledger.each_row(&mut each)?;
         self.scep_ras.each_row(&mut each)?;
         self.gateway_identities.each_row(&mut each)?;
@@ -378,6 +388,7 @@ impl State {
         self.intents.take_changes(&mut ops);
         self.issued.take_changes(&mut ops);
         self.root_lives.take_changes(&mut ops);
+        self.ended.take_changes(&mut ops);
         self.ledger.take_changes(&mut ops);
         self.scep_ras.take_changes(&mut ops);
         self.gateway_identities.take_changes(&mut ops);
@@ -497,6 +508,7 @@ impl Loading {
             INTENTS => state.intents.load(key, value),
             ISSUED => state.issued.load(key, value),
             ROOT_LIVES => state.root_lives.load(key, value),
+            ENDED => state.ended.load(key, value),
             LEAVES | NODES | TREE => state.ledger.load(tag, key, value),
             SCEP_RAS => state.scep_ras.load(key, value),
             GATEWAY_IDENTITIES => state.gateway_identities.load(key, value),

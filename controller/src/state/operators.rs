@@ -65,6 +65,10 @@ impl Index {
             self.certificates_of_operators.insert((row.not_after_ms, row.serial.clone()));
         }
     }
+
+    pub(super) fn drop_operator_certificate(&mut self, row: &CertificateRow) {
+        self.certificates_of_operators.remove(&(row.not_after_ms, row.serial.clone()));
+    }
 }
 
 impl State {

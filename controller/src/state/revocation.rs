@@ -131,7 +131,7 @@ impl Index {
         }
     }
 
-    fn drop_standing(&mut self, row: &CertificateRow) {
+    pub(super) fn drop_standing(&mut self, row: &CertificateRow) {
         self.revocations.remove(&row.revocation_number);
         self.revoked_of_issuer.remove(&(row.issuer, row.not_after_ms, row.revocation_number));
         self.releases.remove(&row.release_number);

@@ -345,10 +345,7 @@ impl State {
         if self.roots.len() >= MAX_ROOTS {
             return conflict(ConflictKind::Exhausted, "there were too many roots in this cluster");
         }
-        if command.number != self.next_root()
-            || command.before != self.root_number()
-            || self.certificates.contains(&record.serial)
-        {
+        if command.number != self.next_root() || command.before != self.root_number() || self.is_used(&record.serial) {
             return conflict(ConflictKind::Changed, "another root was made meanwhile; try again");
         }
         self.record_certificate(Some(record));

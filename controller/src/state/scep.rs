@@ -71,7 +71,7 @@ impl State {
         let Some(record) = command.record.as_ref().filter(is_right).filter(|_| whole) else {
             return Reply::conflict(ConflictKind::Invalid, "an RA needs a certificate, a key and a record");
         };
-        if command.number != self.next_scep_ra() || self.certificates.contains(&record.serial) {
+        if command.number != self.next_scep_ra() || self.is_used(&record.serial) {
             return Reply::conflict(ConflictKind::Changed, "another RA was made meanwhile");
         }
         if let Some(superseded) = self.superseded(record, record.issuer) {

@@ -34,7 +34,7 @@ Examples:
   sallyport cert issue --operator grace --out ~/.config/sallyport
   sallyport cert issue --user ada@example.com --out ada")]
     Issue(Issue),
-    /// List the certificates, newest first.
+    /// List the certificates, newest first; those that ended more than 400 days ago are only shown one by one.
     #[command(alias = "ls")]
     List {
         /// Only names that contain this.
@@ -45,6 +45,11 @@ Examples:
         /// Leave out what is expired or revoked.
         #[arg(long)]
         live: bool,
+    },
+    /// Show one in full, also one that ended years ago.
+    Show {
+        /// Its serial number.
+        serial: String,
     },
     /// Revoke certificates, for good or on hold; the sessions on them end at once, everywhere.
     #[command(after_help = "\
@@ -201,17 +206,19 @@ impl From<Profile> for CertificateProfile {
 pub(crate) struct Row {
     pub(crate) name: String,
     pub(crate) profile: &'static str,
-    key: &'static str,
-    state: &'static str,
-    sans: Vec<String>,
+    pub(super) key: &'static str,
+    pub(super) state: &'static str,
+    pub(super) sans: Vec<String>,
     pub(crate) serial: String,
-    issued: String,
-    not_before: String,
-    not_after: String,
-    revoked: String,
-    reason: &'static str,
-    revocation_reason: String,
-    fingerprint: String,
+    pub(super) issued: String,
+    pub(super) not_before: String,
+    pub(super) not_after: String,
+    pub(super) revoked: String,
+    pub(super) reason: &'static str,
+    pub(super) revocation_reason: String,
+    pub(super) fingerprint: String,
+    /// It ended long ago: further names and texts are not kept, and of the fingerprint the first half.
+    pub(super) compacted: bool,
 }
 
 impl From<CertificateInfo> for Row {
@@ -237,6 +244,7 @@ impl From<CertificateInfo> for Row {
             reason,
             revocation_reason: info.revocation_reason,
             fingerprint: crate::hex::lower(&info.fingerprint),
+            compacted: info.compacted,
         }
     }
 }
@@ -292,6 +300,7 @@ pub(crate) async fn run(command: Command, global: &Global) -> Result {
             let rows: Vec<Row> = infos.into_iter().map(Row::from).collect();
             context.printer.list(&rows, "no certificates; `sallyport cert issue --machine NAME` makes one")
         }
+        Command::Show { serial } => super::cert_show::run(serial, global).await,
         Command::Revoke(revoke) => revoke.run(global).await,
         Command::Release(release) => release.run(global).await,
         Command::Renew { force } => super::renewal::run(force, global).await,

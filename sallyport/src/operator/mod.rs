@@ -8,6 +8,7 @@ mod ca_rollover;
 mod ca_root;
 pub(crate) mod cert;
 mod cert_profile;
+mod cert_show;
 pub(crate) mod cluster;
 mod connection;
 pub(crate) mod gateway;

@@ -29,7 +29,9 @@ const LOST: &str = "let the machine in anew: `sallyport token create --machine N
 pub(super) fn judge(state: &State, request: &v1::AdmitPeerRequest, at_ms: u64) -> Result<String, Refusal> {
     let serial = &request.certificate_serial;
     let forged = |cause: String| Err(Refusal { verdict: Verdict::Forged, cause, remedy: FORGED.into() });
-    let Some(row) = state.certificates.get(serial) else {
+    let known = state.certificates.get(serial).map(|row| bool::from(row.fingerprint.ct_eq(&request.fingerprint)));
+    let known = known.or_else(|| state.ended.get(serial).map(|old| old.has(&request.fingerprint)));
+    let Some(is_it) = known else {
         if request.not_before_unix_ms != 0 && request.not_before_unix_ms < state.begun_ms() {
             let cause = format!(
                 "unknown: the log of this authority holds no certificate with serial number {serial}; it is from before the controllers \
@@ -41,7 +43,7 @@ pub(super) fn judge(state: &State, request: &v1::AdmitPeerRequest, at_ms: u64) -
             "forged: the certificate verifies, but the log of this authority holds no certificate with serial number {serial}"
         ));
     };
-    if !bool::from(row.fingerprint.ct_eq(&request.fingerprint)) {
+    if !is_it {
         return forged(format!(
             "forged: the certificate verifies, but with serial number {serial} it is not the one that this authority issued under it"
         ));
@@ -49,7 +51,8 @@ pub(super) fn judge(state: &State, request: &v1::AdmitPeerRequest, at_ms: u64) -
     match state.machine_certificate(serial, at_ms) {
         Ok(row) => Ok(row.name.clone()),
         Err((cause, remedy)) => {
-            let verdict = if row.revoked_ms != 0 { Verdict::Revoked } else { Verdict::Unspecified };
+            let revoked = state.standing(serial).is_some_and(|standing| standing.revoked_ms != 0);
+            let verdict = if revoked { Verdict::Revoked } else { Verdict::Unspecified };
             Err(Refusal { verdict, cause, remedy })
         }
     }

@@ -5,7 +5,7 @@ use sallyport_proto::v1;
 use tonic::Status;
 
 use super::super::caller::Caller;
-use super::super::convert::{certificate, key_algorithm, number_token, profile};
+use super::super::convert::{certificate, ended_certificate, key_algorithm, number_token, profile};
 use super::super::gateway::dedup_id;
 use super::OperatorService;
 use super::roles::role_of;
@@ -78,6 +78,20 @@ impl OperatorService {
             certificates,
             next_page_token: next.map(|number| number.to_string()).unwrap_or_default(),
         })
+    }
+
+    pub(super) async fn do_get_certificate(
+        &self,
+        _caller: &Caller,
+        request: v1::GetCertificateRequest,
+    ) -> Result<v1::GetCertificateResponse, Status> {
+        let serial = serial(&request.serial)?;
+        let state = self.core.node.shared().read();
+        let info = state.certificates.get(&serial).map(certificate);
+        let info = info.or_else(|| state.ended.get(&serial).map(|old| ended_certificate(serial.clone(), &old)));
+        let none =
+            || Status::not_found(format!("this authority never issued a certificate with serial number {serial}"));
+        info.map(|info| v1::GetCertificateResponse { info: Some(info) }).ok_or_else(none)
     }
 
     pub(super) async fn do_revoke_certificate(

@@ -51,7 +51,7 @@ fn token_info(id: &[u8], row: &EnrollTokenRow) -> v1::EnrollToken {
 }
 
 fn machine_info(state: &State, row: &MachineRow) -> v1::Machine {
-    let certificate = state.certificates.get(&row.serial);
+    let certificate = state.standing(&row.serial);
     v1::Machine {
         name: row.name.clone(),
         profile: row.profile.clone(),

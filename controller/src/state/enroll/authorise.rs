@@ -217,6 +217,9 @@ impl State {
 
     pub(super) fn by_certificate(&self, serial: &str, at_ms: u64) -> Verdict {
         let Some(row) = self.certificates.get(&serial.to_owned()) else {
+            if let Some((kind, cause)) = self.refuse_ended(serial) {
+                return refused(kind, cause, NEW_TOKEN);
+            }
             let cause = format!("the log of this authority holds no certificate with serial number {serial}");
             return refused(RefusalKind::Unproven, cause, NEW_TOKEN);
         };
@@ -316,7 +319,7 @@ impl State {
     }
 
     fn is_revoked(&self, serial: &String) -> bool {
-        self.certificates.get(serial).is_some_and(|c| c.revoked_ms != 0)
+        self.standing(serial).is_some_and(|c| c.revoked_ms != 0)
     }
 
     /// The one machine of the list that comes from there. Where there are two, neither is known.

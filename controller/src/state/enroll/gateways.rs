@@ -112,6 +112,17 @@ impl Index {
             self.enroll.links_of_gateway.entry(row.name.clone()).or_default().insert(row.serial.clone());
         }
     }
+
+    pub(in crate::state) fn drop_link_certificate(&mut self, row: &CertificateRow) {
+        if row.profile() == v1::CertificateProfile::GatewayLink
+            && let Some(serials) = self.enroll.links_of_gateway.get_mut(&row.name)
+        {
+            serials.remove(&row.serial);
+            if serials.is_empty() {
+                self.enroll.links_of_gateway.remove(&row.name);
+            }
+        }
+    }
 }
 
 impl State {
@@ -130,7 +141,7 @@ impl State {
     /// When the first of a gateway's newest certificates ends; `None` where none is known.
     pub fn gateway_not_after(&self, gateway: &str) -> Option<u64> {
         let row = self.gateway_identity(gateway)?;
-        row.certificates.iter().filter_map(|c| self.certificates.get(&c.serial)).map(|c| c.not_after_ms).min()
+        row.certificates.iter().filter_map(|c| self.standing(&c.serial)).map(|c| c.not_after_ms).min()
     }
 
     /// The public names that were set for a gateway, or for all of them.
@@ -216,6 +227,9 @@ impl State {
     fn link_of(&self, proof: &GatewayProof, at_ms: u64) -> Result<&CertificateRow, Box<Verdict>> {
         let no = |kind, cause: String| Err(Box::new(refused(kind, cause, NEW_TOKEN)));
         let Some(link) = self.certificates.get(&proof.link) else {
+            if let Some((kind, cause)) = self.refuse_ended(&proof.link) {
+                return no(kind, cause);
+            }
             let cause = format!("the log of this authority holds no certificate with serial number {}", proof.link);
             return no(RefusalKind::Unproven, cause);
         };

@@ -59,8 +59,7 @@ impl State {
                 "the profile or the names were changed meanwhile; try again",
             );
         }
-        if self.certificates.contains(&record.serial) || self.index.enroll.intent_of_serial.contains_key(&record.serial)
-        {
+        if self.is_used(&record.serial) || self.index.enroll.intent_of_serial.contains_key(&record.serial) {
             return Reply::conflict(ConflictKind::AlreadyExists, "this serial number was used before; make another");
         }
         let life_ms = record.not_after_ms.saturating_sub(at_ms);

@@ -23,6 +23,7 @@ pub use gateways::*;
 pub(crate) use guards::{GUARDS_LEVEL, canonical_name};
 pub(super) use index::EnrollIndex;
 pub(super) use machines::machine_key;
+pub(super) use profiles::MAX_LATE_S;
 pub use profiles::{ENROLLABLE, profile_named};
 pub use row::*;
 pub use rules::{ISSUABLE, Maker};

@@ -14,7 +14,7 @@ const DAY_S: u64 = 86_400;
 /// Shortest life of a certificate: below it clocks and renewals no longer fit.
 const MIN_VALIDITY_S: u64 = 3_600;
 /// Longest time after its end in which a certificate can be renewed.
-const MAX_LATE_S: u64 = 366 * DAY_S;
+pub(in crate::state) const MAX_LATE_S: u64 = 366 * DAY_S;
 /// Most name suffixes.
 const MAX_SUFFIXES: usize = 64;
 

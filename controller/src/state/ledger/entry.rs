@@ -385,6 +385,8 @@ impl State {
             | Action::LoseGateway(_)
             | Action::DescribeMember(_)
             | Action::RaiseLevel(_)
+            // Nor does it matter here in which form records are kept.
+            | Action::CompactCertificates(_)
             // One within another was refused.
             | Action::Attributed(_) => {}
         }

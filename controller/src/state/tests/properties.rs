@@ -97,9 +97,13 @@ fn settings_and_certificates() -> impl Strategy<Value = Action> {
                 }),
             })
         });
-    let record = |serial: String| {
-        Action::RecordCertificate(RecordCertificate { record: Some(machine_record(&serial)), answer: Vec::new() })
-    };
+    let record = (serial(), until()).prop_map(|(serial, not_after_ms)| {
+        let record = CertificateRow { not_after_ms, fingerprint: vec![7; 32], ..machine_record(&serial) };
+        Action::RecordCertificate(RecordCertificate { record: Some(record), answer: Vec::new() })
+    });
+    let any_serial = prop_oneof![2 => serial(), 3 => (0..8_u8).prop_map(|n| format!("f{n}"))];
+    let compact = prop::collection::vec(any_serial, 0..8)
+        .prop_map(|serials| Action::CompactCertificates(CompactCertificates { serials }));
     let which = || {
         prop_oneof![
             2 => serial().prop_map(Selector::Serial),
@@ -114,16 +118,22 @@ fn settings_and_certificates() -> impl Strategy<Value = Action> {
     });
     let release = which().prop_map(|which| Action::ReleaseCertificates(ReleaseCertificates { which: Some(which) }));
     prop_oneof![
-        settings,
-        revoke,
-        release,
-        Just(Action::RaiseLevel(RaiseLevel { level: REVOCATION_LEVEL, since: String::new() })),
-        serial().prop_map(record),
-        serial().prop_map(|serial| Action::RevokeCertificate(RevokeCertificate { serial, reason: "x".into() })),
-        Just(Action::SetPsk(SetPsk { sealed: vec![1, 2, 3] })),
-        Just(Action::ClearPsk(ClearPsk {})),
-        Just(Action::Bootstrap(Bootstrap { cluster_id: vec![1; 16], ..Bootstrap::default() })),
+        1 => settings,
+        1 => revoke,
+        1 => release,
+        1 => Just(Action::RaiseLevel(RaiseLevel { level: REVOCATION_LEVEL, since: String::new() })),
+        2 => record,
+        3 => compact,
+        1 => serial().prop_map(|serial| Action::RevokeCertificate(RevokeCertificate { serial, reason: "x".into() })),
+        1 => Just(Action::SetPsk(SetPsk { sealed: vec![1, 2, 3] })),
+        1 => Just(Action::ClearPsk(ClearPsk {})),
+        1 => Just(Action::Bootstrap(Bootstrap { cluster_id: vec![1; 16], ..Bootstrap::default() })),
     ]
+}
+
+/// Ended soon, or never.
+fn until() -> impl Strategy<Value = u64> {
+    prop::sample::select(vec![50_000, u64::MAX])
 }
 
 fn machine() -> impl Strategy<Value = String> {
@@ -193,7 +203,7 @@ fn enrollment() -> impl Strategy<Value = Action> {
     });
     let abandon =
         (0..8_u8).prop_map(|serial| Action::AbandonCertificate(AbandonCertificate { serial: format!("e{serial}") }));
-    let issue = (0..8_u8, machine(), prop::sample::select(vec![50_000, u64::MAX])).prop_map(|(serial, name, until)| {
+    let issue = (0..8_u8, machine(), until()).prop_map(|(serial, name, until)| {
         let record = CertificateRow { serial: format!("f{serial}"), name, not_after_ms: until, ..machine_record("") };
         Action::RecordCertificate(RecordCertificate { record: Some(record), answer: Vec::new() })
     });
@@ -284,8 +294,8 @@ fn command() -> impl Strategy<Value = Command> {
 }
 
 fn command_of(action: impl Strategy<Value = Action>) -> impl Strategy<Value = Command> {
-    // Seldom far ahead: tokens and requests are forgotten.
-    let at = prop_oneof![80 => 0..100_000_u64, 10 => 0..10 * ANSWER_MS, 10 => Just(0), 1 => Just(40 * 86_400_000)];
+    // Seldom far ahead: tokens and requests are forgotten, and certificates that had ended make room.
+    let at = prop_oneof![80 => 0..100_000_u64, 10 => 0..10 * ANSWER_MS, 10 => Just(0), 1 => Just(40 * 86_400_000), 1 => Just(50_000 + KEPT_MS)];
     (0..200u64, at, prop::option::weighted(0.98, action)).prop_map(|(request, at_ms, action)| Command {
         request_id: request.to_be_bytes().repeat(2),
         at_ms,
@@ -379,6 +389,39 @@ proptest! {
             let revoked = state.certificates.iter().filter(|(_, row)| row.revoked_ms != 0 && row.not_after_ms > at_ms);
             let revoked: BTreeSet<&String> = revoked.map(|(serial, _)| serial).collect();
             prop_assert_eq!(state.all_revoked(at_ms).map(|row| &row.serial).collect::<BTreeSet<_>>(), revoked);
+        }
+    }
+
+    #[test]
+    fn what_was_ever_recorded_is_known_for_ever_and_its_number_is_used(
+        log in prop::collection::vec(command_of(prop_oneof![1 => enrollment(), 3 => settings_and_certificates()]), 0..60)
+    ) {
+        let mut state = State::new();
+        // What there is of each at the end of its record.
+        let mut known: BTreeMap<String, CertificateRow> = BTreeMap::new();
+        for command in &log {
+            let number = state.last_certificate();
+            state.apply(command);
+            let changed = state.live_changes(number, usize::MAX).into_iter().map(|(_, row)| row);
+            known.extend(changed.map(|row| (row.serial.clone(), row.clone())));
+        }
+        prop_assert_eq!(state.certificates.len() + state.ended.len(), known.len());
+        for (serial, was) in &known {
+            let s = |ms: u64| ms / 1_000;
+            match (state.certificates.get(serial), state.ended.get(serial)) {
+                (Some(row), None) => prop_assert_eq!(row, was),
+                (None, Some(old)) => {
+                    prop_assert!(was.not_after_ms + KEPT_MS <= state.now_ms() && !was.is_on_hold());
+                    prop_assert_eq!((old.name, old.profile, s(old.not_after_ms)), (was.name.as_str(), was.profile(), s(was.not_after_ms)));
+                    prop_assert_eq!((old.revoked_ms == 0, old.reason), (was.revoked_ms == 0, was.reason()));
+                    prop_assert!(old.tag.iter().zip(&was.fingerprint).all(|(a, b)| a == b));
+                    prop_assert!(state.machine_certificate(serial, 0).is_err());
+                }
+                other => prop_assert!(false, "{serial}: {other:?}"),
+            }
+            let record = CertificateRow { serial: serial.clone(), ..was.clone() };
+            let refused = state.record_certificate(Some(&record)).outcome;
+            prop_assert!(matches!(refused, Some(Outcome::Conflict(c)) if c.kind() == ConflictKind::AlreadyExists));
         }
     }
 

@@ -5,7 +5,10 @@ use super::*;
 use crate::app::Core;
 use crate::app::tests::controller;
 use crate::authority::IssueRequest;
-use crate::state::{Action, RevokeCertificates, Selector};
+use crate::state::{
+    Action, Bootstrap, CertificateRow, ClearPsk, Command, CompactCertificates, DescribeMember, KEPT_MS,
+    RecordCertificate, RevokeCertificates, Selector,
+};
 
 const NAME: &str = "laptop7.example.com";
 
@@ -79,4 +82,56 @@ async fn a_golden_certificate_verifies_and_is_refused_as_forged() {
         assert!(refusal.verdict == Verdict::Revoked && refusal.cause.contains(cause), "{refusal:?}");
     }
     running.shutdown().await;
+}
+
+#[test]
+fn a_certificate_that_ended_long_ago_is_no_forgery_unless_it_is_another_one() {
+    let mut state = State::new();
+    let mut apply = |at_ms, action| {
+        state.apply(&Command { request_id: Vec::new(), at_ms, action: Some(action) });
+    };
+    let record = |serial: &str, profile: v1::CertificateProfile| CertificateRow {
+        serial: serial.into(),
+        profile: profile.into(),
+        name: NAME.into(),
+        fingerprint: vec![7; 32],
+        not_after_ms: 10,
+        ..CertificateRow::default()
+    };
+    apply(
+        1,
+        Action::Bootstrap(Bootstrap {
+            cluster_id: vec![1; 16],
+            root_certificate: vec![2],
+            sealed_root_key: vec![3],
+            record: Some(record("a0", v1::CertificateProfile::Root)),
+            // Before there are rules for what operators have issued.
+            member: Some(DescribeMember { id: 1, address: "1:1".into(), level: 6, ..DescribeMember::default() }),
+        }),
+    );
+    for serial in ["a1", "a2", "a3"] {
+        let record = Some(record(serial, v1::CertificateProfile::Machine));
+        apply(2, Action::RecordCertificate(RecordCertificate { record, answer: Vec::new() }));
+    }
+    for serial in ["a2", "a3"] {
+        let which = Some(Selector::Serial(serial.into()));
+        apply(3, Action::RevokeCertificates(RevokeCertificates { which, code: 1, text: String::new() }));
+    }
+    apply(10 + KEPT_MS, Action::ClearPsk(ClearPsk {}));
+    let serials = ["a1", "a2"].map(String::from).to_vec();
+    apply(0, Action::CompactCertificates(CompactCertificates { serials }));
+    assert_eq!(state.ended.len(), 2);
+    let ask = |serial: &str, first: u8| {
+        let mut fingerprint = vec![7; 32];
+        fingerprint[0] = first;
+        let request =
+            v1::AdmitPeerRequest { certificate_serial: serial.into(), fingerprint, ..v1::AdmitPeerRequest::default() };
+        judge(&state, &request, state.now_ms()).expect_err("refused")
+    };
+    let (ended, revoked) = (ask("a1", 7), ask("a2", 7));
+    assert!(ended.verdict == Verdict::Unspecified && ended.cause.contains("has ended"), "{ended:?}");
+    assert!(revoked.verdict == Verdict::Revoked && revoked.cause.contains("is revoked"), "{revoked:?}");
+    for (serial, first) in [("a1", 8), ("a2", 8), ("ff", 7)] {
+        assert_eq!(ask(serial, first).verdict, Verdict::Forged, "{serial}");
+    }
 }
