@@ -24,6 +24,8 @@ use crate::state::{CertificateRow, State};
 const FRESH_MS: u64 = 24 * 3_600 * 1_000;
 /// How long after the begin of its span a list is good: whoever fetches it has a day to fetch the next one.
 const GOOD_MS: u64 = 2 * FRESH_MS;
+/// Lists are good from so long before they were made, as certificates are: readers' clocks differ.
+const CLOCKS_MS: u64 = 5 * 60 * 1_000;
 /// How often it is looked whether a list is due, besides at each change.
 const LOOK: Duration = Duration::from_secs(30);
 /// Numbers count seconds from here, and within one what happened: 2020-09-13.
@@ -142,7 +144,7 @@ impl OfAuthority {
             let stamp = Stamp::of(&state);
             if gathered.stamp != stamp {
                 // What has ended stays until a span has begun after its end: it was on a list made after that (RFC 5280 §3.3).
-                let own = state.revoked_of(issuer, stamp.span_ms.saturating_sub(FRESH_MS));
+                let own = state.revoked_of(issuer, stamp.span_ms.saturating_sub(FRESH_MS + CLOCKS_MS));
                 *gathered = Gathered { stamp, revoked: entries(own) };
             }
             (stamp, state.published_names(stamp.at_ms))
@@ -196,7 +198,8 @@ fn digest_of(points: &[String], revoked: &[Revoked]) -> Vec<u8> {
 
 fn sign(core: &Core, issuer: u64, stamp: Stamp, points: &[String], revoked: &[Revoked]) -> Result<Crl, Error> {
     let authority = core.issuing_by(issuer)?.authority;
-    let (this_update, next_update) = (time(stamp.at_ms), time(stamp.span_ms.saturating_add(GOOD_MS)));
+    let this_update = time(stamp.at_ms.saturating_sub(CLOCKS_MS));
+    let next_update = time(stamp.span_ms.saturating_add(GOOD_MS));
     let points: Vec<&str> = points.iter().map(String::as_str).collect();
     let number = stamp.number();
     let contents = Contents { distribution_points: &points, number, revoked, this_update, next_update };

@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 use super::Issuing;
 use crate::app::Core;
 use crate::error::Error;
-use crate::state::{Action, ConflictKind, EraseRootKey, InstallRootChain, Outcome, RestoreRootKey};
+use crate::state::{Action, ConflictKind, EraseRootKey, InstallRootChain, MAX_ROOTS, Outcome, RestoreRootKey};
 
 /// How long the list is good that a root signs before its key goes: so often there is a ceremony at least. 400 days, milliseconds.
 const LIST_MS: u64 = 400 * 86_400 * 1_000;
@@ -149,6 +149,9 @@ pub(crate) async fn sweep(core: &Arc<Core>) -> Result<(), Error> {
     Ok(())
 }
 
+/// More than there are roots.
+const ROOTS: u64 = MAX_ROOTS as u64 + 1;
+
 /// The list of the root in force while its key is away: the last that it signed.
 pub(crate) fn kept_list(core: &Core) -> Option<Crl> {
     let state = core.node.shared().read();
@@ -157,8 +160,9 @@ pub(crate) fn kept_list(core: &Core) -> Option<Crl> {
         return None;
     }
     let life = state.root_life(number);
-    // It is told from other lists by its end; when it was made nobody has written down.
-    let (number, next_update) = (life.own_list_until_ms / 1_000, time(life.own_list_until_ms));
+    // It is told from other lists by its end, and from another root's by that; when it was made nobody has written down.
+    let number = life.own_list_until_ms / 1_000 * ROOTS + number % ROOTS;
+    let next_update = time(life.own_list_until_ms);
     Some(Crl { der: life.own_list.into(), number, this_update: UnixTime(0), next_update })
 }
 

@@ -157,6 +157,19 @@ async fn lists_are_made_anew_in_time_and_an_entry_stays_until_one_list_was_made_
     site.end().await;
 }
 
+/// As certificates are: a reader's clock may be behind.
+#[tokio::test]
+async fn a_list_is_good_from_five_minutes_before_it_was_made() {
+    let site = Site::new().await;
+    let (_, row) = site.issue(Profile::Machine, "a.example.com").await;
+    site.revoke(&row, "").await;
+    let (list, listed) = site.list(row.issuer, Part::Whole).await;
+    let revoked_ms = site.core.node.shared().read().certificates.get(&row.serial).expect("there").revoked_ms;
+    assert!(listed.contains(&row.serial));
+    assert_eq!(list.this_update, time(revoked_ms - 5 * 60 * 1_000));
+    site.end().await;
+}
+
 #[tokio::test]
 async fn many_who_ask_at_a_time_have_one_list() {
     let site = Site::new().await;

@@ -57,6 +57,11 @@ impl State {
     }
 
     pub(super) fn add_issuers(&mut self, command: &AddIssuers) -> Reply {
+        self.add_issuers_below(command, self.root_number())
+    }
+
+    /// Below this root and no other: one that was given up meanwhile must have none that issues.
+    pub(super) fn add_issuers_below(&mut self, command: &AddIssuers, root: u64) -> Reply {
         let conflict = |kind, text: &str| Reply::conflict(kind, text);
         if command.issuers.is_empty() {
             return conflict(ConflictKind::Invalid, "no issuing authority in the command");
@@ -78,6 +83,9 @@ impl State {
             };
             if !self.roots.contains(&new.root) {
                 return conflict(ConflictKind::NotFound, "there is no such root");
+            }
+            if new.root != root {
+                return conflict(ConflictKind::Changed, "another root is in force by now; try again");
             }
             if new.number != number || self.is_used(&record.serial) {
                 return conflict(ConflictKind::Changed, "another issuing authority was made meanwhile; try again");

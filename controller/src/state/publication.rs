@@ -13,6 +13,8 @@ pub(crate) const PUBLICATION_LEVEL: u32 = 7;
 const NAMED_MS: u64 = 400 * 86_400 * 1_000;
 /// Most former names; beyond that the one goes whose certificates end first.
 const MAX_FORMER: usize = 16;
+/// In place of a name: nothing is written into what is issued.
+pub(crate) const NO_NAME: &str = "none";
 /// Longest name with its port, bytes.
 const MAX_NAME: usize = 253 + 6;
 
@@ -61,7 +63,8 @@ fn host(name: &str) -> Option<String> {
     (name.len() <= 253 && name.split('.').all(label)).then(|| name.to_ascii_lowercase())
 }
 
-/// A name as an operator may set it, as it stands in addresses: a host, or a host and a port other than 80.
+/// A name as an operator may set it, as it stands in addresses: a host, or a host and a port other than 80. `none` is that there are
+/// no addresses.
 pub fn publication_name(text: &str) -> Option<String> {
     if text.len() > MAX_NAME {
         return None;
@@ -134,13 +137,18 @@ impl State {
             return;
         }
         let (row, settings) = (self.publication(), self.settings());
-        let wanted = publication_name(&settings.publication_name).or_else(|| {
-            let mut names: Vec<String> = self.public_names().filter_map(|name| host(name)).collect();
-            // A name can be pointed elsewhere, an address can not.
-            names.sort_by_key(|name| name.starts_with('[') || name.parse::<IpAddr>().is_ok());
-            let stays = names.iter().position(|name| *name == row.name).unwrap_or(0);
-            names.into_iter().nth(stays)
-        });
+        let wanted = match settings.publication_name.as_str() {
+            NO_NAME => Some(String::new()),
+            set => publication_name(set).or_else(|| {
+                let mut names: Vec<String> = self.public_names().filter_map(|name| host(name)).collect();
+                // A name can be pointed elsewhere, an address can not; and one without a domain means something here alone.
+                let is_address = |name: &str| name.starts_with('[') || name.parse::<IpAddr>().is_ok();
+                let is_local = |name: &str| !is_address(name) && !name.contains('.');
+                names.sort_by_key(|name| (is_local(name), is_address(name)));
+                let stays = names.iter().position(|name| *name == row.name && !is_local(name)).unwrap_or(0);
+                names.into_iter().nth(stays)
+            }),
+        };
         let Some(wanted) = wanted.filter(|wanted| *wanted != row.name) else { return };
         let now_ms = self.now_ms();
         let mut former: Vec<FormerName> =
@@ -272,6 +280,31 @@ mod tests {
             (again.published_names(again.now_ms()), again.lists_change()),
             (state.published_names(state.now_ms()), state.lists_change())
         );
+    }
+
+    #[test]
+    fn a_name_without_a_domain_gives_way_to_any_other() {
+        let mut state = state(PUBLICATION_LEVEL);
+        gateway(&mut state, 10, "b1", "gw1");
+        assert_eq!(state.published_name(), Some("gw1"), "where there is no other");
+        gateway(&mut state, 20, "b2", "192.0.2.1");
+        assert_eq!(state.published_name(), Some("192.0.2.1"));
+        gateway(&mut state, 30, "b3", "gw0");
+        assert_eq!(state.published_name(), Some("192.0.2.1"));
+        assert_eq!(state.published_names(state.now_ms()), ["192.0.2.1", "gw1"]);
+    }
+
+    #[test]
+    fn an_operator_can_have_no_addresses_and_lists_keep_those_that_were_given_out() {
+        let mut state = state(PUBLICATION_LEVEL);
+        gateway(&mut state, 10, "b1", "vpn.example.com");
+        set(&mut state, 20, NO_NAME).expect("sets");
+        assert_eq!(state.published_name(), None);
+        assert_eq!(state.published_names(state.now_ms()), ["vpn.example.com"]);
+        gateway(&mut state, 30, "b2", "vpn2.example.com");
+        assert_eq!(state.published_name(), None);
+        set(&mut state, 40, "").expect("clears");
+        assert_eq!(state.published_name(), Some("vpn.example.com"));
     }
 
     #[test]

@@ -392,7 +392,7 @@ impl State {
         if issuers.is_empty() || issuers.iter().any(|new| new.root != rollover.to) {
             return conflict(ConflictKind::Invalid, "issuing authorities below the next root are needed");
         }
-        let added = self.add_issuers(&AddIssuers { issuers: issuers.to_vec(), replace: true });
+        let added = self.add_issuers_below(&AddIssuers { issuers: issuers.to_vec(), replace: true }, rollover.to);
         if !matches!(added.outcome, Some(super::Outcome::Done(_))) {
             return added;
         }
@@ -402,6 +402,7 @@ impl State {
             core.root_in_force = rollover.to;
             core.rollover_activated_ms = now_ms;
         });
+        self.note_other_root();
         self.change_policy();
         Reply::done()
     }
@@ -453,8 +454,15 @@ impl State {
             core.root_in_force = from;
             (core.rollover_from, core.rollover_to, core.rollover_activated_ms) = (to, from, now_ms);
         });
+        self.note_other_root();
         self.change_policy();
         Reply::done()
+    }
+
+    /// At the address of the root's list is another list: caches know it by its number and time.
+    fn note_other_root(&mut self) {
+        let number = self.next_certificate();
+        self.note_lists_change(number);
     }
 
     /// A root is trusted no more, and the change of roots is over.

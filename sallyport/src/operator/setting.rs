@@ -97,7 +97,7 @@ pub(crate) enum Key {
     ScepSingleDes,
     /// Names and addresses under which clients reach the service, such as vpn.example.com: gateways enroll for them; empty leaves each its own.
     PublicNames,
-    /// Name, or NAME:PORT, in the addresses of revocation lists and OCSP in certificates; empty is the name of a gateway.
+    /// Name, or NAME:PORT, in the addresses of revocation lists and OCSP in certificates; empty is the name of a gateway, `none` no addresses.
     PublicationName,
 }
 

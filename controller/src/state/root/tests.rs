@@ -209,3 +209,38 @@ fn a_change_of_roots_goes_back_before_and_after_the_next_one_issues() {
     assert_eq!(apply(&mut state, retire), Err(ConflictKind::Precondition), "it is the only one again");
     assert!(state.issuers.get(&2).is_some_and(|row: &IssuerRow| !row.in_force()));
 }
+
+#[test]
+fn no_issuing_authority_stands_below_a_root_that_was_given_up_or_is_not_in_force() {
+    let mut state = state();
+    apply(&mut state, Action::BeginRollover(begin(2, 1))).expect("begins");
+    let below = |root| Action::AddIssuers(AddIssuers { issuers: vec![issuer(2, root)], replace: true });
+    assert_eq!(apply(&mut state, below(2)), Err(ConflictKind::Changed), "the next root does not issue yet");
+    // `ca issuer add` was made below the next root while that was in force, and comes after the way back.
+    turn(&mut state, RolloverStep::Activate, (1, 2), vec![issuer(2, 2)]).expect("activates");
+    let late = Action::AddIssuers(AddIssuers { issuers: vec![issuer(3, 2)], replace: true });
+    turn(&mut state, RolloverStep::Abort, (1, 2), Vec::new()).expect("goes back");
+    assert_eq!(apply(&mut state, late), Err(ConflictKind::Changed));
+    assert_eq!(in_force(&state), [1]);
+    turn(&mut state, RolloverStep::Finish, (2, 1), Vec::new()).expect("gives the other up");
+    let given_up = Action::AddIssuers(AddIssuers { issuers: vec![issuer(3, 2)], replace: true });
+    assert_eq!(apply(&mut state, given_up), Err(ConflictKind::Changed));
+    let below = Action::AddIssuers(AddIssuers { issuers: vec![issuer(3, 1)], replace: true });
+    assert_eq!(apply(&mut state, below), Ok(()));
+    assert_eq!(in_force(&state), [3]);
+    reloads(&state);
+}
+
+/// The root's list is at one address, whichever root it is: a cache must see that it is another.
+#[test]
+fn another_root_in_force_changes_the_lists() {
+    let mut state = state();
+    state.change_core(|core| core.level = ROOT_LEVEL);
+    apply(&mut state, Action::BeginRollover(begin(2, 1))).expect("begins");
+    let before = state.lists_change();
+    turn(&mut state, RolloverStep::Activate, (1, 2), vec![issuer(2, 2)]).expect("activates");
+    let activated = state.lists_change();
+    assert!(activated > before && activated.at_ms > before.at_ms);
+    turn(&mut state, RolloverStep::Abort, (1, 2), Vec::new()).expect("goes back");
+    assert!(state.lists_change() > activated);
+}
