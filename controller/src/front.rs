@@ -13,12 +13,12 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use crate::app::Core;
-use crate::authority::{self, Issuing, record_of};
+use crate::authority::{self, Issuing, algorithm_to_proto, record_of};
 use crate::clock::Clock;
 use crate::config::EnrollmentConfig;
 use crate::enroll::ControllerOffice;
 use crate::error::Error;
-use crate::state::{CertificateRow, RULES_LEVEL, RecordCertificate, State};
+use crate::state::{CertificateRow, Maker, RULES_LEVEL, RecordCertificate, State};
 
 /// Connections that one gateway may carry to one controller at a time: somewhat more than it takes at its ports.
 const PER_GATEWAY: usize = 600;
@@ -206,9 +206,21 @@ async fn refresh(core: &Arc<Core>, front: &Front, shown: &mut Option<Shown>) -> 
             |s: &Shown| s.above == above && s.version == rules.version && now_ms < s.due_ms && s.is_recorded(&state);
         // Nobody asked by a name yet; the page and the lists are there all the same.
         let own = core.address.rsplit_once(':').map(|(host, _)| host.trim_matches(['[', ']']).to_owned());
-        let names: Vec<String> = if names.is_empty() { own.into_iter().collect() } else { names };
+        let own = || state.allowed_at_endpoint(own.into_iter().collect());
+        let names: Vec<String> = if names.is_empty() { own() } else { names };
         if shown.as_ref().is_some_and(|s| s.names == names && same(s)) {
             return Ok(true);
+        }
+        // The log would refuse it, after a key was made and an entry written.
+        let all: Vec<String> = std::iter::once(common_name(&names)).map(str::to_owned).chain(names.clone()).collect();
+        if names.is_empty() && state.level() >= RULES_LEVEL {
+            return Err(Error::Refused(
+                "the profile endpoint allows none of the service's names: sallyport cert profile show endpoint".into(),
+            ));
+        }
+        let may = state.may_make(Profile::Endpoint, Maker::Cluster, algorithm_to_proto(KEY), &all, 0);
+        if let (Err(why), RULES_LEVEL..) = (may, state.level()) {
+            return Err(Error::Refused(why));
         }
         (names, rules)
     };

@@ -51,3 +51,23 @@ async fn the_endpoints_certificate_is_on_record_lives_for_days_and_is_replaced_w
     drop((core, front));
     running.shutdown().await;
 }
+
+/// Else it would make a key and an entry of the log each second, for ever.
+#[tokio::test]
+async fn where_the_profile_allows_none_of_the_names_nothing_is_made_and_it_is_said() {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let (running, _) = controller(dir.path()).await;
+    let core = running.core().clone();
+    let front = Front::new(&core).expect("a front");
+    let row = core.node.shared().read().profile(Profile::Endpoint);
+    let narrow = ProfileRow { name_suffixes: vec!["nowhere.example".into()], no_addresses: true, ..row };
+    done(&core, Action::SetProfile(SetProfile { name: "endpoint".into(), profile: Some(narrow) })).await;
+    let (before, mut shown) = (on_record(&core).len(), None);
+    for _ in 0..3 {
+        let refused = refresh(&core, &front, &mut shown).await.expect_err("none is allowed");
+        assert!(refused.to_string().contains("profile endpoint"), "{refused}");
+    }
+    assert_eq!((on_record(&core).len(), shown.is_some()), (before, false));
+    drop((core, front));
+    running.shutdown().await;
+}
