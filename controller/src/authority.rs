@@ -18,7 +18,7 @@ use zeroize::Zeroizing;
 use crate::app::Core;
 use crate::error::Error;
 use crate::seal::Request;
-use crate::state::{self, Action, CertificateRow, ConflictKind, Maker, Outcome, RecordCertificate};
+use crate::state::{self, Action, CertificateRow, ConflictKind, GATEWAYS_LEVEL, Maker, Outcome, RecordCertificate};
 
 pub(crate) use self::issuers::{add as add_issuers, first as first_issuers};
 pub(crate) use self::opened::{Issuing, Opened};
@@ -232,14 +232,31 @@ pub(crate) async fn certify(core: &Arc<Core>, public: &PublicKey, what: Certifie
 
 /// Makes a key pair and a certificate, and records it. What is returned is in the log.
 pub(crate) async fn issue(core: &Arc<Core>, request: IssueRequest) -> Result<Issued, Error> {
-    issue_to(core, request, 0).await
+    issue_to(core, request, Owner::default()).await
 }
 
-/// The same for what is kept in the state folder of a controller: it is revoked when that member is removed.
-pub(crate) async fn issue_to(core: &Arc<Core>, request: IssueRequest, member: u64) -> Result<Issued, Error> {
+/// Whose a certificate is: what is taken back with it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Owner<'a> {
+    /// The controller in whose state folder it is kept; 0 for none.
+    pub(crate) member: u64,
+    /// The gateway that shows it to clients; empty for none, and below the level that knows it.
+    pub(crate) gateway: &'a str,
+}
+
+impl<'a> Owner<'a> {
+    /// A gateway, if its records can say so.
+    pub(crate) fn gateway(core: &Core, name: &'a str) -> Self {
+        let known = core.node.shared().read().level() >= GATEWAYS_LEVEL;
+        Self { gateway: if known { name } else { "" }, ..Self::default() }
+    }
+}
+
+/// The same for somebody with whom it is revoked.
+pub(crate) async fn issue_to(core: &Arc<Core>, request: IssueRequest, owner: Owner<'_>) -> Result<Issued, Error> {
     let mut tries = 1;
     loop {
-        let made = make(core, request.clone(), member).await?;
+        let made = make(core, request.clone(), owner).await?;
         let command = RecordCertificate { record: Some(made.record.clone()), answer: Vec::new() };
         match record(core, command, None).await {
             // Another authority issues since a moment ago.
@@ -252,20 +269,25 @@ pub(crate) async fn issue_to(core: &Arc<Core>, request: IssueRequest, member: u6
 
 /// The same for a caller that may ask again, and then has the same certificate and key. Where not all members know how to keep
 /// the answer yet, it has another one.
-pub(crate) async fn issue_once(core: &Arc<Core>, request: IssueRequest, asked: Request<'_>) -> Result<Issued, Error> {
+pub(crate) async fn issue_once(
+    core: &Arc<Core>,
+    request: IssueRequest,
+    owner: Owner<'_>,
+    asked: Request<'_>,
+) -> Result<Issued, Error> {
     let (knows, earlier) = {
         let state = core.node.shared().read();
         (state.level() >= ANSWERS_LEVEL, state.answered(&asked.id).cloned())
     };
     if !knows {
-        return issue(core, request).await;
+        return issue_to(core, request, owner).await;
     }
     if let Some(Outcome::Issued(earlier)) = earlier.and_then(|reply| reply.outcome) {
         return reopen(core, &asked, &earlier);
     }
     let mut tries = 1;
     loop {
-        let made = make(core, request.clone(), 0).await?;
+        let made = make(core, request.clone(), owner).await?;
         let answer = v1::IssueCertificateResponse {
             private_key: Some(v1::Secret::new(made.private_key.to_vec())),
             certificate: made.certificate.clone(),
@@ -291,7 +313,8 @@ pub(crate) async fn issue_once(core: &Arc<Core>, request: IssueRequest, asked: R
 }
 
 /// Makes a key pair and a certificate. Nobody may see them before they are recorded.
-async fn make(core: &Arc<Core>, request: IssueRequest, member: u64) -> Result<Issued, Error> {
+async fn make(core: &Arc<Core>, request: IssueRequest, owner: Owner<'_>) -> Result<Issued, Error> {
+    let Owner { member, gateway } = owner;
     let subject = subject(&request)?;
     let sans: Vec<String> = subject.alt_names().iter().map(ToString::to_string).collect();
     let maker = if member == 0 { Maker::Operator } else { Maker::Cluster };
@@ -318,7 +341,13 @@ async fn make(core: &Arc<Core>, request: IssueRequest, member: u64) -> Result<Is
         certificate: certificate.der().to_vec(),
         chain: issuing.chain(),
         // The log's time takes the place of this one, wherever the record can be read back.
-        record: CertificateRow { member, issuer: issuing.number, issued_ms: core.now_ms(), ..record },
+        record: CertificateRow {
+            member,
+            gateway: gateway.to_owned(),
+            issuer: issuing.number,
+            issued_ms: core.now_ms(),
+            ..record
+        },
     })
 }
 

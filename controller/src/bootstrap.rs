@@ -11,7 +11,7 @@ use crate::api::Tls;
 use crate::app::{Core, Paths};
 use crate::auth::Authenticator;
 use crate::auth::password::Workers;
-use crate::authority::{self, IssueRequest};
+use crate::authority::{self, IssueRequest, Owner};
 use crate::cluster::admit;
 use crate::cluster::links::Links;
 use crate::cluster::member::MemberFile;
@@ -184,7 +184,8 @@ pub(crate) async fn own_certificate(core: &Arc<Core>) -> Result<(), Error> {
         days: 0,
     };
     let key = OwnKey::of(&core.paths, &core.sealer, &core.config.unseal);
-    identity::pair(core, request, core.node.id(), &dir.join("cert.pem"), &KeyPlace::Own(key)).await
+    let owner = Owner { member: core.node.id(), ..Owner::default() };
+    identity::pair(core, request, owner, &dir.join("cert.pem"), &KeyPlace::Own(key)).await
 }
 
 /// Shows other members the certificate in the state folder from now on, and whose member this node is.

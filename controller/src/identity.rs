@@ -2,12 +2,13 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use sallyport_ca::{Certificate, KeyAlgorithm, Profile, pem};
 use zeroize::Zeroizing;
 
 use crate::app::Core;
-use crate::authority::{self, IssueRequest};
+use crate::authority::{self, IssueRequest, Owner};
 use crate::error::Error;
 use crate::files;
 use crate::own_key::OwnKey;
@@ -26,9 +27,14 @@ pub(crate) async fn operator(core: &Arc<Core>, dir: &Path) -> Result<(), Error> 
         key: KeyAlgorithm::EcdsaP256,
         days: 0,
     };
-    pair(core, request, core.node.id(), &dir.join("cert.pem"), &KeyPlace::File(dir.join("key.pem"))).await?;
+    let owner = Owner { member: core.node.id(), ..Owner::default() };
+    pair(core, request, owner, &dir.join("cert.pem"), &KeyPlace::File(dir.join("key.pem"))).await?;
     write_if_other(&dir.join("ca.pem"), core.roots_pem().as_bytes())
 }
+
+/// How often a lock is asked for, and the pause between: ten seconds.
+const LOCK_TRIES: u32 = 500;
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// A gateway's folder.
 pub(crate) async fn gateway(core: &Arc<Core>, name: &str, public_names: &[String], dir: &Path) -> Result<(), Error> {
@@ -46,12 +52,12 @@ pub(crate) async fn gateway(core: &Arc<Core>, name: &str, public_names: &[String
         key: KeyAlgorithm::EcdsaP256,
         days: 0,
     };
-    pair(core, link, 0, &dir.join("grpc.pem"), &KeyPlace::File(dir.join("grpc.key"))).await?;
+    pair(core, link, Owner::default(), &dir.join("grpc.pem"), &KeyPlace::File(dir.join("grpc.key"))).await?;
     for (key, file) in [(KeyAlgorithm::Rsa2048, "ike-rsa"), (KeyAlgorithm::EcdsaP256, "ike-ecdsa")] {
         let sans = others.to_vec();
         let request = IssueRequest { profile: Profile::Gateway, name: first.clone(), sans, key, days: 0 };
         let key = KeyPlace::File(dir.join(format!("{file}.key")));
-        pair(core, request, 0, &dir.join(format!("{file}.pem")), &key).await?;
+        pair(core, request, Owner::gateway(core, name), &dir.join(format!("{file}.pem")), &key).await?;
     }
     write_if_other(&dir.join("ca.pem"), core.roots_pem().as_bytes())
 }
@@ -80,20 +86,24 @@ impl KeyPlace<'_> {
     }
 }
 
-/// Sees that two files hold a certificate as asked for and its key; makes both anew where they do not. They go with the
-/// controller `member`, or with none if that is 0.
+/// Sees that two files hold a certificate as asked for and its key; makes both anew where they do not.
 pub(crate) async fn pair(
     core: &Arc<Core>,
     request: IssueRequest,
-    member: u64,
+    owner: Owner<'_>,
     cert: &Path,
     key: &KeyPlace<'_>,
 ) -> Result<(), Error> {
-    finish_pair(cert, key)?;
-    if is_good(core, &request, cert, key)? {
-        return Ok(());
+    // An operator renews his folder by himself, too.
+    let shared = owner.member != 0 && matches!(key, KeyPlace::File(_));
+    {
+        let _lock = shared.then(|| lock(cert));
+        finish_pair(cert, key)?;
+        if is_good(core, &request, cert, key)? {
+            return Ok(());
+        }
     }
-    let issued = match authority::issue_to(core, request, member).await {
+    let issued = match authority::issue_to(core, request, owner).await {
         // An operator's rule that does not fit this controller is no reason to stop it while it has a certificate.
         Err(Error::Refused(why)) if is_in_force(core, cert)? => {
             tracing::warn!(path = %cert.display(), %why, "a certificate should be renewed, and its profile does not allow it");
@@ -101,8 +111,25 @@ pub(crate) async fn pair(
         }
         issued => issued?,
     };
+    let _lock = shared.then(|| lock(cert));
     begin_pair(&issued.chain_pem(), &pem::encode("PRIVATE KEY", &issued.private_key), cert, key)?;
     finish_pair(cert, key)
+}
+
+/// Waits until nobody else changes this pair, `sallyport cert renew` for example: between its two files each would take the other's
+/// half for a crash's. Only the files of one moment are behind it, so whoever has it for longer has forgotten it.
+fn lock(cert: &Path) -> Option<std::fs::File> {
+    let file =
+        std::fs::File::options().create(true).truncate(false).write(true).open(cert.with_extension("lock")).ok()?;
+    for _ in 0..LOCK_TRIES {
+        match file.try_lock() {
+            Ok(()) => return Some(file),
+            Err(std::fs::TryLockError::WouldBlock) => std::thread::sleep(LOCK_PAUSE),
+            Err(std::fs::TryLockError::Error(_)) => break,
+        }
+    }
+    tracing::warn!(path = %cert.display(), "somebody holds the lock of this certificate; going on without");
+    None
 }
 
 /// Writes a new certificate beside the one in force, then its key in place of the other: from then on the new pair is the one in force,
@@ -212,5 +239,36 @@ mod tests {
         begin_pair(&new.0, &new.1, &cert, &place).expect("writes");
         assert_eq!(in_force(), new.0);
         assert_eq!(in_force(), new.0, "again");
+    }
+
+    #[test]
+    fn whoever_renews_the_same_folder_at_the_same_time_is_waited_for() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let (cert, place) = (dir.path().join("cert.pem"), KeyPlace::File(dir.path().join("key.pem")));
+        let rng = SystemRandom::new();
+        let make = || {
+            let key = KeyPair::generate(KeyAlgorithm::EcdsaP256, &rng).expect("a key");
+            let chain = key.self_signed("x", UnixTime(1), Duration::from_secs(60), &rng).expect("a certificate");
+            (pem::encode("CERTIFICATE", &chain).to_string(), key.pkcs8_pem())
+        };
+        let (old, new) = (make(), make());
+        begin_pair(&old.0, &old.1, &cert, &place).expect("writes");
+        finish_pair(&cert, &place).expect("finishes");
+        // `cert renew` is between its two files when the controller looks.
+        let held = lock(&cert).expect("nobody has it");
+        files::write_private(&next_to(&cert), new.0.as_bytes()).expect("writes");
+        let (of, by) = (cert.clone(), KeyPlace::File(dir.path().join("key.pem")));
+        let (begun, looks) = std::sync::mpsc::channel();
+        let controller = std::thread::spawn(move || {
+            begun.send(()).expect("the test waits");
+            let _lock = lock(&of);
+            finish_pair(&of, &by).expect("finishes");
+        });
+        looks.recv().expect("it looks");
+        std::thread::yield_now();
+        place.write(new.1.as_bytes()).expect("writes");
+        drop(held);
+        controller.join().expect("ends");
+        assert_eq!(files::read_public(&cert).expect("reads").expect("there"), new.0.as_bytes());
     }
 }

@@ -18,7 +18,8 @@ use super::{live, observed, watch as policy};
 use crate::app::{Core, Sight};
 use crate::metrics::Rpc;
 use crate::state::{
-    Action, EndSessions, EndedSession, Outcome, REVOCATION_LEVEL, RecordAttempts, RegisterGateway, SessionsUp, State,
+    Action, EndSessions, EndedSession, LEDGER_LEVEL, Outcome, REVOCATION_LEVEL, RecordAttempts, RegisterGateway,
+    SessionsUp, State,
 };
 
 mod admit;
@@ -321,7 +322,8 @@ impl GatewayService {
             return Err(Status::invalid_argument(format!("at most {MAX_BATCH} attempts in one call")));
         }
         self.member(&caller, request.member).await?;
-        let records_verdicts = self.core.node.shared().read().level() >= REVOCATION_LEVEL;
+        let level = self.core.node.shared().read().level();
+        let records_verdicts = level >= REVOCATION_LEVEL;
         let mut attempts = Vec::with_capacity(request.attempts.len());
         for attempt in request.attempts {
             if attempt.id.len() != 16 {
@@ -330,6 +332,9 @@ impl GatewayService {
             if attempt.phase() == v1::Phase::Enrollment {
                 return Err(Status::invalid_argument("certificates are refused by controllers, which record it"));
             }
+            let evident = level >= LEDGER_LEVEL
+                && attempt.phase() == v1::Phase::AuditLog
+                && attempt.evidence.len() <= MAX_EVIDENCE;
             attempts.push(v1::Attempt {
                 gateway: caller.name.clone(),
                 remote: cut(attempt.remote),
@@ -341,7 +346,7 @@ impl GatewayService {
                 session_id: cut(attempt.session_id),
                 controller_time: false,
                 certificate_verdict: if records_verdicts { attempt.certificate_verdict } else { 0 },
-                evidence: if attempt.evidence.len() > MAX_EVIDENCE { Vec::new() } else { attempt.evidence },
+                evidence: if evident { attempt.evidence } else { Vec::new() },
                 ..attempt
             });
         }

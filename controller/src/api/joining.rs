@@ -1,5 +1,7 @@
 //! The service for nodes that are not members yet. Whoever calls may be anybody.
 
+mod limits;
+
 use std::sync::Arc;
 
 use sallyport_proto::v1;
@@ -8,6 +10,7 @@ use sallyport_proto::v1::joining_server::Joining;
 use tonic::{Request, Response, Status};
 use zeroize::Zeroizing;
 
+use self::limits::Limits;
 use super::forward::{self, Leader};
 use super::gateway::renew;
 use crate::app::Core;
@@ -17,12 +20,13 @@ use crate::enroll::Asked;
 /// The service.
 pub(super) struct JoiningService {
     core: Arc<Core>,
+    limits: Limits,
 }
 
 impl JoiningService {
     /// The service over `core`.
-    pub(super) const fn new(core: Arc<Core>) -> Self {
-        Self { core }
+    pub(super) fn new(core: Arc<Core>) -> Self {
+        Self { core, limits: Limits::default() }
     }
 }
 
@@ -57,6 +61,12 @@ impl Joining for JoiningService {
         // Any member decides: what it puts into the log goes through the leader.
         forward::ready(&self.core)?;
         let source = renew::source(&request);
+        let _turn = self.limits.turn(source, self.core.clock.monotonic_ms()).map_err(|wait| {
+            Status::resource_exhausted(format!(
+                "too many ask for a gateway's certificate; ask again in {} s",
+                wait.as_secs()
+            ))
+        })?;
         let request = request.into_inner();
         let asked = match request.proof {
             Some(Proof::Token(token)) => {

@@ -7,7 +7,7 @@ use sallyport_ca::{Certificate, EnrollToken, Fingerprint, PublicKey};
 use sallyport_proto::{possession, v1};
 use zeroize::Zeroizing;
 
-use super::{Case, Enrolled, decide, refuse, transaction};
+use super::{Case, Enrolled, decide, is_ours, refuse, transaction};
 use crate::app::Core;
 use crate::authority::algorithm_to_proto;
 use crate::error::Error;
@@ -48,48 +48,85 @@ fn held(shown: &v1::Possession, purpose: v1::GatewayPurpose, csr: &[u8]) -> Opti
     key.verifies(&possession::input(purpose, csr), &shown.signature).then_some(certificate)
 }
 
+fn token_of(text: &str) -> Result<ProofKind, Refusal> {
+    match EnrollToken::parse(text) {
+        Ok(token) => Ok(ProofKind::Token(TokenProof { id: token.id.to_vec(), hash: token.hash().to_vec() })),
+        Err(_) => Err(unproven("what was shown as a token is none")),
+    }
+}
+
+/// Whether what is shown is anybody's, which costs nothing: most strangers get no further.
+fn is_known(core: &Core, asked: &Asked) -> Result<(), Refusal> {
+    match asked {
+        Asked::Token(text) => {
+            let token = token_of(text)?;
+            let refusal = core.node.shared().read().refuses_to_look(&token, core.now_ms());
+            refusal.map_or(Ok(()), Err)
+        }
+        Asked::Late(shown) if shown.certificate.len() > MAX_SHOWN => {
+            Err(unproven("what was shown as a certificate is none"))
+        }
+        Asked::Late(shown) => is_ours(core, &shown.certificate),
+        Asked::Calling { .. } => Ok(()),
+    }
+}
+
 /// Decides, and issues. `source` is where the question came from, for the log.
 pub(crate) async fn for_gateway(core: &Arc<Core>, asked: Asked, csr: &[u8], source: IpAddr) -> Result<Enrolled, Error> {
-    let key = match PublicKey::from_csr_der(csr) {
-        Ok(key) => key,
+    if is_known(core, &asked).is_err() {
+        // It may have been made a moment ago, at another controller.
+        core.sight().await?;
+        if let Err(refusal) = is_known(core, &asked) {
+            return Ok(refuse(core, &source, refusal));
+        }
+    }
+    let (purpose, possession) = match &asked {
+        Asked::Token(_) => (v1::GatewayPurpose::Link, None),
+        Asked::Late(present) => (v1::GatewayPurpose::Link, Some(present.clone())),
+        Asked::Calling { purpose: v1::GatewayPurpose::Link, .. } => (v1::GatewayPurpose::Link, None),
+        Asked::Calling { purpose, present, .. } => (*purpose, present.clone()),
+    };
+    // Two signatures are looked at, not on a thread that others wait for.
+    let request = csr.to_vec();
+    let read = tokio::task::spawn_blocking(move || {
+        let key = PublicKey::from_csr_der(&request)?;
+        let holds = possession.map(|shown| held(&shown, purpose, &request).map(|c| (c.serial.to_string(), shown)));
+        Ok::<_, sallyport_ca::Error>((key, holds))
+    });
+    let (key, holds) = match read.await.map_err(|_| Error::Internal("reading a request panicked".into()))? {
+        Ok(read) => read,
         Err(e) => return Ok(Enrolled::Invalid(e.to_string())),
     };
-    let mut shown = None;
+    if let Some(None) = holds {
+        let refusal = unproven("the gateway does not hold the key of the certificate that it shows");
+        return Ok(refuse(core, &source, refusal));
+    }
+    let (present, shown) = holds.flatten().map(|(serial, shown)| (serial, shown.certificate)).unzip();
+    let present = present.unwrap_or_default();
     let proof = match asked {
-        Asked::Token(text) => match EnrollToken::parse(&text) {
-            Ok(token) => ProofKind::Token(TokenProof { id: token.id.to_vec(), hash: token.hash().to_vec() }),
-            Err(_) => return Ok(refuse(core, &source, unproven("what was shown as a token is none"))),
+        Asked::Token(text) => match token_of(&text) {
+            Ok(token) => token,
+            Err(refusal) => return Ok(refuse(core, &source, refusal)),
         },
-        Asked::Late(present) => {
-            let Some(certificate) = held(&present, v1::GatewayPurpose::Link, csr) else {
-                let refusal = unproven("the gateway does not hold the key of the certificate that it shows");
-                return Ok(refuse(core, &source, refusal));
-            };
-            shown = Some(present.certificate);
+        Asked::Late(_) => {
             let profile = v1::CertificateProfile::GatewayLink.into();
-            let link = certificate.serial.to_string();
-            ProofKind::Gateway(GatewayProof { link, profile, late: true, ..GatewayProof::default() })
+            ProofKind::Gateway(GatewayProof { link: present, profile, late: true, ..GatewayProof::default() })
         }
         Asked::Calling { link, purpose: v1::GatewayPurpose::Link, .. } => {
             let profile = v1::CertificateProfile::GatewayLink.into();
             ProofKind::Gateway(GatewayProof { link, profile, ..GatewayProof::default() })
         }
-        Asked::Calling { link, purpose: purpose @ v1::GatewayPurpose::Ike, present } => {
-            let mut proof =
-                GatewayProof { link, profile: v1::CertificateProfile::Gateway.into(), ..GatewayProof::default() };
-            if let Some(present) = present {
-                let Some(certificate) = held(&present, purpose, csr) else {
-                    let refusal = unproven("the gateway does not hold the key of the certificate whose names it wants");
-                    return Ok(refuse(core, &source, refusal));
-                };
-                proof.present = certificate.serial.to_string();
-                shown = Some(present.certificate);
-            }
-            ProofKind::Gateway(proof)
+        Asked::Calling { link, purpose: v1::GatewayPurpose::Ike, .. } => {
+            let profile = v1::CertificateProfile::Gateway.into();
+            ProofKind::Gateway(GatewayProof { link, profile, present, ..GatewayProof::default() })
         }
         Asked::Calling { purpose: v1::GatewayPurpose::Unspecified, .. } => {
             return Ok(Enrolled::Invalid("purpose: for the link or for IKE".into()));
         }
+    };
+    let stray = match &proof {
+        ProofKind::Gateway(by) => core.node.shared().read().is_stray_link(&by.link).then(|| by.link.clone()),
+        _ => None,
     };
     let key_sha256 = Fingerprint::of(key.spki_der()).0.to_vec();
     let case = Case {
@@ -104,7 +141,15 @@ pub(crate) async fn for_gateway(core: &Arc<Core>, asked: Asked, csr: &[u8], sour
         key,
     };
     // No gateway waits for an operator: what proves something is granted or refused.
-    Ok(decide(core, &case, shown.as_deref(), &source).await?.unwrap_or(Enrolled::Waiting))
+    let decided = decide(core, &case, shown.as_deref(), &source).await?.unwrap_or(Enrolled::Waiting);
+    if let (Some(serial), Enrolled::Issued { .. }) = (stray, &decided) {
+        tracing::error!(
+            %source, %serial,
+            "a gateway got a certificate by one that newer ones had replaced: two have its key, or one goes on from an old copy of its \
+             folder. If it was not set back, somebody has stolen it: sallyport gateway remove NAME, then enroll it anew by a token"
+        );
+    }
+    Ok(decided)
 }
 
 #[cfg(test)]

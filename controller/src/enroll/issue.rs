@@ -9,7 +9,7 @@ use super::{Case, Enrolled};
 use crate::app::Core;
 use crate::authority::{IssueRequest, algorithm_to_proto, alt_name, profile_to_proto, subject};
 use crate::error::Error;
-use crate::raft::ProposeError;
+use crate::raft::{ProposeError, blocking};
 use crate::state::{
     AbandonCertificate, Action, CertificateRow, CompleteCertificate, ConflictKind, Grant, IntendCertificate, IntentRow,
     Outcome, Proof, profile_of,
@@ -43,6 +43,22 @@ pub(super) fn again(core: &Core, case: &Case) -> Result<Option<Enrolled>, Error>
     }
     drop(state);
     tracing::info!(%serial, "gave an issued certificate again, to the same request");
+    Ok(Some(Enrolled::Issued { certificate, chain }))
+}
+
+/// A machine's certificate that was issued a while ago, and is good.
+pub(super) async fn kept(core: &Arc<Core>, serial: &str) -> Result<Option<Enrolled>, Error> {
+    let (reader, of) = (core.node.ledger(), serial.to_owned());
+    let unread = |e: &dyn std::fmt::Display| Error::Internal(format!("reading a certificate: {e}"));
+    let certificate = blocking(move || reader.certificate(&of)).await.map_err(|e| unread(&e))?;
+    let Some(certificate) = certificate.map_err(|e| unread(&e))? else { return Ok(None) };
+    let state = core.node.shared().read();
+    let Some(row) = state.certificates.get(&serial.to_owned()).filter(|row| row.revoked_ms == 0) else {
+        return Ok(None); // it was revoked meanwhile
+    };
+    let chain = state.chain_of(row.issuer);
+    drop(state);
+    tracing::info!(%serial, "gave a certificate again, for the same key");
     Ok(Some(Enrolled::Issued { certificate, chain }))
 }
 

@@ -90,7 +90,7 @@ pub(crate) async fn may_have_key(core: &Arc<Core>, application: &Enrollment) -> 
     };
     Ok(match core.node.shared().read().authorise(&applicant, core.now_ms()) {
         Verdict::Refused(refusal) => Err(refusal),
-        Verdict::Granted(_) | Verdict::Waiting(_) | Verdict::MayQueue => Ok(()),
+        Verdict::Granted(_) | Verdict::Has(_) | Verdict::Waiting(_) | Verdict::MayQueue => Ok(()),
     })
 }
 
@@ -168,6 +168,12 @@ async fn decide(
         let verdict = core.node.shared().read().authorise(&case.applicant, core.now_ms());
         let grant: Box<Grant> = match verdict {
             Verdict::Granted(grant) => grant,
+            Verdict::Has(serial) => {
+                return Ok(Some(match issue::kept(core, &serial).await? {
+                    Some(issued) => issued,
+                    None => refuse(core, source, has(&serial)),
+                }));
+            }
             Verdict::Waiting(_) => return Ok(Some(Enrolled::Waiting)),
             Verdict::MayQueue => return Ok(None),
             Verdict::Refused(refusal) => return Ok(Some(refuse(core, source, refusal))),
@@ -179,6 +185,17 @@ async fn decide(
     }
     tracing::warn!(cause = %changed, "a certificate could not be issued: what it rests on kept changing");
     Err(Error::Propose(ProposeError::Overloaded))
+}
+
+/// What was issued before this software kept certificates cannot be given again.
+fn has(serial: &str) -> Refusal {
+    Refusal {
+        kind: RefusalKind::UsedUp,
+        cause: format!("this key has the certificate {serial} already, and it is good"),
+        remedy: format!(
+            "renew by that certificate, or enroll with a new key; sallyport cert revoke {serial} if it is lost"
+        ),
+    }
 }
 
 /// SHA-256 of parts that cannot run into each other.

@@ -394,3 +394,41 @@ async fn a_key_is_made_for_whoever_may_have_a_certificate_and_a_few_at_a_time() 
     drop(office);
     site.end().await;
 }
+
+/// Somebody who recorded a message sends it again, a day later and after two.
+#[tokio::test]
+async fn a_request_that_is_replayed_after_days_brings_the_same_certificate_and_costs_the_machine_nothing() {
+    let site = Site::new().await;
+    let listed = key();
+    let key_sha256 = sallyport_ca::Fingerprint::of(listed.public_key().spki_der()).0.to_vec();
+    let machine =
+        MachineRow { name: "pos1.example.com".into(), profile: "machine".into(), key_sha256, ..MachineRow::default() };
+    site.done(Action::PutMachines(PutMachines { machines: vec![machine], keep: false })).await;
+    let (token, first_key, second_key) = (site.token(5).await, key(), key());
+    let first = site.issued(&token, &first_key).await;
+    let by_first = Shown::Certificate(first.clone());
+    let second = site.issued(&by_first, &second_key).await;
+    let by_list = site.issued(&Shown::Nothing, &listed).await;
+    for _ in 0..2 {
+        site.clock.advance(Duration::from_secs(86_400 + 60));
+        assert_eq!(site.issued(&token, &first_key).await, first);
+        assert_eq!(site.issued(&by_first, &second_key).await, second);
+        assert_eq!(site.issued(&Shown::Nothing, &listed).await, by_list);
+    }
+    {
+        let state = site.core.node.shared().read();
+        for certificate in [&first, &second, &by_list] {
+            assert!(state.machine_certificate(&serial(certificate), site.core.now_ms()).is_ok());
+        }
+    }
+    // The machine goes on, and what is recorded of before opens nothing.
+    let third = site.issued(&Shown::Certificate(second.clone()), &key()).await;
+    site.clock.advance(Duration::from_secs(86_400 + 60));
+    assert_eq!(site.refused(&by_first, &second_key).await, RefusalKind::Revoked);
+    assert_eq!(site.refused(&token, &first_key).await, RefusalKind::Ended);
+    {
+        let state = site.core.node.shared().read();
+        assert!(state.machine_certificate(&serial(&third), site.core.now_ms()).is_ok());
+    }
+    site.end().await;
+}

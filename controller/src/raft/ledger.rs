@@ -8,7 +8,7 @@ use sallyport_ca::merkle::{Frontier, Hash, NodeId, Nodes};
 use super::kv::{Kv, Result, Table};
 use super::state_machine::Shared;
 use super::view::Views;
-use crate::state::{StoredTree, first_leaf_key, leaf_key, leaf_of};
+use crate::state::{StoredTree, first_leaf_key, kept_key, kept_of, leaf_key, leaf_of};
 
 /// Rows read together.
 const PAGE: usize = 512;
@@ -41,6 +41,18 @@ impl LedgerReader {
             self.written.fetch_max(size, Ordering::AcqRel);
         }
         Ok(tree)
+    }
+
+    /// A machine's certificate, DER, if it is kept.
+    pub(crate) fn certificate(&self, serial: &str) -> Result<Option<Vec<u8>>> {
+        let read = || self.kv.get(Table::State, &kept_key(serial));
+        let mut value = read()?;
+        if value.is_none() {
+            // It may wait to be written.
+            self.views.change().catch_up()?;
+            value = read()?;
+        }
+        Ok(value.and_then(|value| kept_of(&value).map(<[u8]>::to_vec)))
     }
 
     /// Entries from an index on, as they were hashed: at most `most` of them, and as soon as there are `bytes` no more.

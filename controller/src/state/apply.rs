@@ -197,6 +197,9 @@ impl State {
         if !settings.publication_name.is_empty() && publication_name(&settings.publication_name).is_none() {
             return Reply::conflict(ConflictKind::Invalid, "a public name is a host, or HOST:PORT, without http://");
         }
+        if let Some(why) = self.refuses_public_names(&settings.public_names) {
+            return Reply::conflict(ConflictKind::Precondition, why);
+        }
         settings.version += 1;
         settings.audit_keep = settings.audit_keep.clamp(1, MAX_ATTEMPTS);
         if !settings.store_chap_secrets {

@@ -7,13 +7,16 @@ use sallyport_ca::crl::Reason;
 use sallyport_ca::renewal::Life;
 use sallyport_proto::v1;
 
-use super::enroll::{ENROLL_LEVEL, GATEWAYS_LEVEL};
+use super::enroll::{ENROLL_LEVEL, GATEWAYS_LEVEL, canonical_name};
 use super::{CertificateRow, ConflictKind, Index, Issued, Outcome, RecordCertificate, Reply, RevokeCertificate, State};
 
 impl Index {
     pub(super) fn note_gateway_certificate(&mut self, row: &CertificateRow) {
         if row.profile() == v1::CertificateProfile::Gateway {
             self.certificates_of_gateways.insert((row.not_after_ms, row.serial.clone()));
+            for name in std::iter::once(&row.name).chain(&row.sans) {
+                self.names_of_gateways.insert((canonical_name(name), row.not_after_ms, row.serial.clone()));
+            }
         }
     }
 
@@ -48,6 +51,9 @@ impl State {
         if let Some(why) = command.record.as_ref().and_then(|record| self.refuses_name_of(record)) {
             return Reply::conflict(ConflictKind::Precondition, why);
         }
+        if let Some(why) = command.record.as_ref().and_then(|record| self.refuses_while_on_hold(record)) {
+            return Reply::conflict(ConflictKind::Precondition, why);
+        }
         let recorded = self.record_certificate(command.record.as_ref());
         if let (Some(Outcome::Done(_)), Some(record)) = (&recorded.outcome, &command.record)
             && record.profile() == v1::CertificateProfile::Machine
@@ -58,12 +64,11 @@ impl State {
             let due_ms = Life { from: self.now_ms(), length: life_ms }.overdue_from(rules.overdue_percent);
             self.note_enrolled(record, (v1::EnrollMethod::Operator, due_ms, ""));
         }
-        // Which gateway one for IKE is for, its record does not say.
         if let (Some(Outcome::Done(_)), Some(record)) = (&recorded.outcome, &command.record)
             && record.profile() == v1::CertificateProfile::GatewayLink
             && self.level() >= GATEWAYS_LEVEL
         {
-            self.note_gateway_certificate(record, &record.name, 0);
+            self.note_gateway_certificate(record, &record.name, 0, None);
         }
         match (&recorded.outcome, &command.record) {
             (Some(Outcome::Done(_)), Some(record)) if !command.answer.is_empty() => {

@@ -280,6 +280,7 @@ impl Action {
             Self::RevokeTokens(_) => 2,
             Self::RecordCertificate(c) => match &c.record {
                 Some(record) if record.profile == v1::CertificateProfile::OcspSigner as i32 => STATUS_LEVEL,
+                Some(record) if !record.gateway.is_empty() => GATEWAYS_LEVEL,
                 Some(record) if record.issuer != 0 => ISSUERS_LEVEL,
                 _ if c.answer.is_empty() => 1,
                 _ => 3,
@@ -295,6 +296,7 @@ impl Action {
                 Some(settings) if settings.scep || settings.scep_single_des => STATUS_LEVEL,
                 _ => 1,
             },
+            Self::RecordAttempts(c) if c.attempts.iter().any(|a| !a.evidence.is_empty()) => LEDGER_LEVEL,
             Self::RecordAttempts(c) if c.attempts.iter().any(|a| a.certificate_verdict != 0) => REVOCATION_LEVEL,
             Self::RecordAttempts(c) => {
                 if c.gateway.is_empty() {

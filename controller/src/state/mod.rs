@@ -120,6 +120,7 @@ const NODES: u8 = 23;
 const TREE: u8 = 24;
 const SCEP_RAS: u8 = 25;
 const GATEWAY_IDENTITIES: u8 = 26;
+const KEPT_CERTIFICATES: u8 = 28;
 const OPERATORS: u8 = 30;
 
 /// The state.
@@ -170,6 +171,8 @@ pub struct State {
     pub gateway_identities: Rows<String, GatewayIdentityRow>,
     /// Operators whose roles are set, by name.
     pub operators: Rows<String, OperatorRow>,
+    /// The machines' certificates themselves, for whoever asks again.
+    pub(crate) kept_certificates: Kept,
     index: Index,
     /// Not part of the state: counts what gateways must hear of.
     notices: u64,
@@ -200,6 +203,10 @@ struct Index {
     attempts_of_gateway: BTreeMap<String, BTreeSet<u64>>,
     /// Those of them that say that all went well.
     quiet_attempts: BTreeSet<u64>,
+    /// Those of them with evidence about the audit log,
+    evidence: BTreeSet<u64>,
+    /// and the same by gateway.
+    evidence_of_gateway: BTreeSet<(String, u64)>,
     /// Answers by request id.
     answer_of: BTreeMap<Vec<u8>, u64>,
     /// Wrong passwords by the time of the last.
@@ -223,6 +230,8 @@ struct Index {
     certificates_of_gateways: BTreeSet<(u64, String)>,
     /// Serial numbers of operators' certificates, by when they end.
     certificates_of_operators: BTreeSet<(u64, String)>,
+    /// The same by the names in it, each in its one form.
+    names_of_gateways: BTreeSet<(String, u64, String)>,
 }
 
 impl Default for State {
@@ -260,6 +269,7 @@ impl State {
             scep_ras: Rows::new(SCEP_RAS),
             gateway_identities: Rows::new(GATEWAY_IDENTITIES),
             operators: Rows::new(OPERATORS),
+            kept_certificates: Kept::new(true),
             index: Index::default(),
             notices: 0,
         }
@@ -279,9 +289,9 @@ impl State {
         Loading(Self::new())
     }
 
-    /// The same beside a store, which keeps the leaves of the audit log.
+    /// The same beside a store, which keeps the leaves of the audit log and the machines' certificates.
     pub(crate) fn loading_beside_store() -> Loading {
-        Loading(Self { ledger: Ledger::new(false), ..Self::new() })
+        Loading(Self { ledger: Ledger::new(false), kept_certificates: Kept::new(false), ..Self::new() })
     }
 
     fn build_index(&self) -> Index {
@@ -304,6 +314,7 @@ impl State {
                 index.quiet_attempts.insert(*number);
             }
             index.attempts_of_gateway.entry(attempt.gateway.clone()).or_default().insert(*number);
+            index.note_evidence(*number, attempt);
             index.attempt_ids.insert((attempt.gateway.clone(), attempt.id.clone()), *number);
         }
         for (number, answer) in self.answers.iter() {
@@ -350,6 +361,7 @@ impl State {
         self.ledger.each_row(&mut each)?;
         self.scep_ras.each_row(&mut each)?;
         self.gateway_identities.each_row(&mut each)?;
+        self.kept_certificates.each_row(&mut each)?;
         self.operators.each_row(&mut each)
     }
 
@@ -393,6 +405,7 @@ impl State {
         self.scep_ras.take_changes(&mut ops);
         self.gateway_identities.take_changes(&mut ops);
         self.operators.take_changes(&mut ops);
+        self.kept_certificates.take_changes(&mut ops);
         ops
     }
 
@@ -513,6 +526,7 @@ impl Loading {
             SCEP_RAS => state.scep_ras.load(key, value),
             GATEWAY_IDENTITIES => state.gateway_identities.load(key, value),
             OPERATORS => state.operators.load(key, value),
+            KEPT_CERTIFICATES => state.kept_certificates.load(key, value),
             other => Err(RowError::Table(other)),
         }
     }

@@ -157,8 +157,12 @@ impl State {
             row.revocation_reason = text.to_owned();
             row.revocation_code = code;
             let of_gateway = row.profile() == v1::CertificateProfile::Gateway;
+            let of_machine = row.profile() == v1::CertificateProfile::Machine;
             (row.revocation_number, row.release_number) = (number, 0);
             self.index.note_standing(row);
+            if of_machine && !hold {
+                self.forget_certificate(serial);
+            }
             self.note_lists_change(number);
             self.notices += 1;
             if of_gateway {
@@ -194,6 +198,26 @@ impl State {
     fn rows_of_name(&self, range: RangeInclusive<OfName>) -> impl Iterator<Item = &CertificateRow> {
         let numbers = self.index.certificates_of_name.range(range).map(|(_, _, _, number)| number);
         numbers.filter_map(|number| self.certificates.get(self.index.certificates.get(number)?))
+    }
+
+    /// Certificates of a machine, or of one whose name has the same hash, that are revoked for good: those that end last first.
+    pub(super) fn closed_certificates_of(&self, name: &str) -> impl Iterator<Item = &CertificateRow> {
+        let of = hash(name);
+        let range = (of, true, 0, 0)..=(of, true, u64::MAX, u64::MAX);
+        let numbers = self.index.certificates_of_name.range(range).rev().map(|(_, _, _, number)| number);
+        numbers.filter_map(|number| self.certificates.get(self.index.certificates.get(number)?))
+    }
+
+    /// Why an operator cannot have a certificate made: it would open what a hold has closed.
+    pub(super) fn refuses_while_on_hold(&self, record: &CertificateRow) -> Option<String> {
+        let name = &record.name;
+        let of_machine = record.profile() == v1::CertificateProfile::Machine && self.level() >= REVOCATION_LEVEL;
+        (of_machine && self.machine_on_hold(name)).then(|| {
+            format!(
+                "the certificate of {name} is on hold: sallyport cert release --machine {name} lets it in again, and sallyport cert \
+                 revoke --machine {name} takes it back for good, after which it can have another"
+            )
+        })
     }
 
     /// Certificates of a machine that open something, a session or by a late renewal another certificate, or would if they were

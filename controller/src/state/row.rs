@@ -335,6 +335,12 @@ pub struct CertificateRow {
     /// Place of its last release from hold in the order of revocations; 0 for none since it was revoked last. Since level 7.
     #[prost(uint64, tag = "17")]
     pub release_number: u64,
+    /// SHA-256 of its public key, of what was enrolled for. Since level 7; empty before.
+    #[prost(bytes = "vec", tag = "18")]
+    pub key_sha256: Vec<u8>,
+    /// The gateway that it is for, of one for IKE that an operator had made. Since level 7.
+    #[prost(string, tag = "19")]
+    pub gateway: String,
 }
 
 impl CertificateRow {

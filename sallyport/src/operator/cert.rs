@@ -337,6 +337,8 @@ impl Issue {
                 sans: sans.to_vec(),
                 key_algorithm: piece.key.into(),
                 validity_days: self.validity.unwrap_or(0),
+                // The folder that this makes calls the controllers under that name.
+                gateway: if piece.profile == CertificateProfile::Gateway { name.clone() } else { String::new() },
             };
             let mut response = issue(&mut context.connection, request).await?;
             certificates.push(Row::from(response.info.take().unwrap_or_default()));

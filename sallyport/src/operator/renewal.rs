@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use sallyport_ca::{Certificate, KeyAlgorithm, KeyPair, SystemRandom};
 use sallyport_proto::v1::RenewOperatorRequest;
@@ -18,11 +19,19 @@ const CERTIFICATE: &str = "cert.pem";
 const KEY: &str = "key.pem";
 /// The new certificate, until its key is in place: from then on the new pair is the one in force.
 const NEXT: &str = "cert.next";
+/// Whoever has it changes the pair; a controller knows the same name.
+const LOCK: &str = "cert.lock";
+/// How often it is asked for, and the pause between: two seconds.
+const LOCK_TRIES: u32 = 100;
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// Runs the command.
 pub(super) async fn run(force: bool, global: &Global) -> Result {
     let dir = Connection::folder(global);
-    finish(&dir);
+    {
+        let _lock = lock(&dir);
+        finish(&dir);
+    }
     let path = dir.join(CERTIFICATE);
     let text = fs::read(&path).map_err(|e| Error::file("read", &path, &e))?;
     let unusable = |e: sallyport_ca::Error| Error::failed(format!("{}: {e}", path.display()));
@@ -50,12 +59,27 @@ pub(super) async fn run(force: bool, global: &Global) -> Result {
     let between = answer.chain.split_last().map_or(&[][..], |(_, between)| between);
     let chain: String = std::iter::once(&answer.certificate).chain(between).map(|der| certificate_pem(der)).collect();
     let folder = Folder::at(&dir);
+    let _lock = lock(&dir);
     folder.put(NEXT, PUBLIC, chain.as_bytes())?;
     folder.put(KEY, PRIVATE, key.pkcs8_pem().as_bytes())?;
     finish(&dir);
     let until = rfc3339(new.not_after);
     let said = serde_json::json!({ "renewed": true, "serial": new.serial.to_string(), "not_after": until });
     context.printer.one(&said, &format!("renewed, serial {}, valid until {until}", new.serial))
+}
+
+/// Waits until nobody else changes the folder: a controller looks after its own operator's. Without it, in a folder that is read-only for
+/// example, it goes on all the same.
+fn lock(dir: &Path) -> Option<fs::File> {
+    let file = fs::File::options().create(true).truncate(false).write(true).open(dir.join(LOCK)).ok()?;
+    for _ in 0..LOCK_TRIES {
+        match file.try_lock() {
+            Ok(()) => return Some(file),
+            Err(fs::TryLockError::WouldBlock) => std::thread::sleep(LOCK_PAUSE),
+            Err(fs::TryLockError::Error(_)) => break,
+        }
+    }
+    None
 }
 
 /// Puts a new certificate in place of the one before, if its key is the one in force: what a crash left undone, too. Where that cannot be

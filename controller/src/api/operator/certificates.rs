@@ -1,6 +1,6 @@
 //! Certificates.
 
-use sallyport_ca::Serial;
+use sallyport_ca::{Profile, Serial};
 use sallyport_proto::v1;
 use tonic::Status;
 
@@ -10,12 +10,14 @@ use super::super::gateway::dedup_id;
 use super::OperatorService;
 use super::roles::role_of;
 use super::search::search;
-use crate::authority::{self, IssueRequest};
+use crate::authority::{self, IssueRequest, Owner};
 use crate::seal::Request;
 use crate::state::{Action, CertificateRow, RevokeCertificate};
 
 /// Alternative names in one request.
 const MAX_SANS: usize = 64;
+/// Longest name of a gateway, bytes.
+const MAX_GATEWAY: usize = 253;
 /// Longest reason for a revocation, bytes.
 pub(super) const MAX_REASON: usize = 256;
 
@@ -37,14 +39,19 @@ impl OperatorService {
         let profile = profile(request.profile())?;
         self.may(caller, Some(role_of(request.profile())))?;
         let key = key_algorithm(request.key_algorithm(), profile);
+        let gateway = request.gateway;
+        if !gateway.is_empty() && (profile != Profile::Gateway || gateway.len() > MAX_GATEWAY) {
+            return Err(Status::invalid_argument("gateway: the name of one, with a certificate for IKE"));
+        }
+        let owner = Owner::gateway(&self.core, &gateway);
         let request =
             IssueRequest { profile, name: request.name, sans: request.sans, key, days: request.validity_days };
         let issued = match &caller.request_id {
             Some(name) => {
                 let id = dedup_id(&caller.serial, "issue certificate", name);
-                authority::issue_once(&self.core, request, Request { id, name }).await?
+                authority::issue_once(&self.core, request, owner, Request { id, name }).await?
             }
-            None => authority::issue(&self.core, request).await?,
+            None => authority::issue_to(&self.core, request, owner).await?,
         };
         tracing::info!(operator = %caller.name, serial = %issued.record.serial, "issued on an operator's request");
         Ok(v1::IssueCertificateResponse {

@@ -163,3 +163,17 @@ async fn a_token_for_a_gateway_is_used_once_and_says_who_it_is() {
     assert_eq!(site.ask(none, &key()).await.err(), Some(RefusalKind::Unproven));
     site.end().await;
 }
+
+#[tokio::test]
+async fn what_nobody_made_is_refused_before_its_request_is_looked_at() {
+    let site = Site::new().await;
+    let unknown = EnrollToken::generate([7; 32], "", &SystemRandom::new()).expect("a token").to_text();
+    assert_eq!(site.ask_with(Asked::Token(unknown), b"junk").await.err(), Some(RefusalKind::Unproven));
+    let foreign = key();
+    let der = foreign.self_signed("x", sallyport_ca::UnixTime(1), Duration::from_secs(60), &SystemRandom::new());
+    let shown = |certificate| v1::Possession { certificate, signature: vec![1; 70] };
+    for certificate in [der.expect("a certificate"), vec![0x30; 9_000], b"junk".to_vec()] {
+        assert_eq!(site.ask_with(Asked::Late(shown(certificate)), b"junk").await.err(), Some(RefusalKind::Unproven));
+    }
+    site.end().await;
+}

@@ -313,3 +313,35 @@ async fn below_level_7_scep_stays_off_and_ocsp_says_later() {
     drop(core);
     running.shutdown().await;
 }
+
+/// Plain HTTP carries SCEP: anybody on the way can record a message and send it again.
+#[tokio::test]
+async fn a_message_that_is_replayed_after_days_brings_the_same_certificate_and_costs_the_machine_nothing() {
+    let bench = Bench::new().await;
+    bench.set(|s| s.scep = true).await;
+    let server = bench.server(1).await;
+    let Shown::Token(token) = bench.site.token(5).await else { panic!("a token") };
+    let csr = LAPTOP.csr(Some(&token));
+    let mut enroll = Transaction::new(&server, &LAPTOP.key, &LAPTOP.own, &csr).expect("begins");
+    let recorded = enroll.request(Kind::Enroll, &csr, &rng()).expect("writes");
+    let first = certificate(bench.answer(&enroll, recorded.clone()).await.0);
+    let csr = THIEF.csr(None);
+    let mut renew = Transaction::new(&server, &LAPTOP.key, &first, &csr).expect("begins");
+    let renewal = renew.request(Kind::Renew, &csr, &rng()).expect("writes");
+    let second = certificate(bench.answer(&renew, renewal.clone()).await.0);
+    assert_ne!(first, second);
+    for _ in 0..2 {
+        bench.site.clock.advance(Duration::from_secs(86_400 + 60));
+        assert_eq!(certificate(bench.answer(&enroll, recorded.clone()).await.0), first);
+        assert_eq!(certificate(bench.answer(&renew, renewal.clone()).await.0), second);
+    }
+    {
+        let state = bench.site.core.node.shared().read();
+        let (machine, now_ms) = (state.machine(NAME).expect("known").clone(), bench.site.core.now_ms());
+        assert_eq!((machine.serial.as_str(), machine.previous.as_str()), (&*serial(&second), &*serial(&first)));
+        for one in [&first, &second] {
+            assert!(state.machine_certificate(&serial(one), now_ms).is_ok(), "what the machine has is good");
+        }
+    }
+    bench.end().await;
+}

@@ -79,6 +79,8 @@ pub struct Refusal {
 pub enum Verdict {
     /// A certificate.
     Granted(Box<Grant>),
+    /// The one that this has brought before, by serial number.
+    Has(String),
     /// The request with this number waits for an operator.
     Waiting(u64),
     /// It may wait for an operator.
@@ -101,6 +103,9 @@ const NEW_TOKEN: &str = "make a token for the machine: sallyport token create --
 impl State {
     /// Decides, by the log's time `at_ms`.
     pub fn authorise(&self, applicant: &Applicant, at_ms: u64) -> Verdict {
+        if let Some(row) = self.has_already(applicant, at_ms) {
+            return Verdict::Has(row.serial.clone());
+        }
         let verdict = match &applicant.proof {
             Some(ProofKind::Token(token)) => self.by_token(&token.id, &token.hash, &applicant.key_sha256, at_ms),
             Some(ProofKind::Certificate(serial)) => self.by_certificate(serial, at_ms),
@@ -141,13 +146,16 @@ impl State {
                 format!("sallyport cert profile show {} says which names it allows", grant.profile),
             );
         }
+        // What follows is about machines' names.
+        if grant.profile != Profile::Machine {
+            return Verdict::Granted(grant);
+        }
         if self.machine_on_hold(&grant.name) {
             let cause = format!("the certificate of {} is on hold", grant.name);
             let remedy = format!("sallyport cert release --machine {} lets it in again", grant.name);
             return refused(RefusalKind::Revoked, cause, remedy);
         }
-        let of_gateway = matches!(grant.profile, Profile::Gateway | Profile::GatewayLink);
-        if let Some(name) = self.gateways_name_among(grant.sans.iter().chain([&grant.name])).filter(|_| !of_gateway) {
+        if let Some(name) = self.gateways_name_among(grant.sans.iter().chain([&grant.name])) {
             return refused(
                 RefusalKind::Profile,
                 format!("{name} is the name of a gateway, and a machine has none of those"),
@@ -207,6 +215,10 @@ impl State {
         if row.used >= row.uses {
             let cause = format!("the token for {} was used {} times, all that it is good for", row.name, row.used);
             return refused(RefusalKind::UsedUp, cause, NEW_TOKEN);
+        }
+        if self.was_replaced(&row.name, key_sha256) {
+            let cause = format!("the certificate of {} for this key was replaced by newer ones", row.name);
+            return refused(RefusalKind::UsedUp, cause, "enroll with a new key, or renew by the newest certificate");
         }
         let proof = ProofKind::Token(super::TokenProof { id: id.to_vec(), hash: hash.to_vec() });
         if row.profile == Profile::GatewayLink.name() {

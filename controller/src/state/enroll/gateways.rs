@@ -24,6 +24,8 @@ pub const MAX_GATEWAY_IDENTITIES: usize = 20_000;
 pub const MAX_GATEWAY_RENEWALS: u32 = 60;
 /// Certificates for IKE of one gateway that were replaced and have not ended: as many are gathered, not used.
 pub const MAX_REPLACED: usize = 256;
+/// Certificates within a day by link certificates that were replaced twice.
+pub const MAX_STRAYS: u32 = 8;
 /// In a token's name: what stands for a number of each gateway's own.
 const EACH: char = '*';
 /// Digits of that number, 80 bits: whoever has the token and makes keys until one has the name of another gateway makes keys for ever.
@@ -100,6 +102,14 @@ impl GatewayIdentityRow {
         self.certificates.iter().filter(move |c| c.profile() == profile)
     }
 
+    /// Whether a link certificate was replaced twice: two have its key, or one goes on from an old copy of its folder. Which of them
+    /// is the gateway, nobody can tell from here; it is not the one who is locked out.
+    fn is_stray(&self, link: &str) -> bool {
+        let known = |c: &GatewayCertificateRow| c.serial == link || c.previous == link;
+        let mut links = self.of(v1::CertificateProfile::GatewayLink).peekable();
+        links.peek().is_some() && !links.any(known)
+    }
+
     fn serials(&self) -> impl Iterator<Item = &String> {
         let newest = self.certificates.iter().flat_map(|c| [&c.serial, &c.previous]);
         newest.chain(&self.replaced).filter(|s| !s.is_empty())
@@ -166,6 +176,9 @@ impl State {
             }
             Err(why) => return Reply::conflict(ConflictKind::Invalid, why),
         };
+        if let Some(why) = self.refuses_public_names(&names) {
+            return Reply::conflict(ConflictKind::Precondition, why);
+        }
         let mut row = self.gateway_identity(&command.name).cloned().unwrap_or_default();
         row.names = names;
         if !self.put_gateway_identity(&command.name, row) {
@@ -183,14 +196,22 @@ impl State {
     fn put_gateway_identity(&mut self, gateway: &str, row: GatewayIdentityRow) -> bool {
         let key = gateway.to_owned();
         if row.names.is_empty() && row.certificates.is_empty() {
-            self.gateway_identities.remove(&key);
+            self.take_gateway_identity(gateway);
             return true;
         }
         if !self.gateway_identities.contains(&key) && self.gateway_identities.len() >= MAX_GATEWAY_IDENTITIES {
             return false;
         }
+        self.take_gateway_identity(gateway);
+        self.index.enroll.keep_names(true, gateway, &row.names);
         self.gateway_identities.insert(key, row);
         true
+    }
+
+    fn take_gateway_identity(&mut self, gateway: &str) -> Option<GatewayIdentityRow> {
+        let row = self.gateway_identities.remove(&gateway.to_owned())?;
+        self.index.enroll.keep_names(false, gateway, &row.names);
+        Some(row)
     }
 
     /// A gateway's first link certificate, by a token.
@@ -249,9 +270,8 @@ impl State {
             );
         }
         let Some(row) = self.gateway_identity(gateway) else { return Ok(link) };
-        let known = |c: &GatewayCertificateRow| c.serial == proof.link || c.previous == proof.link;
-        let mut links = row.of(v1::CertificateProfile::GatewayLink).peekable();
-        if links.peek().is_some() && !links.any(known) {
+        let today = at_ms.saturating_sub(row.stray_day_ms) < DAY_MS;
+        if row.is_stray(&proof.link) && (proof.late || (today && row.strays >= MAX_STRAYS)) {
             let cause = format!("the certificate {} of {gateway} was replaced by newer ones", proof.link);
             return no(RefusalKind::UsedUp, cause);
         }
@@ -327,9 +347,27 @@ impl State {
         }))
     }
 
-    /// A gateway has a new certificate.
-    pub(in crate::state) fn note_gateway_certificate(&mut self, record: &CertificateRow, gateway: &str, due_ms: u64) {
+    /// Whether a gateway's link certificate was replaced twice.
+    pub(crate) fn is_stray_link(&self, serial: &str) -> bool {
+        let link = self.certificates.get(&serial.to_owned());
+        link.and_then(|link| self.gateway_identity(&link.name)).is_some_and(|row| row.is_stray(serial))
+    }
+
+    /// A gateway has a new certificate, by this proof if it asked for it itself.
+    pub(in crate::state) fn note_gateway_certificate(
+        &mut self,
+        record: &CertificateRow,
+        gateway: &str,
+        due_ms: u64,
+        proof: Option<&GatewayProof>,
+    ) {
         let mut row = self.gateway_identity(gateway).cloned().unwrap_or_default();
+        let (now_ms, stray) = (self.now_ms(), proof.filter(|proof| row.is_stray(&proof.link)));
+        if stray.is_some() {
+            let today = now_ms.saturating_sub(row.stray_day_ms) < DAY_MS;
+            (row.stray_day_ms, row.strays) =
+                if today { (row.stray_day_ms, row.strays.saturating_add(1)) } else { (now_ms, 1) };
+        }
         let (profile, rsa) = (record.profile, is_rsa(record));
         let known = row.certificates.iter().position(|c| c.profile == profile && c.rsa == rsa);
         let mut slot = known.map_or_else(
@@ -339,6 +377,15 @@ impl State {
         if slot.serial != record.serial {
             let replaced = std::mem::replace(&mut slot.previous, std::mem::take(&mut slot.serial));
             slot.serial.clone_from(&record.serial);
+            match proof {
+                // It goes on from there; whoever has the other one does, too.
+                Some(proof) if stray.is_some() && record.profile() == v1::CertificateProfile::GatewayLink => {
+                    slot.previous.clone_from(&proof.link);
+                }
+                // One that an operator made, and nobody said for which gateway: now its key has.
+                Some(proof) if slot.previous.is_empty() => slot.previous.clone_from(&proof.present),
+                _ => {}
+            }
             // Clients believe it until it ends, whoever has its key: it goes with the gateway. Links have an index of their own.
             row.replaced.retain(|serial| self.is_live(serial));
             if record.profile() == v1::CertificateProfile::Gateway && self.is_live(&replaced) {
@@ -347,7 +394,6 @@ impl State {
         }
         slot.due_ms = due_ms;
         row.certificates.push(slot);
-        let now_ms = self.now_ms();
         let same_day = now_ms.saturating_sub(row.day_ms) < DAY_MS;
         (row.day_ms, row.renewals) = if same_day { (row.day_ms, row.renewals.saturating_add(1)) } else { (now_ms, 1) };
         // Where there is no room, the certificate is good all the same.
@@ -356,9 +402,13 @@ impl State {
 
     /// A gateway is gone for good: nobody connects, or gets another certificate, by what it had. Whether it was known.
     pub(in crate::state) fn retire_gateway(&mut self, gateway: &str) -> bool {
-        let row = self.gateway_identities.remove(&gateway.to_owned());
+        let row = self.take_gateway_identity(gateway);
         let mut serials: BTreeSet<String> = row.iter().flat_map(GatewayIdentityRow::serials).cloned().collect();
         serials.extend(self.index.enroll.links_of_gateway.get(gateway).into_iter().flatten().cloned());
+        // Those that an operator had made for it.
+        let open = (self.now_ms().saturating_add(1), String::new())..;
+        let made = self.index.certificates_of_gateways.range(open).map(|(_, serial)| serial);
+        serials.extend(made.filter(|s| self.certificates.get(s).is_some_and(|c| c.gateway == gateway)).cloned());
         let mut known = row.is_some();
         for serial in serials {
             if self.certificates.get(&serial).is_some_and(|c| c.revoked_ms == 0) {

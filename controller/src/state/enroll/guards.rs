@@ -1,6 +1,5 @@
 //! What keeps strangers' requests, names and lists within bounds. All since level 7: below it what was there decides as it did.
 
-use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr};
 
 use sallyport_proto::v1;
@@ -53,9 +52,33 @@ impl State {
         }
     }
 
-    /// The names under which clients dial gateways.
-    fn gateways_names(&self) -> BTreeSet<String> {
-        self.public_names().map(|name| canonical_name(name)).collect()
+    /// Whether clients dial a gateway under this name, in its one form: what [`Self::public_names`] has, without a look at the others.
+    fn is_gateways_name(&self, name: &str) -> bool {
+        let settings = self.core_row().and_then(|core| core.settings.as_ref());
+        settings.is_some_and(|s| s.public_names.iter().any(|n| canonical_name(n) == name))
+            || self.index.enroll.is_name_set(name)
+            || self.shows_name(name)
+    }
+
+    /// Whether a certificate in force that some gateway shows has this name, in its one form.
+    fn shows_name(&self, name: &str) -> bool {
+        let open = (name.to_owned(), self.now_ms().saturating_add(1), String::new())..;
+        let mut named = self.index.names_of_gateways.range(open).take_while(|(of, _, _)| of == name);
+        named.any(|(_, _, serial)| self.certificates.get(serial).is_some_and(|c| c.revoked_ms == 0))
+    }
+
+    /// Why these cannot become names under which clients dial gateways.
+    pub(in crate::state) fn refuses_public_names(&self, names: &[String]) -> Option<String> {
+        let new = names.iter().filter(|name| !self.is_gateways_name(&canonical_name(name)));
+        let machine = self.machines_name_among(new)?;
+        Some(format!(
+            "{machine} is the name of a machine; sallyport machine remove {machine} and revoke its certificates first"
+        ))
+    }
+
+    /// The first of these public names that a machine has.
+    fn machines_name_among<'a>(&self, mut names: impl Iterator<Item = &'a String>) -> Option<&'a String> {
+        names.find(|name| self.machine(name).is_some_and(|machine| !machine.removed))
     }
 
     /// The name among these that is a gateway's: whoever has a certificate for it could pose as that gateway.
@@ -63,8 +86,7 @@ impl State {
         if self.level() < GUARDS_LEVEL {
             return None;
         }
-        let taken = self.gateways_names();
-        names.map(|name| canonical_name(name)).find(|name| taken.contains(name))
+        names.map(|name| canonical_name(name)).find(|name| self.is_gateways_name(name))
     }
 
     /// Why a certificate may not be recorded: a machine and a gateway of one name cannot be told apart by those who dial it.
@@ -79,7 +101,9 @@ impl State {
                 Some(format!("{name} is the name of a gateway; give the machine another"))
             }
             v1::CertificateProfile::Gateway => {
-                let machine = names().find(|name| self.machine(name).is_some_and(|machine| !machine.removed))?;
+                // What gateways show already they may go on showing: else a machine on a list could end them.
+                let new = names().filter(|name| !self.shows_name(&canonical_name(name)));
+                let machine = self.machines_name_among(new)?;
                 Some(format!(
                     "{machine} is the name of a machine; sallyport machine remove {machine} and revoke its certificates first"
                 ))
@@ -122,7 +146,7 @@ mod tests {
     use crate::state::tests::Bench;
     use crate::state::{
         Action, Applicant, ConflictKind, CreateEnrollToken, Grant, Outcome, ProfileRow, Proof, PutMachines,
-        QueueRequest, RecordCertificate, TokenProof,
+        QueueRequest, RecordCertificate, RevokeCertificate, SetGatewayNames, SettingsRow, TokenProof, UpdateSettings,
     };
 
     fn bench(level: u32) -> Bench {
@@ -231,6 +255,58 @@ mod tests {
         let mut b = bench(GUARDS_LEVEL - 1);
         b.done(record("a1", v1::CertificateProfile::Gateway, "vpn.example.com"));
         b.done(put("vpn.example.com", false, MachineRow::default()));
+    }
+
+    #[test]
+    fn a_gateway_keeps_the_name_that_it_shows_although_a_machine_has_it_and_gets_no_new_one() {
+        let mut b = bench(GUARDS_LEVEL - 1);
+        b.done(record("a1", v1::CertificateProfile::Gateway, "vpn.example.com"));
+        b.done(put("vpn.example.com", false, MachineRow::default()));
+        b.done(put("pos1.example.com", false, MachineRow::default()));
+        b.raise(GUARDS_LEVEL);
+        b.done(record("a2", v1::CertificateProfile::Gateway, "vpn.example.com"));
+        let new = conflict(&mut b, record("a3", v1::CertificateProfile::Gateway, "pos1.example.com"));
+        assert_eq!(new.0, ConflictKind::Precondition);
+        let settings = SettingsRow { public_names: vec!["pos1.example.com".into()], ..b.state.settings() };
+        let set = Action::UpdateSettings(UpdateSettings { settings: Some(settings) });
+        assert!(conflict(&mut b, set).1.contains("is the name of a machine"));
+        let own = SetGatewayNames { name: "gw1.example.com".into(), names: vec!["pos1.example.com".into()] };
+        assert!(conflict(&mut b, Action::SetGatewayNames(own)).1.contains("is the name of a machine"));
+    }
+
+    #[test]
+    fn the_names_of_gateways_are_found_by_an_index_that_says_the_same_as_all_of_them() {
+        let mut b = bench(GUARDS_LEVEL);
+        for n in 0..20 {
+            b.done(record(&format!("a{n}"), v1::CertificateProfile::Gateway, &format!("VPN{n}.example.com")));
+        }
+        b.done(Action::RevokeCertificate(RevokeCertificate { serial: "a3".into(), reason: String::new() }));
+        let own = SetGatewayNames { name: "gw1".into(), names: vec!["gw1.example.com".into(), "2001:db8::1".into()] };
+        b.done(record("b1", v1::CertificateProfile::GatewayLink, "gw1"));
+        b.done(Action::SetGatewayNames(own));
+        let settings = SettingsRow { public_names: vec!["all.example.com".into()], ..b.state.settings() };
+        b.done(Action::UpdateSettings(UpdateSettings { settings: Some(settings) }));
+        let asked: Vec<String> = (0..22)
+            .map(|n| format!("vpn{n}.example.com"))
+            .chain(["gw1.example.com", "2001:DB8:0::1", "all.example.com", "gw1", "example.com"].map(str::to_owned))
+            .collect();
+        let agree = |state: &State| {
+            let all: std::collections::BTreeSet<String> = state.public_names().map(|n| canonical_name(n)).collect();
+            for name in &asked {
+                let found = state.gateways_name_among(std::iter::once(name)).is_some();
+                assert_eq!(found, all.contains(&canonical_name(name)), "{name}");
+            }
+        };
+        agree(&b.state);
+        agree(&State::from_rows(b.state.rows()).expect("loads"));
+        b.done(Action::SetGatewayNames(SetGatewayNames { name: "gw1".into(), names: Vec::new() }));
+        agree(&b.state);
+        // They have ended.
+        let at_ms = 86_400_001;
+        let action = Some(Action::ClearPsk(crate::state::ClearPsk {}));
+        b.state.apply(&crate::state::Command { request_id: Vec::new(), at_ms, action });
+        agree(&b.state);
+        assert!(b.state.gateways_name_among(asked.iter().take(1)).is_none());
     }
 
     #[test]

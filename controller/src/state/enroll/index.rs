@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sallyport_proto::v1;
 
-use super::guards::network_of;
+use super::guards::{canonical_name, network_of};
 use super::{EnrollTokenRow, IntentRow, MachineRow, RequestRow, machine_key};
 use crate::state::revocation::hash;
 use crate::state::{Index, State};
@@ -48,6 +48,8 @@ pub(in crate::state) struct EnrollIndex {
     tokens_of_holder: BTreeSet<(u64, Vec<u8>)>,
     /// Serial numbers of the certificates with which each gateway calls.
     pub(super) links_of_gateway: BTreeMap<String, BTreeSet<String>>,
+    /// Public names that were set for single gateways, and for which.
+    names_set: BTreeSet<(String, String)>,
 }
 
 /// Puts an entry of a text in, or takes it out; the empty text has none.
@@ -68,6 +70,22 @@ fn entries<'a, T: Ord>(set: &'a BTreeSet<(u64, T)>, text: &str, least: T) -> imp
 }
 
 impl EnrollIndex {
+    /// Keeps the public names of a gateway, or forgets them.
+    pub(super) fn keep_names(&mut self, there: bool, gateway: &str, names: &[String]) {
+        for name in names {
+            let entry = (canonical_name(name), gateway.to_owned());
+            match there {
+                true => self.names_set.insert(entry),
+                false => self.names_set.remove(&entry),
+            };
+        }
+    }
+
+    /// Whether this name, in its one form, was set for a gateway.
+    pub(super) fn is_name_set(&self, name: &str) -> bool {
+        self.names_set.range((name.to_owned(), String::new())..).next().is_some_and(|(of, _)| of == name)
+    }
+
     /// Requests that wait and came from a network.
     pub(super) fn waiting_of(&self, network: &str) -> impl Iterator<Item = &u64> {
         let of = (network.to_owned(), 0)..=(network.to_owned(), u64::MAX);
@@ -174,6 +192,9 @@ impl State {
         }
         for (number, row) in self.intents.iter() {
             index.note_intent(*number, row);
+        }
+        for (gateway, row) in self.gateway_identities.iter() {
+            index.enroll.keep_names(true, gateway, &row.names);
         }
         for (number, row) in self.issued.iter() {
             index.enroll.issued_of.insert(row.transaction.clone(), *number);

@@ -46,7 +46,7 @@ impl State {
         let grant = match self.authorise(&applicant, at_ms) {
             Verdict::Granted(grant) => grant,
             // What was decided on elsewhere has changed: whoever asks again hears why.
-            Verdict::Waiting(_) | Verdict::MayQueue | Verdict::Refused(_) => {
+            Verdict::Has(_) | Verdict::Waiting(_) | Verdict::MayQueue | Verdict::Refused(_) => {
                 return Reply::conflict(ConflictKind::Changed, "what allowed this certificate is no longer so");
             }
         };
@@ -107,12 +107,17 @@ impl State {
         let mut record = intent.record.clone().unwrap_or_default();
         record.fingerprint = digest::digest(&digest::SHA256, certificate.der()).as_ref().to_vec();
         record.issuer = intent.issuer;
-        // What allowed it may be gone since: a token that was taken back, a certificate that was revoked, an authority that retired, a
-        // profile that was changed. Whoever asked is asked to ask again, and gets what is right by then.
+        record.key_sha256.clone_from(&intent.key_sha256); // empty below the level that knows it
+        // What allowed it may be gone since: a token that was taken back, a certificate that was revoked or is on hold, a place on the
+        // list, an authority that retired, a profile that was changed. Whoever asked is asked to ask again, and gets what is right by then.
         let proof = intent.proof.as_ref().and_then(|p| p.kind.as_ref());
         let changed = intent.profile_version != 0
             && profile_of(&record).is_none_or(|p| self.profile(p).version != intent.profile_version);
-        if changed || !self.still_proves(proof) || self.superseded(&record, intent.issuer).is_some() {
+        if changed
+            || !self.still_proves(proof)
+            || !self.still_allows(&intent, &record)
+            || self.superseded(&record, intent.issuer).is_some()
+        {
             return self.abandon_certificate(&AbandonCertificate { serial: command.serial.clone() });
         }
         let reply = self.record_certificate(Some(&record));
@@ -129,10 +134,15 @@ impl State {
         };
         match record.profile() {
             v1::CertificateProfile::Gateway | v1::CertificateProfile::GatewayLink => {
-                self.note_gateway_certificate(&record, &intent.holder, intent.due_ms);
+                let by = match proof {
+                    Some(ProofKind::Gateway(by)) => Some(by),
+                    _ => None,
+                };
+                self.note_gateway_certificate(&record, &intent.holder, intent.due_ms, by);
             }
             _ => self.note_enrolled(&record, (method, intent.due_ms, &intent.holder)),
         }
+        self.keep_certificate(&record, certificate.der());
         let now_ms = self.now_ms();
         let row = IssuedRow {
             transaction: intent.transaction.clone(),

@@ -5,7 +5,8 @@ use sallyport_ca::{AltName, Profile, Subject};
 use sallyport_proto::v1;
 
 use super::{
-    ENROLLABLE, MAX_MACHINE_NETWORKS, MAX_MACHINES, MachineRow, ProfileRow, PutMachines, RemoveMachine, profile_named,
+    AGAIN_LEVEL, ENROLLABLE, MAX_MACHINE_NETWORKS, MAX_MACHINES, MachineRow, ProfileRow, PutMachines, RemoveMachine,
+    profile_named,
 };
 use crate::state::{CertificateRow, ConflictKind, Reply, State};
 
@@ -185,7 +186,9 @@ impl State {
         if row.serial != record.serial {
             let newest = std::mem::replace(&mut row.serial, record.serial.clone());
             // One that is revoked is no way back in, and keeps nobody out who came by a new token.
-            let live = self.certificates.get(&newest).is_some_and(|c| c.revoked_ms == 0);
+            // One on hold is not forgotten by it.
+            let held = |c: &CertificateRow| c.is_on_hold() && self.level() >= AGAIN_LEVEL;
+            let live = self.certificates.get(&newest).is_some_and(|c| c.revoked_ms == 0 || held(c));
             replaced = std::mem::replace(&mut row.previous, if live { newest } else { String::new() });
         }
         if method == v1::EnrollMethod::Renewal {
@@ -201,6 +204,9 @@ impl State {
         // An address proves little: it opens once, and nothing to a machine that is in.
         row.network = row.network.filter(|_| !row.key_sha256.is_empty());
         self.put_machine(key, row);
+        if !replaced.is_empty() {
+            self.forget_certificate(&replaced);
+        }
         // Two are enough: the newest, and the one before, as the machine may not use the newest yet. Those that an operator made are his.
         if method != v1::EnrollMethod::Operator && self.certificates.contains(&replaced) {
             self.revoke_one(&replaced, Reason::Superseded, REPLACED);

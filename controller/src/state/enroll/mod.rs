@@ -3,6 +3,7 @@
 //! Everything that decides is here, in the state: [`State::authorise`] is the one function behind all protocols, and the entry that
 //! uses a proof up is the one that says what will be signed.
 
+mod again;
 mod authorise;
 mod command;
 mod gateways;
@@ -16,6 +17,7 @@ mod row;
 mod rules;
 mod tokens;
 
+pub(crate) use again::{AGAIN_LEVEL, Kept, kept_key, kept_of};
 pub use authorise::{Applicant, Grant, Refusal, RefusalKind, Verdict};
 pub use command::*;
 pub(crate) use gateways::GATEWAYS_LEVEL;

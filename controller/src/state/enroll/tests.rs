@@ -10,7 +10,7 @@ use crate::state::{Action, CertificateRow, Command, ConflictKind, Done, Outcome,
 
 mod rules;
 
-const NAME: &str = "laptop7.example.com";
+pub(super) const NAME: &str = "laptop7.example.com";
 
 /// A state, an authority, and machines that want certificates of it.
 pub(super) struct Office {
@@ -30,7 +30,7 @@ impl Office {
         Self { bench, authority, serials: 0 }
     }
 
-    fn token(&mut self, id: u8, name: &str, uses: u32, ttl_ms: u64) {
+    pub(super) fn token(&mut self, id: u8, name: &str, uses: u32, ttl_ms: u64) {
         let command = CreateEnrollToken {
             id: vec![id; 8],
             hash: vec![id; 32],
@@ -43,7 +43,7 @@ impl Office {
         self.bench.done(Action::CreateEnrollToken(command));
     }
 
-    fn ask(&self, proof: Option<ProofKind>, key: u8) -> Verdict {
+    pub(super) fn ask(&self, proof: Option<ProofKind>, key: u8) -> Verdict {
         self.ask_from(proof, key, "192.0.2.7")
     }
 
@@ -151,7 +151,7 @@ impl Office {
         self.bench.state.certificates.get(&serial.to_owned()).expect("there").revoked_ms != 0
     }
 
-    fn machine(&self) -> &MachineRow {
+    pub(super) fn machine(&self) -> &MachineRow {
         self.bench.state.machine(NAME).expect("known")
     }
 }
@@ -161,12 +161,12 @@ pub(super) fn serial_of(intent: &IntendCertificate) -> String {
 }
 
 #[allow(clippy::unnecessary_wraps, reason = "what callers hand on")]
-fn token(id: u8) -> Option<ProofKind> {
+pub(super) fn token(id: u8) -> Option<ProofKind> {
     Some(ProofKind::Token(TokenProof { id: vec![id; 8], hash: vec![id; 32] }))
 }
 
 #[allow(clippy::unnecessary_wraps, reason = "what callers hand on")]
-fn certificate(serial: &str) -> Option<ProofKind> {
+pub(super) fn certificate(serial: &str) -> Option<ProofKind> {
     Some(ProofKind::Certificate(serial.into()))
 }
 

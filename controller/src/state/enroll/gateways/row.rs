@@ -20,6 +20,12 @@ pub struct GatewayIdentityRow {
     /// Serial numbers of certificates for IKE that were replaced twice and have not ended.
     #[prost(string, repeated, tag = "5")]
     pub replaced: Vec<String>,
+    /// Begin of the day in which those are counted that came by a link certificate that was replaced twice, log's time.
+    #[prost(uint64, tag = "6")]
+    pub stray_day_ms: u64,
+    /// How many there were in it.
+    #[prost(uint32, tag = "7")]
+    pub strays: u32,
 }
 
 /// One of a gateway's certificates.

@@ -89,7 +89,6 @@ fn a_gateway_enrolls_by_a_token_and_then_renews_by_its_link() {
     make_token(&mut o, 2, GATEWAY, 1);
     let second = o.enroll(for_link(&link), 4);
     let third = o.enroll(for_link(&second), 5);
-    assert_eq!(o.refusal(for_link(&link), 6), RefusalKind::UsedUp, "replaced twice");
     assert!(matches!(o.refusal(for_ike("0f"), 6), RefusalKind::Unproven), "never issued");
     assert!(!o.is_revoked(&link), "the old ones end by themselves");
     let known = o.bench.state.gateway_identity(GATEWAY).expect("known");
@@ -216,6 +215,70 @@ fn a_gateway_that_was_removed_is_out_with_all_it_has() {
     o.bench.raise(ENROLL_LEVEL);
     o.bench.done(Action::RemoveGateway(RemoveGateway { name: "gw2".into() }));
     assert!(!o.is_revoked("1a"));
+}
+
+/// A thief and the gateway cannot be told apart; the one that renews less often is not locked out.
+#[test]
+fn a_stolen_link_key_locks_the_gateway_out_by_no_number_of_renewals() {
+    let mut o = office();
+    make_token(&mut o, 1, GATEWAY, 1);
+    let own = o.enroll(Some(token(1)), 1);
+    let mut stolen = own.clone();
+    for key in 2..6 {
+        stolen = o.enroll(for_link(&stolen), key);
+    }
+    assert!(o.bench.state.is_stray_link(&own) && !o.bench.state.is_stray_link(&stolen));
+    assert!(matches!(o.ask(for_ike(&own), 20), Verdict::Granted(_)));
+    let next = o.enroll(for_link(&own), 21);
+    assert!(!o.bench.state.is_stray_link(&own) && !o.bench.state.is_stray_link(&next), "both are known again");
+    o.enroll(for_ike(&next), 22);
+    // The same again, and neither gathers without end.
+    for key in 30..33 {
+        stolen = o.enroll(for_link(&stolen), key);
+    }
+    assert!(o.bench.state.is_stray_link(&next));
+    let row = o.bench.state.gateway_identity(GATEWAY).expect("known").clone();
+    assert!(row.strays > 0, "{row:?}");
+    let full = GatewayIdentityRow { strays: MAX_STRAYS, ..row.clone() };
+    o.bench.state.put_gateway_identity(GATEWAY, full);
+    assert_eq!(o.refusal(for_link(&next), 40), RefusalKind::UsedUp, "for today");
+    assert!(matches!(o.ask(for_link(&stolen), 40), Verdict::Granted(_)));
+    o.bench.state.put_gateway_identity(GATEWAY, row);
+    // It has ended: then nobody shows it in a connection, and only the newest two come back late.
+    let late = ProofKind::Gateway(GatewayProof { late: true, ..by(&next, v1::CertificateProfile::GatewayLink) });
+    assert_eq!(o.refusal(Some(late), 41), RefusalKind::UsedUp);
+    o.bench.register(GATEWAY, 1);
+    o.bench.done(Action::RemoveGateway(RemoveGateway { name: GATEWAY.into() }));
+    assert!(o.is_revoked(&own) && o.is_revoked(&stolen) && o.is_revoked(&next));
+}
+
+#[test]
+fn what_an_operator_had_made_for_a_gateway_goes_with_it() {
+    let mut o = office();
+    record(&mut o, "1a", v1::CertificateProfile::GatewayLink, &["gw1"]);
+    record(&mut o, "2a", v1::CertificateProfile::GatewayLink, &["gw2"]);
+    let made = |serial: &str, gateway: &str| {
+        let record = CertificateRow {
+            serial: serial.into(),
+            profile: v1::CertificateProfile::Gateway.into(),
+            name: "vpn.example.com".into(),
+            gateway: gateway.into(),
+            not_after_ms: 50_000_000,
+            key_algorithm: v1::KeyAlgorithm::EcdsaP256.into(),
+            ..CertificateRow::default()
+        };
+        Action::RecordCertificate(RecordCertificate { record: Some(record), answer: Vec::new() })
+    };
+    assert_eq!((made("1b", "gw1").level(), made("1b", "").level()), (GATEWAYS_LEVEL, 1));
+    for (serial, gateway) in [("1b", "gw1"), ("2b", "gw2"), ("3b", ""), ("4b", "")] {
+        o.bench.done(made(serial, gateway));
+    }
+    // Nobody said whose the last is, but the gateway that goes on from it has its key.
+    o.enroll(following("1a", "4b"), 1);
+    o.bench.register("gw1", 1);
+    o.bench.done(Action::RemoveGateway(RemoveGateway { name: "gw1".into() }));
+    assert!(o.is_revoked("1a") && o.is_revoked("1b") && o.is_revoked("4b"));
+    assert!(!o.is_revoked("2a") && !o.is_revoked("2b") && !o.is_revoked("3b"), "another's, or nobody knows whose");
 }
 
 #[test]
