@@ -22,6 +22,11 @@ impl Index {
 
     pub(super) fn drop_gateway_certificate(&mut self, row: &CertificateRow) {
         self.certificates_of_gateways.remove(&(row.not_after_ms, row.serial.clone()));
+        if row.profile() == v1::CertificateProfile::Gateway {
+            for name in std::iter::once(&row.name).chain(&row.sans) {
+                self.names_of_gateways.remove(&(canonical_name(name), row.not_after_ms, row.serial.clone()));
+            }
+        }
     }
 }
 
