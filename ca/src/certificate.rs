@@ -4,6 +4,7 @@ use core::fmt;
 
 use ring::rand::SecureRandom;
 use x509_parser::certificate::X509Certificate;
+use x509_parser::extensions::{DistributionPointName, GeneralName, ParsedExtension};
 use x509_parser::prelude::FromDer as _;
 
 use crate::{Error, UnixTime, pem};
@@ -152,6 +153,27 @@ impl Certificate {
     pub fn from_pem(text: &[u8]) -> Result<Self, Error> {
         let list = pem::certificates(text)?;
         list.first().map_or(Err(Error::Pem("CERTIFICATE")), |der| Self::from_der(der))
+    }
+
+    /// The addresses of the list on which it would stand if it were revoked: its CRL distribution points (RFC 5280 §4.2.1.13).
+    pub fn list_addresses(&self) -> Vec<String> {
+        let Ok((_, certificate)) = X509Certificate::from_der(&self.der) else { return Vec::new() };
+        let points = certificate.extensions().iter().find_map(|extension| match extension.parsed_extension() {
+            ParsedExtension::CRLDistributionPoints(points) => Some(points),
+            _ => None,
+        });
+        let names =
+            points.into_iter().flat_map(|points| &points.points).filter_map(|point| match &point.distribution_point {
+                Some(DistributionPointName::FullName(names)) => Some(names),
+                _ => None,
+            });
+        names
+            .flatten()
+            .filter_map(|name| match name {
+                GeneralName::URI(uri) => Some((*uri).to_owned()),
+                _ => None,
+            })
+            .collect()
     }
 
     /// The certificate in DER.

@@ -189,6 +189,13 @@ impl Shown {
     }
 }
 
+/// In which order they are found changes with each certificate that ends.
+fn sorted(names: &[String]) -> Vec<&String> {
+    let mut names: Vec<&String> = names.iter().collect();
+    names.sort_unstable();
+    names
+}
+
 /// Whether there is an authority to make one.
 async fn refresh(core: &Arc<Core>, front: &Front, shown: &mut Option<Shown>) -> Result<bool, Error> {
     if !core.is_ready() {
@@ -208,7 +215,7 @@ async fn refresh(core: &Arc<Core>, front: &Front, shown: &mut Option<Shown>) -> 
         let own = core.address.rsplit_once(':').map(|(host, _)| host.trim_matches(['[', ']']).to_owned());
         let own = || state.allowed_at_endpoint(own.into_iter().collect());
         let names: Vec<String> = if names.is_empty() { own() } else { names };
-        if shown.as_ref().is_some_and(|s| s.names == names && same(s)) {
+        if shown.as_ref().is_some_and(|s| sorted(&s.names) == sorted(&names) && same(s)) {
             return Ok(true);
         }
         // The log would refuse it, after a key was made and an entry written.

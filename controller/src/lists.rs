@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use ring::digest;
 use sallyport_ca::UnixTime;
-use sallyport_ca::crl::{Contents, Reason, Revoked, SHARDS, shard_of};
+use sallyport_ca::crl::{Contents, Revoked, SHARDS, shard_of};
 use sallyport_endpoint::Crl;
 use tokio::sync::OwnedMutexGuard;
 
@@ -76,20 +76,9 @@ fn time(ms: u64) -> UnixTime {
     UnixTime(i64::try_from(ms / 1_000).unwrap_or(i64::MAX))
 }
 
-/// Why a certificate is revoked, as lists say it: where the record has no number, the word before its text.
-fn reason(row: &CertificateRow) -> Reason {
-    let text = row.revocation_reason.as_str();
-    match (row.reason(), text.split_once(':').map_or(text, |(word, _)| word).parse()) {
-        // What was revoked for good before there were holds stays so.
-        (Reason::Unspecified, Ok(Reason::CertificateHold) | Err(_)) => Reason::Unspecified,
-        (Reason::Unspecified, Ok(said)) => said,
-        (reason, _) => reason,
-    }
-}
-
 fn entries<'a>(rows: impl Iterator<Item = &'a CertificateRow>) -> Vec<Revoked> {
     let entry = |c: &CertificateRow| {
-        Some(Revoked { serial: c.serial.parse().ok()?, at: time(c.revoked_ms), reason: reason(c) })
+        Some(Revoked { serial: c.serial.parse().ok()?, at: time(c.revoked_ms), reason: c.told_reason() })
     };
     rows.filter_map(entry).collect()
 }

@@ -454,7 +454,7 @@ impl Metrics {
             ("gateways", state.gateways.len()),
             ("attempts", state.attempts.len()),
             ("machines", state.machines.len()),
-            ("machines_overdue", state.overdue(now_ms).count()),
+            ("machines_overdue", state.count_overdue(now_ms)),
             ("gateways_overdue", state.overdue_gateways(now_ms).count()),
             ("enrollment_requests", state.requests.len()),
             ("enrollment_requests_waiting", state.requests_waiting()),

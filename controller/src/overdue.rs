@@ -47,7 +47,7 @@ impl Overdue {
         }
         if first || now_ms.saturating_sub(self.counted_ms) >= AGAIN_MS {
             self.counted_ms = now_ms;
-            let all = (state.overdue(now_ms).count(), state.overdue_gateways(now_ms).count());
+            let all = (state.count_overdue(now_ms), state.overdue_gateways(now_ms).count());
             news.all = (all != (0, 0)).then_some(all);
         }
         news
@@ -133,6 +133,9 @@ mod tests {
         assert_eq!(overdue.look(&state, due + 2).machines, [], "once");
         assert_eq!(overdue.look(&state, due + 1 + day).all, Some((1, 0)));
         assert_eq!(overdue.look(&state, due + 2 + day).all, None);
+        for at in [due, due + 1, u64::MAX] {
+            assert_eq!(state.count_overdue(at), state.overdue(at).count(), "by {at}");
+        }
         // Another leader knows of nothing that was said, and counts.
         let news = Overdue::default().look(&state, due + 1);
         assert_eq!((news.machines.len(), news.all), (0, Some((1, 0))));

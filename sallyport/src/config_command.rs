@@ -14,9 +14,16 @@ use crate::output::{Printer, print};
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Check a file: exit code 3 and one line with its place for what is wrong.
+    #[command(after_help = "\
+Examples:
+  sallyport config check                                 what the daemons would read
+  sallyport config check new.toml
+  sallyport config check --config new.toml               the same, as the daemons name it")]
     Check {
         /// The file [default: the one that the daemons would read]
         file: Option<PathBuf>,
+        #[command(flatten)]
+        source: ConfigSource,
     },
     /// Print a file with every key at its default, and what it means.
     #[command(after_help = "\
@@ -34,19 +41,14 @@ struct Checked {
 /// Runs the command.
 pub(crate) fn run(command: Command, global: &Global) -> Result {
     match command {
-        Command::Check { file } => {
-            let (text, file) = match &file {
+        Command::Check { file, source } => {
+            let file = file.or(source.config).or_else(ConfigSource::default_file);
+            let text = match &file {
                 Some(file) => {
                     config::load(file)?;
-                    (format!("{}: the configuration is valid", file.display()), Some(file.clone()))
+                    format!("{}: the configuration is valid", file.display())
                 }
-                None => {
-                    ConfigSource::default().load()?;
-                    match ConfigSource::default_file() {
-                        Some(file) => (format!("{}: the configuration is valid", file.display()), Some(file)),
-                        None => ("no configuration file: every key has its default".to_owned(), None),
-                    }
-                }
+                None => "no configuration file: every key has its default".to_owned(),
             };
             Printer::new(global.output).one(&Checked { valid: true, file }, &text)
         }

@@ -69,7 +69,7 @@ pub(crate) enum Command {
         #[command(flatten)]
         place: Place,
     },
-    /// Show the certificate: whose it is, until when, when it will be renewed.
+    /// Show the certificate: whose it is, until when, when it will be renewed, and whether the authority's list says that it is revoked.
     Status {
         #[command(flatten)]
         place: Place,
@@ -97,7 +97,7 @@ pub(crate) async fn run(arguments: EnrollOrNoun, global: &Global) -> Result {
     match arguments.command {
         None => arguments.enroll.run(format).await,
         Some(Command::Renew { force, wait, place }) => run_renew(force, wait, &place, format).await,
-        Some(Command::Status { place }) => Printer::new(format).list(&[Row::look(&place.folder())?], ""),
+        Some(Command::Status { place }) => Printer::new(format).list(&[Row::ask(&place.folder()).await?], ""),
         Some(Command::Install { connection, timer, place }) => {
             let (folder, settings, identity) = Folder::open_enrolled(&place.folder())?;
             let headline = format!("installed the certificate of {}", settings.name);
@@ -115,6 +115,8 @@ async fn run_renew(force: bool, wait: Duration, place: &Place, format: Format) -
     let (folder, settings, present) = Folder::open_enrolled(&place.folder())?;
     let here = Here::new();
     let renewed = renew(&folder, &settings, &present, force, wait, &here).await;
+    // While an approval was waited for somebody may have installed it for more.
+    let settings = folder.settings()?.unwrap_or(settings);
     // Whatever the authority says: what is installed is the pair in force, even if an earlier run was interrupted.
     let (identity, headline, failed) = match renewed {
         Ok(Outcome::NotDue) => {

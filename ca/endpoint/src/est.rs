@@ -1,7 +1,7 @@
 //! EST, RFC 7030 with the corrections of RFC 8951.
 
 use hyper::body::Incoming;
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, USER_AGENT};
 use hyper::{Method, Request, StatusCode};
 use sallyport_ca::KeyAlgorithm;
 use sallyport_ca::cms::certs_only;
@@ -109,12 +109,17 @@ fn base64(status: StatusCode, kind: &'static str, der: &[u8]) -> Reply {
     with(reply(status, kind, est::body(der)), TRANSFER_ENCODING, "base64")
 }
 
+/// Our own client says its token at once if it has one: asked for one, it would take that for a no.
+const OWN_CLIENT: &str = "sallyport";
+
 /// A token counts before a certificate, but for renewals: there it is the other way round.
 fn proof(protocol: Protocol, headers: &HeaderMap, visitor: &Visitor) -> Result<Proof, Reply> {
     let token = token(headers)?.map(Proof::Token);
     let certificate = visitor.certificate.clone().map(Proof::Certificate);
     let (first, second) = if protocol == Protocol::EstRenewal { (certificate, token) } else { (token, certificate) };
-    Ok(first.or(second).unwrap_or(Proof::Nothing))
+    // Whoever sends an empty password has been asked, or knows that there is nothing to say.
+    let says_all = headers.contains_key(AUTHORIZATION) || headers.get(USER_AGENT).is_some_and(|v| v == OWN_CLIENT);
+    Ok(first.or(second).unwrap_or(if says_all { Proof::Nothing } else { Proof::Unasked }))
 }
 
 /// The password of HTTP Basic (RFC 7617); the user's name is not looked at. An empty password is none.
@@ -166,6 +171,15 @@ mod tests {
         assert_eq!(kind(Protocol::EstRenewal, &with_token, &shown), "Certificate");
         assert_eq!(kind(Protocol::EstRenewal, &with_token, &visitor(None)), "Token");
         assert_eq!(kind(Protocol::Est, &HeaderMap::new(), &shown), "Certificate");
-        assert_eq!(kind(Protocol::Est, &HeaderMap::new(), &visitor(None)), "Nothing");
+    }
+
+    #[test]
+    fn whoever_shows_nothing_is_to_be_asked_unless_he_has_said_that_he_has_nothing() {
+        let kind = |headers: &HeaderMap| format!("{:?}", proof(Protocol::Est, headers, &visitor(None)).unwrap());
+        assert_eq!(kind(&HeaderMap::new()), "Unasked");
+        assert_eq!(kind(&HeaderMap::from_iter([(USER_AGENT, "curl/8.5.0".parse().unwrap())])), "Unasked");
+        // ":", as curl -u : sends it.
+        assert_eq!(kind(&headers("Basic Og==")), "Nothing");
+        assert_eq!(kind(&HeaderMap::from_iter([(USER_AGENT, OWN_CLIENT.parse().unwrap())])), "Nothing");
     }
 }

@@ -91,6 +91,9 @@ pub struct Enrollment {
 pub enum Proof {
     /// Nothing.
     Nothing,
+    /// Nothing so far, and nobody has asked him: many clients say a token only when they are asked for one (RFC 7030 §3.2.3, RFC 7235
+    /// §2.1). Where one could help he is to be denied, so that he is.
+    Unasked,
     /// The text of a token, as it was sent.
     Token(Zeroizing<String>),
     /// A certificate in DER, *not* judged in any way, but its holder has its key: TLS or the signature of SCEP proved it.
@@ -101,6 +104,7 @@ impl core::fmt::Debug for Proof {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.write_str(match self {
             Self::Nothing => "Nothing",
+            Self::Unasked => "Unasked",
             Self::Token(_) => "Token",
             Self::Certificate(_) => "Certificate",
         })

@@ -118,7 +118,7 @@ pub async fn enroll<S: Surroundings>(folder: &Folder, request: &Request, s: &S) 
     if let Some(waiting) = &request.waiting {
         folder.write_waiting(waiting)?;
     }
-    let asking = Asking { server: &server, roots: &roots, authorities: &authorities, wait: request.wait };
+    let asking = Asking { folder, server: &server, roots: &roots, authorities: &authorities, wait: request.wait };
     let issued = obtain(&asking, &pending, &proof, s).await.inspect_err(|e| {
         // Who was told no has nothing to wait for. If the note cannot be removed, the next run is told no again.
         if e.kind == Kind::Refused {
@@ -159,6 +159,7 @@ fn expired() -> rustls::Error {
 
 /// Whom to ask, and for how long.
 pub(crate) struct Asking<'a> {
+    pub(crate) folder: &'a Folder,
     pub(crate) server: &'a Server,
     pub(crate) roots: &'a [Vec<u8>],
     pub(crate) authorities: &'a [Vec<u8>],
@@ -184,10 +185,32 @@ pub(crate) async fn obtain<S: Surroundings>(
                 }
                 s.progress(Progress::Waiting { after, left, text });
                 left -= after;
+                // Other commands need the folder, too, and it may be minutes.
+                asking.folder.let_go()?;
                 s.pause(after).await;
+                take_again(asking.folder, pending, s).await?;
             }
         }
     }
+}
+
+/// How often, and how far apart, the folder is asked for again: whoever has it is done soon, or waits himself and lets go of it.
+const TAKES: (usize, Duration) = (60, Duration::from_secs(1));
+
+async fn take_again<S: Surroundings>(folder: &Folder, pending: &Pending, s: &S) -> Result {
+    let other = |what: &str| {
+        Error::machine(
+            format!("another process {what} {} meanwhile", folder.path().display()),
+            "`sallyport enroll status` shows what came of it",
+        )
+    };
+    for _ in 0..TAKES.0 {
+        if folder.take_again()? {
+            return if folder.still_waits(pending)? { Ok(()) } else { Err(other("has changed")) };
+        }
+        s.pause(TAKES.1).await;
+    }
+    Err(other("is at work in"))
 }
 
 fn over(asking: &Asking<'_>, proof: &Proof<'_>, after: Duration, text: &str, busy: bool) -> Error {

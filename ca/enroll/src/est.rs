@@ -46,6 +46,20 @@ async fn authorities(server: &Server, config: rustls::ClientConfig, now: UnixTim
     }
 }
 
+/// A revocation list in DER, by its path, from the server that these roots vouch for.
+pub(crate) async fn list(server: &Server, roots: &[Vec<u8>], path: &str, now: UnixTime) -> Result<Vec<u8>> {
+    let request = build(Request::get(path).header(HOST, server.to_string()), Bytes::new())?;
+    let answer = ask(server, tls::verified(roots, None, now)?, request, now).await?;
+    match answer.status {
+        StatusCode::OK => Ok(answer.body.to_vec()),
+        status => Err(Error::new(
+            Kind::Unreachable,
+            format!("{server} answers {} instead of a revocation list", status.as_u16()),
+            "ask the operator of the VPN",
+        )),
+    }
+}
+
 /// How the request is justified.
 pub(crate) enum Proof<'a> {
     /// RFC 7030 §3.2.3; the user name says nothing.

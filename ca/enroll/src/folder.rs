@@ -171,6 +171,25 @@ impl Folder {
         Ok(folder)
     }
 
+    /// Lets others have the folder until [`Self::take_again`].
+    pub(crate) fn let_go(&self) -> Result {
+        self.lock.unlock().map_err(|e| Error::file("unlock", &self.dir.join(LOCK), &e))
+    }
+
+    /// Takes it again after [`Self::let_go`]; `false` while another process has it.
+    pub(crate) fn take_again(&self) -> Result<bool> {
+        match self.lock.try_lock() {
+            Ok(()) => Ok(true),
+            Err(fs::TryLockError::WouldBlock) => Ok(false),
+            Err(fs::TryLockError::Error(e)) => Err(Error::file("lock", &self.dir.join(LOCK), &e)),
+        }
+    }
+
+    /// Whether this request still waits here: nobody has got its certificate meanwhile, begun another, or removed all of it.
+    pub(crate) fn still_waits(&self, pending: &Pending) -> Result<bool> {
+        Ok(files::read(&self.dir.join(PENDING).join(REQUEST))?.is_some_and(|csr| *csr == pending.csr))
+    }
+
     /// Takes the folder of a machine that is enrolled.
     pub fn open_enrolled(dir: &Path) -> Result<(Self, Settings, Identity)> {
         if !dir.exists() {

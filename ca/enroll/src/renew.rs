@@ -65,7 +65,7 @@ pub async fn renew<S: Surroundings>(
     let mut own = vec![present.certificate.der()];
     own.extend(present.chain.iter().map(Vec::as_slice));
     let proof = Proof::Certificate(Own { key: present.key.as_ref(), chain: own });
-    let asking = Asking { server: &server, roots: &roots, authorities: &authorities, wait };
+    let asking = Asking { folder, server: &server, roots: &roots, authorities: &authorities, wait };
     let issued = obtain(&asking, &pending, &proof, s).await?;
     // RFC 7030 §4.2.2: a renewal changes no name; connections and records go by it.
     if issued.leaf.subject_der() != present.certificate.subject_der() {

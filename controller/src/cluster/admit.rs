@@ -71,14 +71,9 @@ pub(crate) async fn admit(core: &Arc<Core>, request: v1::JoinRequest) -> Result<
     let member = describe(0, &request.name, &request.address, &request.version, request.level)?;
     let wrap_key: [u8; 32] =
         request.wrap_key.as_slice().try_into().map_err(|_| Status::invalid_argument("wrap_key must have 32 bytes"))?;
-    let public = PublicKey::from_spki_der(&request.public_key)
-        .map_err(|e| Status::invalid_argument(format!("public_key: {e}")))?;
-    if !public.verifies(&proof_input(&request), &request.proof) {
-        return Err(Status::invalid_argument("proof: not a signature with that key"));
-    }
     let secret = request.token.clone().map(v1::Secret::into_inner).unwrap_or_default();
     let hash = Token::hash(&secret);
-    // Looked at before anything is signed; the log has the last word.
+    // Looked at before anything is verified or signed; the log has the last word.
     let plausible = {
         let state = core.node.shared().read();
         state.tokens.get(&request.token_id).is_some_and(|token| token.hash == hash)
@@ -87,6 +82,11 @@ pub(crate) async fn admit(core: &Arc<Core>, request: v1::JoinRequest) -> Result<
     if !plausible && core.node.shared().read().answered(&command_id).is_none() {
         let message = "this token is not known, or was used before: make another with sallyport cluster token";
         return Err(Status::permission_denied(message));
+    }
+    let public = PublicKey::from_spki_der(&request.public_key)
+        .map_err(|e| Status::invalid_argument(format!("public_key: {e}")))?;
+    if !public.verifies(&proof_input(&request), &request.proof) {
+        return Err(Status::invalid_argument("proof: not a signature with that key"));
     }
     // Whoever has no token is not told which version runs here.
     if let Some(why) = core.node.shared().read().refuses_software(&request.version, request.level) {

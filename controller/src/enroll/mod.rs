@@ -128,11 +128,28 @@ pub(crate) async fn enroll(core: &Arc<Core>, application: &Enrollment) -> Result
     };
     let certificate = match &application.proof {
         Shown::Certificate(der) => Some(der.as_slice()),
-        Shown::Token(_) | Shown::Nothing => None,
+        Shown::Token(_) | Shown::Nothing | Shown::Unasked => None,
     };
     match decide(core, &case, certificate, &application.source).await? {
         Some(decided) => Ok(decided),
-        None => queue(core, &case).await,
+        None => match application.proof {
+            Shown::Unasked if takes_tokens(core) => Ok(Enrolled::Refused(asks_for_token())),
+            _ => queue(core, &case).await,
+        },
+    }
+}
+
+fn takes_tokens(core: &Core) -> bool {
+    let machine = core.node.shared().read().profile(sallyport_ca::Profile::Machine);
+    machine.methods.contains(&v1::EnrollMethod::Token.into())
+}
+
+/// Whoever may wait for an operator and was not asked for a token yet: a question and no refusal, so nothing is written down.
+fn asks_for_token() -> Refusal {
+    Refusal {
+        kind: RefusalKind::Unproven,
+        cause: "nothing was shown, and nobody had asked for a token".into(),
+        remedy: "show a token as the password of HTTP Basic, or an empty password to wait for an operator".into(),
     }
 }
 
@@ -231,7 +248,7 @@ fn proof(shown: &Shown) -> Result<Option<ProofKind>, Refusal> {
     let unproven =
         |cause: &str, remedy: &str| Refusal { kind: RefusalKind::Unproven, cause: cause.into(), remedy: remedy.into() };
     match shown {
-        Shown::Nothing => Ok(None),
+        Shown::Nothing | Shown::Unasked => Ok(None),
         Shown::Token(text) => {
             let remedy = "give all of what `sallyport token create` printed, as the password";
             let token = EnrollToken::parse(text).map_err(|_| unproven("what was shown as a token is none", remedy))?;

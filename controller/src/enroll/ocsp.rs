@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ring::digest;
-use sallyport_ca::crl::{Reason, Status};
+use sallyport_ca::crl::Status;
 use sallyport_ca::ocsp::{CertId, Issuer, Refusal, Request, Responder, Validity};
 use sallyport_ca::{KeyAlgorithm, KeyPair, Serial, UnixTime};
 use sallyport_proto::v1;
@@ -206,18 +206,10 @@ fn time(ms: u64) -> UnixTime {
     UnixTime(i64::try_from(ms / 1_000).unwrap_or(i64::MAX))
 }
 
-/// Records of a time before reasons had numbers may name one in their text.
-fn reason(row: &CertificateRow) -> Reason {
-    match row.reason() {
-        Reason::Unspecified => row.revocation_reason.parse().unwrap_or_default(),
-        said => said,
-    }
-}
-
 /// What the log says of a certificate of an issuing authority.
 fn status(state: &State, issuer: u64, serial: &Serial) -> Status {
     let serial = serial.to_string();
-    let known = state.certificates.get(&serial).map(|row| (row.issuer, row.revoked_ms, reason(row)));
+    let known = state.certificates.get(&serial).map(|row| (row.issuer, row.revoked_ms, row.told_reason()));
     let known = known.or_else(|| state.ended.get(&serial).map(|old| (old.issuer, old.revoked_ms, old.reason)));
     match known {
         Some((of, 0, _)) if of == issuer => Status::Good,

@@ -185,6 +185,27 @@ async fn without_proof_an_operator_decides_and_gives_the_name() {
     site.end().await;
 }
 
+/// Bouncy Castle, libest and `curl --anyauth` say a token only when they are asked for one: in the queue nobody would ask.
+#[tokio::test]
+async fn whoever_was_not_asked_for_a_token_is_asked_before_he_waits_for_an_operator() {
+    let site = Site::new().await;
+    let (first, second) = (key(), key());
+    assert_eq!(site.refused(&Shown::Unasked, &first).await, RefusalKind::Unproven);
+    assert_eq!(site.core.node.shared().read().requests.len(), 0);
+    let token = site.token(1).await;
+    site.issued(&token, &first).await;
+    // What is decided or waits is answered as before.
+    assert!(matches!(site.ask(&Shown::Nothing, &second).await, Enrolled::Waiting));
+    assert!(matches!(site.ask(&Shown::Unasked, &second).await, Enrolled::Waiting));
+    // Where no token opens, there is nothing to ask for.
+    let profile = site.core.node.shared().read().profile(sallyport_ca::Profile::Machine);
+    let methods = vec![v1::EnrollMethod::Approval.into()];
+    let profile = Some(crate::state::ProfileRow { methods, ..profile });
+    site.done(Action::SetProfile(SetProfile { name: "machine".into(), profile })).await;
+    assert!(matches!(site.ask(&Shown::Unasked, &key()).await, Enrolled::Waiting));
+    site.end().await;
+}
+
 #[tokio::test]
 async fn a_listed_key_needs_no_token_and_no_other_key_gets_its_name() {
     let site = Site::new().await;

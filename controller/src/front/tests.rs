@@ -1,6 +1,6 @@
 use super::*;
 use crate::app::tests::controller;
-use crate::state::{Action, Outcome, ProfileRow, RevokeCertificate, SetProfile};
+use crate::state::{Action, Outcome, ProfileRow, RevokeCertificate, SetProfile, SettingsRow, UpdateSettings};
 
 const DAY_S: u64 = 86_400;
 
@@ -68,6 +68,27 @@ async fn where_the_profile_allows_none_of_the_names_nothing_is_made_and_it_is_sa
         assert!(refused.to_string().contains("profile endpoint"), "{refused}");
     }
     assert_eq!((on_record(&core).len(), shown.is_some()), (before, false));
+    drop((core, front));
+    running.shutdown().await;
+}
+
+/// The order of names follows the oldest certificates of gateways: each that ends would cost a certificate of each controller.
+#[tokio::test]
+async fn names_in_another_order_are_the_same_names() {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let (running, _) = controller(dir.path()).await;
+    let core = running.core().clone();
+    let front = Front::new(&core).expect("a front");
+    let mut serials = Vec::new();
+    let mut shown = None;
+    for names in [&["a.example.com", "b.example.com"][..], &["b.example.com", "a.example.com"], &["b.example.com"]] {
+        let public_names = names.iter().map(|name| (*name).to_owned()).collect();
+        let settings = SettingsRow { public_names, ..core.node.shared().read().settings() };
+        done(&core, Action::UpdateSettings(UpdateSettings { settings: Some(settings) })).await;
+        assert!(refresh(&core, &front, &mut shown).await.expect("refreshes"));
+        serials.push(shown.as_ref().expect("one is shown").serial.clone());
+    }
+    assert!(serials[0] == serials[1] && serials[1] != serials[2], "{serials:?}");
     drop((core, front));
     running.shutdown().await;
 }

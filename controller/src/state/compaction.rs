@@ -10,6 +10,8 @@ use super::{CertificateRow, ConflictKind, Ended, Index, Reply, State};
 
 /// The level of everything here.
 pub(crate) const COMPACTION_LEVEL: u32 = 7;
+/// The level from which on the certificate itself goes with its record, where nothing replaced it.
+const KEPT_LEVEL: u32 = 8;
 /// How long after its end the whole record of a certificate stays.
 pub const KEPT_MS: u64 = 400 * 86_400 * 1_000;
 /// Most certificates that one command is about.
@@ -74,6 +76,9 @@ impl State {
                 && let Some(row) = self.certificates.remove(serial)
             {
                 self.index.drop_certificate(&row);
+                if self.level() >= KEPT_LEVEL && row.profile() == v1::CertificateProfile::Machine {
+                    self.forget_certificate(serial);
+                }
             }
         }
         Reply::done()

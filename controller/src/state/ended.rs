@@ -160,16 +160,6 @@ fn seconds(ms: u64) -> u32 {
     u32::try_from(ms / 1_000).unwrap_or(u32::MAX)
 }
 
-/// Why a certificate was taken back. Records of a time before reasons had numbers may name one in their text.
-fn reason(row: &CertificateRow) -> Reason {
-    let text = row.revocation_reason.as_str();
-    match (row.reason(), text.split_once(':').map_or(text, |(word, _)| word).parse()) {
-        // What was revoked for good before there were holds stays so.
-        (Reason::Unspecified, Ok(Reason::CertificateHold) | Err(_)) => Reason::Unspecified,
-        (Reason::Unspecified, Ok(said)) | (said, _) => said,
-    }
-}
-
 impl Ended {
     /// How many there are.
     pub fn len(&self) -> usize {
@@ -223,7 +213,7 @@ impl Ended {
             issued_s: seconds(row.issued_ms),
             // 0 says "not revoked".
             revoked_s: if row.revoked_ms == 0 { 0 } else { seconds(row.revoked_ms).max(1) },
-            code: if row.revoked_ms == 0 { 0 } else { reason(row).code().into() },
+            code: if row.revoked_ms == 0 { 0 } else { row.told_reason().code().into() },
             key_algorithm: row.key_algorithm,
             tag,
         };
@@ -352,17 +342,5 @@ mod tests {
         {
             assert!(again.load(key, value).is_err(), "{key:?} {value:?}");
         }
-    }
-
-    #[test]
-    fn a_reason_of_before_reasons_had_numbers_is_kept_as_one() {
-        let row = |code: u32, text: &str| CertificateRow {
-            revocation_code: code,
-            revocation_reason: text.into(),
-            ..CertificateRow::default()
-        };
-        assert_eq!(reason(&row(0, "superseded: the machine has two newer ones")), Reason::Superseded);
-        assert_eq!(reason(&row(0, "left on Friday")), Reason::Unspecified);
-        assert_eq!(reason(&row(1, "superseded")), Reason::KeyCompromise);
     }
 }

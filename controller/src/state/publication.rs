@@ -88,7 +88,21 @@ pub fn publication_name(text: &str) -> Option<String> {
     }
 }
 
+fn is_address(host: &str) -> bool {
+    host.starts_with('[') || host.parse::<IpAddr>().is_ok()
+}
+
+/// Whether it means something here alone: a name without a domain.
+fn is_local(host: &str) -> bool {
+    !is_address(host) && !host.contains('.')
+}
+
 impl State {
+    /// Whether the present name stays, for a gateway has it.
+    fn keeps_published(&self, name: &str) -> bool {
+        !name.is_empty() && !is_local(name) && self.is_gateways_name(name.trim_matches(['[', ']']))
+    }
+
     fn publication(&self) -> PublicationRow {
         self.core_row().and_then(|core| core.publication.clone()).unwrap_or_default()
     }
@@ -139,11 +153,11 @@ impl State {
         let (row, settings) = (self.publication(), self.settings());
         let wanted = match settings.publication_name.as_str() {
             NO_NAME => Some(String::new()),
+            // All gateways are looked at only where none shows the present name: one entry may be about hundreds of certificates.
+            "" if self.keeps_published(&row.name) => return,
             set => publication_name(set).or_else(|| {
                 let mut names: Vec<String> = self.public_names().filter_map(|name| host(name)).collect();
-                // A name can be pointed elsewhere, an address can not; and one without a domain means something here alone.
-                let is_address = |name: &str| name.starts_with('[') || name.parse::<IpAddr>().is_ok();
-                let is_local = |name: &str| !is_address(name) && !name.contains('.');
+                // A name can be pointed elsewhere, an address can not.
                 names.sort_by_key(|name| (is_local(name), is_address(name)));
                 let stays = names.iter().position(|name| *name == row.name && !is_local(name)).unwrap_or(0);
                 names.into_iter().nth(stays)

@@ -13,10 +13,12 @@ use sallyport_proto::v1;
 
 use super::enroll::{AbandonCertificate, machine_key};
 use super::ledger::entry;
-use super::{CertificateRow, ConflictKind, Index, Outcome, Reply, State};
+use super::{CertificateRow, ConflictKind, EnrollTokenRow, Index, Outcome, Reply, State};
 
 /// The level of reasons, hold, release, and revocation by machine and holder.
 pub(crate) const REVOCATION_LEVEL: u32 = 7;
+/// The level from which on what is made for gateways is no machine's, and what is used up or has ended is not counted as taken back.
+pub(crate) const MACHINES_LEVEL: u32 = 8;
 /// Most certificates that one command takes back.
 pub const MAX_REVOKED: usize = 10_000;
 /// And most machines, tokens and requests of a holder that it is about.
@@ -88,6 +90,16 @@ impl CertificateRow {
     /// Why it is revoked, for people.
     pub fn why_revoked(&self) -> String {
         why(self.reason(), &self.revocation_reason)
+    }
+
+    /// Why it is revoked, for lists, OCSP and what is kept of it: records of a time before reasons had numbers may name one in their text.
+    pub fn told_reason(&self) -> Reason {
+        let text = self.revocation_reason.as_str();
+        match (self.reason(), text.split_once(':').map_or(text, |(word, _)| word).parse()) {
+            // What was revoked for good before there were holds stays so.
+            (Reason::Unspecified, Ok(Reason::CertificateHold) | Err(_)) => Reason::Unspecified,
+            (Reason::Unspecified, Ok(said)) | (said, _) => said,
+        }
     }
 }
 
@@ -365,14 +377,20 @@ impl State {
             self.ledger.note(entry::intent_taken_back(&serial, key, why));
             self.abandon_certificate(&AbandonCertificate { serial });
         }
-        let tokens = self.tokens_of(key);
-        for id in &tokens {
-            self.ledger.note(entry::token_taken_back(id, key, why));
+        let now_ms = self.now_ms();
+        let all = self.level() < MACHINES_LEVEL;
+        let mut tokens = 0_usize;
+        for id in &self.tokens_of(key) {
+            // One that opens nothing any more goes, too: it is good for the answer that it has brought.
+            let good = |row: &EnrollTokenRow| row.used < row.uses && row.expires_ms > now_ms;
+            if all || self.enroll_tokens.get(id).is_some_and(good) {
+                self.ledger.note(entry::token_taken_back(id, key, why));
+                tokens += 1;
+            }
             self.drop_enroll_token(id);
         }
         let mut approved = self.requests_of(key);
         approved.retain(|n| self.requests.get(n).is_some_and(|r| r.state() == v1::RequestState::Approved));
-        let now_ms = self.now_ms();
         for number in &approved {
             self.ledger.note(entry::approval_taken_back(*number, key, why));
             self.change_request(*number, |row| {
@@ -384,7 +402,7 @@ impl State {
             self.ledger.note(entry::listing_taken_back(key, why));
         }
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-        (count(tokens.len()), count(approved.len()))
+        (count(tokens), count(approved.len()))
     }
 
     pub(super) fn release_certificates(&mut self, command: &ReleaseCertificates) -> Reply {

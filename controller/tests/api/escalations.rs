@@ -432,7 +432,9 @@ async fn esc7_whoever_asks_cannot_approve_and_a_refusal_stays() {
         };
         request_of(key, named, Vec::new())
     };
-    let post = async |estate: &Estate, csr: Vec<u8>| estate.post(&None, SIMPLE_ENROLL, "", &csr).await.status;
+    // Without a token, and it says so.
+    let fields = basic("");
+    let post = async |estate: &Estate, csr: Vec<u8>| estate.post(&None, SIMPLE_ENROLL, &fields, &csr).await.status;
     let ask = async |estate: &Estate| post(estate, csr(&key, BOSS)).await;
     assert_eq!(ask(&estate).await, 202);
     let waiting = estate.operator.list_requests(v1::ListRequestsRequest::default()).await.expect("lists").into_inner();

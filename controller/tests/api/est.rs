@@ -177,10 +177,15 @@ async fn curl_enrolls_renews_has_a_key_made_and_waits_for_an_operator_at_a_gatew
         "diff <(openssl x509 -in made.pem -noout -pubkey) <(base64 -d made.key | openssl pkey -inform der -pubout)";
     good(folder, same).await;
 
-    // Nobody knows this machine: it is told when to ask again, and gets its certificate once an operator has named it.
+    // Nobody knows this machine: it is asked for a token, as many clients say theirs only then (RFC 7030 §3.2.3). Whoever has none is
+    // told when to ask again, and gets its certificate once an operator has named it.
     place.request("third").await;
-    for _ in 0..2 {
-        assert_eq!(place.post("simpleenroll", "", "third.csr").await, "202");
+    assert_eq!(place.post("simpleenroll", "", "third.csr").await, "401");
+    assert!(place.head().contains("www-authenticate: basic "), "{}", place.head());
+    let empty = operator.list_requests(v1::ListRequestsRequest::default()).await.expect("lists").into_inner();
+    assert_eq!(empty.requests.len(), 0);
+    for credentials in ["-u :", "-u :", ""] {
+        assert_eq!(place.post("simpleenroll", credentials, "third.csr").await, "202");
         let head = place.head();
         let after = head.lines().find_map(|line| line.strip_prefix("retry-after: ")).expect("when to ask again");
         assert!(after.trim().parse::<u32>().is_ok_and(|seconds| seconds > 0), "{head}");
@@ -202,6 +207,13 @@ async fn curl_enrolls_renews_has_a_key_made_and_waits_for_an_operator_at_a_gatew
     assert_eq!(place.post("simpleenroll", "", "third.csr").await, "200");
     place.unpack("third").await;
     assert!(place.certificate("third.pem").names_host("laptop9.example.com"));
+
+    // The token is used up by whoever says it when asked, at once.
+    place.request("asked").await;
+    let asked = format!("--anyauth {}", place.credentials("laptop10.example.com").await);
+    assert_eq!(place.post("simpleenroll", &asked, "asked.csr").await, "200");
+    place.unpack("asked").await;
+    assert!(place.certificate("asked.pem").names_host("laptop10.example.com"));
 
     // What is not good opens nothing, and the token that was used is used up.
     place.request("fourth").await;
@@ -234,7 +246,7 @@ async fn bouncy_castle_enrolls_renews_is_refused_and_put_off_at_a_gateway() {
     let program = concat!(env!("CARGO_MANIFEST_DIR"), "/../ca/endpoint/tests/common/Est.java");
     // It runs for a second: no need to compile it well.
     let java = format!("java -XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Xshare:auto -cp {}", JARS.join(":"));
-    let line = format!("{java} '{program}' localhost:{} root.pem {first} {wrong} - at-once", place.port);
+    let line = format!("{java} '{program}' localhost:{} root.pem {first} {wrong} ''", place.port);
     let said = good(place.folder(), &line).await;
     let lines: Vec<&str> = said.lines().collect();
     for line in ["cacerts 2", "csrattr 1.2.840.10045.2.1", "csrattr 1.2.840.113549.1.1.1", "refused 401", "later true"]

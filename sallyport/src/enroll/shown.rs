@@ -1,10 +1,11 @@
 //! What `sallyport enroll` prints.
 
 use std::path::Path;
+use std::time::Duration;
 
 use sallyport_ca::{Certificate, Fingerprint};
 use sallyport_enroll::install::Host;
-use sallyport_enroll::{Folder, Identity, Settings, due};
+use sallyport_enroll::{Folder, Identity, Settings, due, revoked_since};
 use serde::Serialize;
 
 use crate::clock::unix_now;
@@ -28,8 +29,14 @@ pub(super) struct Row {
     not_before: String,
     pub(super) not_after: String,
     due: String,
+    /// What the authority's list says, where it was asked.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    revocation: String,
     installed: Vec<String>,
 }
+
+/// How long the list may take.
+const LIST: Duration = Duration::from_secs(5);
 
 impl Row {
     /// Of a machine that has a certificate, or waits for its first.
@@ -47,6 +54,26 @@ impl Row {
         }
         let (settings, identity) = Folder::look(dir)?;
         Ok(Self::new(&settings, &identity))
+    }
+
+    /// The same with what the authority's list says: a certificate that is revoked looks like any other.
+    pub(super) async fn ask(dir: &Path) -> Result<Self> {
+        let mut row = Self::look(dir)?;
+        if row.state == "waiting" {
+            return Ok(row);
+        }
+        let (settings, identity) = Folder::look(dir)?;
+        let asked = tokio::time::timeout(LIST, revoked_since(&settings, &identity, unix_now())).await;
+        row.revocation = match asked {
+            Ok(Ok(None)) => "not revoked".into(),
+            Ok(Ok(Some(since))) => {
+                row.state = "revoked";
+                format!("since {}", rfc3339(since))
+            }
+            Ok(Err(e)) => format!("not known: {}", e.cause),
+            Err(_) => format!("not known: {} does not answer", settings.server),
+        };
+        Ok(row)
     }
 
     pub(super) fn new(settings: &Settings, identity: &Identity) -> Self {
@@ -71,6 +98,7 @@ impl Row {
             not_before: rfc3339(certificate.not_before),
             not_after: rfc3339(certificate.not_after),
             due: rfc3339(due(certificate)),
+            revocation: String::new(),
             installed: settings.installed.clone(),
         }
     }
@@ -80,6 +108,7 @@ impl Record for Row {
     const COLUMNS: &'static [Column] = &[
         Column::left("NAME"),
         Column::left("STATE"),
+        Column::left("REVOKED"),
         Column::left("NOT AFTER"),
         Column::left("RENEWED FROM"),
         Column::left("INSTALLED FOR"),
@@ -93,6 +122,7 @@ impl Record for Row {
         vec![
             or_dash(&self.name),
             self.state.into(),
+            or_dash(&self.revocation),
             or_dash(&self.not_after),
             or_dash(&self.due),
             or_dash(&self.installed.join(",")),

@@ -10,6 +10,7 @@ use sallyport_proto::v1::{
 use serde::Serialize;
 
 use super::identity_files::{self, Folder, Piece};
+use super::operators::{self, Roles};
 use super::{Connection, Context, PAGE, names, pages, refused, unix};
 use crate::cli::Global;
 use crate::clock::unix_now;
@@ -275,6 +276,9 @@ impl Record for Row {
 struct Issued {
     certificates: Vec<Row>,
     files: Vec<PathBuf>,
+    /// What an operator may change.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    roles: Option<Roles>,
 }
 
 /// Runs the command.
@@ -356,7 +360,11 @@ impl Issue {
         if profile == CertificateProfile::Operator {
             files.push(folder.write_address(&context.connection.address)?);
         }
-        let issued = Issued { certificates, files };
+        let roles = match profile {
+            CertificateProfile::Operator => operators::roles_of(&mut context.connection, &name).await,
+            _ => None,
+        };
+        let issued = Issued { certificates, files, roles };
         context.printer.one(&issued, &issued.text(profile))
     }
 }
@@ -373,12 +381,15 @@ impl Issued {
         for file in &self.files {
             text += &format!("wrote {}\n", file.display());
         }
+        if let (Some(roles), Some(row)) = (&self.roles, self.certificates.first()) {
+            text += &roles.text(&row.name);
+        }
         text + match profile {
             CertificateProfile::Machine | CertificateProfile::User => {
                 "copy these files to the machine, then remove key.pem here: the controller kept no copy of it"
             }
             CertificateProfile::Gateway => "copy the folder to the gateway and name it there as `[gateway] identity`",
-            _ => "use it with `--identity DIR`; what it may change: sallyport operator list",
+            _ => "use it with `--identity DIR`",
         }
     }
 }

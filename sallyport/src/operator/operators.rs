@@ -1,10 +1,11 @@
 //! `sallyport operator`: who operates the cluster, and what each may change.
 
 use clap::{Args, Subcommand, ValueEnum};
+use sallyport_controller::state::role_name;
 use sallyport_proto::v1::{ListOperatorsRequest, OperatorInfo, OperatorRole, SetOperatorRolesRequest};
 use serde::Serialize;
 
-use super::{Context, refused, unix};
+use super::{Connection, Context, refused, unix};
 use crate::cli::Global;
 use crate::error::Result;
 use crate::output::{Column, Record, rfc3339};
@@ -19,6 +20,7 @@ pub(crate) enum Command {
     #[command(after_help = "\
 An operator whose roles nobody has set has all of them. Set them before you issue the certificate: the name is what counts.
 Whoever has the role operators can take the others, and whoever has the role keys, or is root on a controller, can have every key.
+A restore from a backup that was made before you set them takes them back: `sallyport operator list` shows it.
 
 Examples:
   sallyport operator set helpdesk --role users --role enrollment
@@ -82,18 +84,6 @@ impl From<Role> for OperatorRole {
     }
 }
 
-fn name_of(role: OperatorRole) -> &'static str {
-    match role {
-        OperatorRole::Unspecified => "unknown",
-        OperatorRole::Users => "users",
-        OperatorRole::Enrollment => "enrollment",
-        OperatorRole::Gateways => "gateways",
-        OperatorRole::Policy => "policy",
-        OperatorRole::Keys => "keys",
-        OperatorRole::Operators => "operators",
-    }
-}
-
 #[derive(Serialize)]
 struct Row {
     name: String,
@@ -106,7 +96,7 @@ struct Row {
 impl From<OperatorInfo> for Row {
     fn from(info: OperatorInfo) -> Self {
         Self {
-            roles: info.roles().map(name_of).collect(),
+            roles: info.roles().map(role_name).collect(),
             restricted: info.restricted,
             live_certificates: info.certificates,
             not_after: rfc3339(unix(info.not_after_unix_ms)),
@@ -135,6 +125,33 @@ impl Record for Row {
 
     fn cells(&self) -> Vec<String> {
         vec![self.name.clone(), self.roles(), self.live_certificates.to_string(), self.not_after.clone()]
+    }
+}
+
+/// What the operator of a name may change.
+#[derive(Debug, Serialize)]
+pub(super) struct Roles {
+    roles: Vec<&'static str>,
+    restricted: bool,
+}
+
+/// Asks for it; `None` where the controllers do not say: they may be older.
+pub(super) async fn roles_of(connection: &mut Connection, name: &str) -> Option<Roles> {
+    let listed = connection.client.list_operators(ListOperatorsRequest {}).await.ok()?.into_inner().operators;
+    let Row { roles, restricted, .. } = listed.into_iter().find(|info| info.name == name).map(Row::from)?;
+    Some(Roles { roles, restricted })
+}
+
+impl Roles {
+    /// A line for people.
+    pub(super) fn text(&self, name: &str) -> String {
+        match (self.restricted, self.roles.is_empty()) {
+            (false, _) => format!(
+                "{name} may change everything, as nobody has said otherwise: sallyport operator set {name} --role ROLE\n"
+            ),
+            (true, true) => format!("{name} only looks\n"),
+            (true, false) => format!("{name} has the roles {}\n", self.roles.join(", ")),
+        }
     }
 }
 

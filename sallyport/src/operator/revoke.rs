@@ -102,8 +102,14 @@ impl From<Reason> for RevocationReason {
 
 impl Which {
     /// As other tools print a serial number: upper case, or in pairs with colons.
-    fn serial(text: &str) -> String {
-        text.to_ascii_lowercase().chars().filter(|c| *c != ':').collect()
+    fn serial(text: &str) -> Result<String> {
+        let serial: String = text.to_ascii_lowercase().chars().filter(|c| *c != ':').collect();
+        if serial.is_empty() || !serial.chars().all(|c| c.is_ascii_hexdigit()) {
+            return Err(Error::usage(format!("{text:?} is no serial number")).remedy(format!(
+                "a machine is named with --machine {text}; serial numbers are in `sallyport cert list`"
+            )));
+        }
+        Ok(serial)
     }
 
     fn text(&self) -> String {
@@ -243,7 +249,7 @@ impl Revoke {
         let Which { serial, machine, holder } = &self.which;
         let reason = if self.hold { Reason::CertificateHold } else { self.reason };
         let which = match (serial, machine, holder) {
-            (Some(serial), ..) => Wanted::Serial(Which::serial(serial)),
+            (Some(serial), ..) => Wanted::Serial(Which::serial(serial)?),
             (_, Some(machine), _) => Wanted::Machine(machine.clone()),
             (.., holder) => Wanted::Holder(holder.clone().unwrap_or_default()),
         };
@@ -276,7 +282,7 @@ impl Release {
         let mut context = Context::open(global).await?;
         let Which { serial, machine, holder } = &self.which;
         let which = match (serial, machine, holder) {
-            (Some(serial), ..) => Wanted::Serial(Which::serial(serial)),
+            (Some(serial), ..) => Wanted::Serial(Which::serial(serial)?),
             (_, Some(machine), _) => Wanted::Machine(machine.clone()),
             (.., holder) => Wanted::Holder(holder.clone().unwrap_or_default()),
         };
@@ -314,6 +320,17 @@ mod tests {
             let typed = reason.to_possible_value().map(|v| v.get_name().to_owned()).unwrap_or_default();
             assert_eq!(super::super::names::revocation_reason(RevocationReason::from(*reason)), typed);
         }
+    }
+
+    #[test]
+    fn a_name_is_no_serial_number_and_the_option_for_names_is_said() {
+        assert_eq!(Which::serial("01:AB:cd").expect("one"), "01abcd");
+        for name in ["laptop7.example.com", "", ":"] {
+            let error = Which::serial(name).expect_err(name);
+            assert!(error.to_string().contains("no serial number"), "{error}");
+        }
+        let error = Which::serial("laptop7").expect_err("a name");
+        assert!(format!("{error:?}").contains("--machine laptop7"), "{error:?}");
     }
 
     #[test]

@@ -1,6 +1,5 @@
-// EST by Bouncy Castle: java -cp JARS Est.java HOST:PORT ROOT.pem TOKEN WRONG PENDING [at-once]
-// PENDING may be "-": nothing is shown. By itself it says a token only when it is asked for one (401), which a server with a queue for
-// those who show nothing never does: at-once says it with the request.
+// EST by Bouncy Castle: java -cp JARS Est.java HOST:PORT ROOT.pem TOKEN WRONG PENDING
+// It says a token only when it is asked for one (401). PENDING may be empty: there is none, and it waits for an operator.
 // Writes first.pem and second.pem, and says a line for each step.
 import java.io.*;
 import java.nio.file.*;
@@ -24,7 +23,6 @@ import org.bouncycastle.pkcs.jcajce.JcaPKCS10CertificationRequestBuilder;
 public class Est {
     static String server;
     static X509TrustManager trust;
-    static boolean atOnce;
 
     static ESTService service(KeyManager[] keys) throws Exception {
         JsseESTServiceBuilder builder = new JsseESTServiceBuilder(server, trust)
@@ -54,17 +52,11 @@ public class Est {
     }
 
     static ESTAuth token(String token) throws Exception {
-        if (token.equals("-")) return null;
-        if (atOnce) {
-            byte[] pair = ("anyone:" + token).getBytes();
-            return request -> request.setHeader("Authorization", "Basic " + Base64.getEncoder().encodeToString(pair));
-        }
         return new JcaHttpAuthBuilder("anyone", token.toCharArray()).build();
     }
 
     public static void main(String[] words) throws Exception {
         server = words[0];
-        atOnce = words.length > 5;
         KeyStore roots = KeyStore.getInstance("PKCS12");
         roots.load(null, null);
         try (InputStream pem = Files.newInputStream(Path.of(words[1]))) {

@@ -130,7 +130,7 @@ impl Office for Desk {
                     return Answer::Denied { text: "unknown certificate".into(), authenticate: true };
                 }
             }
-            Proof::Token(_) | Proof::Nothing => {
+            Proof::Token(_) | Proof::Nothing | Proof::Unasked => {
                 return Answer::Denied { text: "a token is needed".into(), authenticate: true };
             }
         }

@@ -92,6 +92,8 @@ impl<'a> Host<'a> {
             files::make_dir(dir, 0o755)?;
         }
         files::put(&at, mode, content)?;
+        // What was taken away on the way and is there again was not removed.
+        self.removed.retain(|removed| removed != path);
         self.wrote.push(path.to_owned());
         Ok(true)
     }

@@ -323,3 +323,15 @@ fn root_certificates_are_one_a_file() {
         assert_eq!(pem::certificates(text(temp.path(), &path).as_bytes()).unwrap().len(), 1);
     }
 }
+
+#[test]
+fn what_was_taken_away_and_is_there_again_was_not_removed() {
+    let (temp, mut fake) = (tempfile::tempdir().unwrap(), Fake::default());
+    let mut host = Host::new(Some(temp.path().to_owned()), "/etc/sallyport/enroll", &mut fake);
+    host.put("/etc/a", 0o600, b"old").unwrap();
+    host.put("/etc/b", 0o600, b"old").unwrap();
+    host.remove("/etc/a").unwrap();
+    host.remove("/etc/b").unwrap();
+    host.put("/etc/a", 0o600, b"new").unwrap();
+    assert_eq!(host.removed, ["/etc/b"]);
+}

@@ -137,10 +137,9 @@ pub(super) fn install(host: &mut Host<'_>, program: &str, dir: &str) -> Result {
     }
     let service = format!(
         "\
-# {MARK}.
+# {MARK}. `sallyport enroll renew --help` says more.
 [Unit]
 Description=Renew this machine's VPN certificate when it is due
-Documentation=man:sallyport-enroll-renew(1)
 Wants=network-online.target
 After=network-online.target
 
@@ -156,10 +155,9 @@ ProtectHome=yes
     );
     let timer = format!(
         "\
-# {MARK}.
+# {MARK}. `sallyport enroll renew --help` says more.
 [Unit]
 Description=Look every hour whether this machine's VPN certificate is due
-Documentation=man:sallyport-enroll-renew(1)
 
 [Timer]
 OnCalendar=hourly

@@ -86,6 +86,31 @@ async fn an_approval_is_waited_for_as_long_as_was_said() {
     assert_eq!(left.collect::<Vec<_>>(), [200, 140, 80]);
 }
 
+/// The timer waits for ten minutes: nobody at that machine shall wait as long to be shown or to install something.
+#[tokio::test]
+async fn others_have_the_folder_while_an_approval_is_waited_for_and_what_they_did_is_seen() {
+    let world = World::new().await;
+    approving(&world);
+    let request = Request { wait: Duration::from_secs(200), ..listed(&world) };
+    let (dir, mut seen) = (world.dir(), 0);
+    *world.machine.meanwhile.lock().unwrap() = Some(Box::new(move || {
+        let _free = Folder::open(&dir).expect("nobody holds it");
+        seen += 1;
+        assert!(seen <= 3);
+    }));
+    let error = enroll(&world.folder(), &request, &world.machine).await.err().unwrap();
+    assert_eq!((error.kind, world.machine.paused.lock().unwrap().len()), (Kind::Pending, 3));
+    // Somebody has removed what waits.
+    let dir = world.dir();
+    *world.machine.meanwhile.lock().unwrap() = Some(Box::new(move || {
+        Folder::open(&dir).expect("nobody holds it").remove().expect("removes");
+    }));
+    let asked = world.server.requests("simpleenroll").len();
+    let error = enroll(&world.folder(), &request, &world.machine).await.err().unwrap();
+    assert!(error.kind == Kind::Machine && error.cause.contains("meanwhile"), "{error}");
+    assert_eq!(world.server.requests("simpleenroll").len(), asked + 1, "nothing is asked with a key that is gone");
+}
+
 #[tokio::test]
 async fn a_machine_that_nobody_knows_hears_how_it_becomes_known() {
     let world = World::new().await;

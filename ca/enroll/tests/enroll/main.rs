@@ -5,5 +5,6 @@ mod first;
 mod install;
 mod listed;
 mod renewal;
+mod standing;
 mod support;
 mod token;

@@ -291,13 +291,14 @@ impl OperatorService {
             return Err(Status::invalid_argument("holder: at most 256 bytes"));
         }
         let number = request.number;
-        let command = DecideRequest {
-            number,
-            approve: request.approve,
-            name: request.name,
-            sans: canonical(request.sans),
-            decided_by: caller.name.clone(),
-            holder: request.holder,
+        let (decided_by, approve) = (caller.name.clone(), request.approve);
+        let command = match approve {
+            true => {
+                let (name, sans, holder) = (request.name, canonical(request.sans), request.holder);
+                DecideRequest { number, approve, name, sans, decided_by, holder }
+            }
+            // Nobody has looked at the names, and nothing becomes of them.
+            false => DecideRequest { number, approve, decided_by, ..DecideRequest::default() },
         };
         self.change(caller, "decide on a request", Action::DecideRequest(command)).await?;
         let state = self.core.node.shared().read();

@@ -87,7 +87,7 @@ impl OperatorService {
             leases_used,
             root_fingerprint,
             policy_version: state.policy_version(),
-            machines_overdue: state.overdue(core.now_ms()).count() as u64,
+            machines_overdue: state.count_overdue(core.now_ms()) as u64,
             gateways_overdue: u32::try_from(state.overdue_gateways(core.now_ms()).count()).unwrap_or(u32::MAX),
             starting: core.with_gateway && gateways_alive == 0,
         })

@@ -191,3 +191,21 @@ fn one_entry_is_about_few_and_belongs_to_its_level() {
     let batch = CommandBatch { commands: vec![Command { request_id: Vec::new(), at_ms: 0, action }] };
     assert!(batch.is_known(COMPACTION_LEVEL) && !batch.is_known(COMPACTION_LEVEL - 1));
 }
+
+/// A machine that goes away renews nothing, so nothing replaces what is kept of it.
+#[test]
+fn the_certificate_of_a_machine_that_never_came_again_goes_with_its_record() {
+    let mut b = Bench::new();
+    for serial in ["a1", "a2"] {
+        record(&mut b, machine(serial));
+        let row = b.state.certificates.get(&serial.to_owned()).expect("recorded").clone();
+        b.state.keep_certificate(&row, &[1, 2, 3]);
+    }
+    assert_eq!(b.state.kept_certificates.serials(), ["a1", "a2"]);
+    long_after(&mut b, END_MS);
+    compact(&mut b, &["a1"]);
+    assert_eq!(b.state.kept_certificates.serials(), ["a1", "a2"], "below the level it stays");
+    b.raise(KEPT_LEVEL);
+    compact(&mut b, &["a2"]);
+    assert_eq!(b.state.kept_certificates.serials(), ["a1"]);
+}

@@ -170,7 +170,7 @@ impl State {
     }
 
     /// Keeps a machine's certificate for whoever asks again.
-    pub(super) fn keep_certificate(&mut self, record: &CertificateRow, der: &[u8]) {
+    pub(in crate::state) fn keep_certificate(&mut self, record: &CertificateRow, der: &[u8]) {
         if self.level() >= AGAIN_LEVEL && record.profile() == sallyport_proto::v1::CertificateProfile::Machine {
             self.kept_certificates.put(&record.serial, der);
         }

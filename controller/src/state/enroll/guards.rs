@@ -53,7 +53,7 @@ impl State {
     }
 
     /// Whether clients dial a gateway under this name, in its one form: what [`Self::public_names`] has, without a look at the others.
-    fn is_gateways_name(&self, name: &str) -> bool {
+    pub(in crate::state) fn is_gateways_name(&self, name: &str) -> bool {
         let settings = self.core_row().and_then(|core| core.settings.as_ref());
         settings.is_some_and(|s| s.public_names.iter().any(|n| canonical_name(n) == name))
             || self.index.enroll.is_name_set(name)

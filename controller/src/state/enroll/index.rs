@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use sallyport_ca::Profile;
 use sallyport_proto::v1;
 
 use super::guards::{canonical_name, network_of};
 use super::{EnrollTokenRow, IntentRow, MachineRow, RequestRow, machine_key};
-use crate::state::revocation::hash;
-use crate::state::{Index, State};
+use crate::state::revocation::{MACHINES_LEVEL, hash};
+use crate::state::{CertificateRow, Index, State};
 
 /// Rows of enrollment by what they are looked for. Names and holders are there as hashes, however they are written; empty ones are not.
 #[derive(Debug, Default)]
@@ -208,7 +209,14 @@ impl State {
 
     fn tokens_named(&self, key: &str) -> impl Iterator<Item = &Vec<u8>> {
         let ids = entries(&self.index.enroll.tokens_of_machine, key, Vec::new());
-        ids.filter(move |id| self.enroll_tokens.get(id).is_some_and(|row| machine_key(&row.name) == key))
+        ids.filter(move |id| {
+            self.enroll_tokens.get(id).is_some_and(|row| machine_key(&row.name) == key && self.is_for_machine(row))
+        })
+    }
+
+    /// Whether a token is for a machine: whoever revokes machines has no say in gateways.
+    fn is_for_machine(&self, row: &EnrollTokenRow) -> bool {
+        self.level() < MACHINES_LEVEL || row.profile != Profile::GatewayLink.name()
     }
 
     /// Requests that were given the name of a machine, by its folded name.
@@ -225,7 +233,11 @@ impl State {
     pub(in crate::state) fn intents_of(&self, key: &str) -> Vec<String> {
         let numbers = entries(&self.index.enroll.intents_of_machine, key, 0);
         let records = numbers.filter_map(|number| self.intents.get(number)?.record.as_ref());
-        records.filter(|record| machine_key(&record.name) == key).map(|record| record.serial.clone()).collect()
+        let all = self.level() < MACHINES_LEVEL;
+        let of_machine = |r: &&CertificateRow| {
+            machine_key(&r.name) == key && (all || r.profile() == v1::CertificateProfile::Machine)
+        };
+        records.filter(of_machine).map(|record| record.serial.clone()).collect()
     }
 
     /// Whether there is a token for a machine or a request that was given its name, by its folded name.
@@ -244,7 +256,7 @@ impl State {
             .cloned();
         let tokens = entries(&index.tokens_of_holder, holder, Vec::new())
             .filter_map(|id| self.enroll_tokens.get(id))
-            .filter(move |row| row.holder.to_lowercase() == of_token)
+            .filter(move |row| row.holder.to_lowercase() == of_token && self.is_for_machine(row))
             .map(|row| machine_key(&row.name));
         let requests = entries(&index.requests_of_holder, holder, 0)
             .filter_map(|number| self.requests.get(number))

@@ -70,6 +70,11 @@ impl State {
         due.filter_map(|(_, key)| self.machines.get(key))
     }
 
+    /// How many there are; their rows are not looked at.
+    pub fn count_overdue(&self, by_ms: u64) -> usize {
+        self.index.enroll.due.range(..(by_ms, String::new())).count()
+    }
+
     /// Those whose time came since the one look, and by the other.
     pub fn overdue_between(&self, since_ms: u64, by_ms: u64) -> impl Iterator<Item = &MachineRow> {
         let due = (since_ms.min(by_ms), String::new())..(by_ms, String::new());

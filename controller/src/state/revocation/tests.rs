@@ -178,6 +178,61 @@ fn a_holder_loses_all_machines_and_what_was_to_bring_others() {
     assert_reloads(&b);
 }
 
+/// Whoever may revoke machines, and nothing else, tries the names and holders of gateways' tokens.
+#[test]
+fn what_is_made_for_gateways_is_no_machines_to_take_back() {
+    let mut b = bench();
+    let of_gateway = |id: u8, name: &str| CreateEnrollToken {
+        id: vec![id; 8],
+        hash: vec![id; 32],
+        profile: "gateway-link".into(),
+        name: name.into(),
+        ttl_ms: 1_000_000,
+        uses: 1,
+        holder: "ada".into(),
+        ..CreateEnrollToken::default()
+    };
+    b.done(Action::CreateEnrollToken(of_gateway(1, "gw1.example.com")));
+    assert_eq!(revoked(&mut b, revoke(machine("gw1.example.com"), Reason::KeyCompromise)).tokens, 1, "below the level");
+    b.raise(MACHINES_LEVEL);
+    b.done(Action::CreateEnrollToken(of_gateway(2, "gw1.example.com")));
+    token(&mut b, 3, "one.example.com", "bob");
+    for which in [machine("gw1.example.com"), holder("ada")] {
+        assert_eq!(conflict(&mut b, revoke(which, Reason::KeyCompromise)).0, ConflictKind::NotFound);
+    }
+    // Of a holder of both kinds only the machines are taken.
+    b.done(Action::CreateEnrollToken(CreateEnrollToken { holder: "bob".into(), ..of_gateway(4, "one.example.com") }));
+    assert_eq!(revoked(&mut b, revoke(holder("bob"), Reason::KeyCompromise)).tokens, 1);
+    let left: Vec<u8> = b.state.enroll_tokens.iter().map(|(id, _)| id[0]).collect();
+    assert_eq!(left, [2, 4]);
+    assert_reloads(&b);
+}
+
+#[test]
+fn a_token_that_opens_nothing_any_more_goes_and_is_not_counted() {
+    let mut b = bench();
+    b.raise(MACHINES_LEVEL);
+    for id in 1..=3 {
+        token(&mut b, id, "one.example.com", "");
+    }
+    b.state.enroll_tokens.change(&vec![1; 8]).expect("there").used = 3;
+    b.state.enroll_tokens.change(&vec![2; 8]).expect("there").expires_ms = b.state.now_ms();
+    assert_eq!(revoked(&mut b, revoke(machine("one.example.com"), Reason::KeyCompromise)).tokens, 1);
+    assert!(b.state.enroll_tokens.is_empty(), "none brings its answer again");
+}
+
+#[test]
+fn lists_and_ocsp_tell_one_reason_for_records_of_before_reasons_had_numbers() {
+    let told = |code: u32, text: &str| {
+        let (revocation_code, revocation_reason) = (code, text.into());
+        CertificateRow { revocation_code, revocation_reason, ..CertificateRow::default() }.told_reason()
+    };
+    assert_eq!(told(0, "superseded: the machine has two newer ones"), Reason::Superseded);
+    assert_eq!(told(0, "left on Friday"), Reason::Unspecified);
+    assert_eq!(told(1, "superseded"), Reason::KeyCompromise);
+    assert_eq!(told(0, Reason::CertificateHold.name()), Reason::Unspecified, "revoked for good");
+}
+
 #[test]
 fn with_a_certificate_that_is_revoked_by_its_serial_number_goes_what_lay_beside_its_key() {
     let mut b = bench();

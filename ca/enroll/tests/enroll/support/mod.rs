@@ -58,11 +58,19 @@ pub(crate) struct Machine {
     rng: SystemRandom,
     pub(crate) told: Mutex<Vec<Progress>>,
     pub(crate) paused: Mutex<Vec<Duration>>,
+    /// What somebody else does meanwhile.
+    pub(crate) meanwhile: Mutex<Option<Box<dyn FnMut() + Send>>>,
 }
 
 impl Machine {
     pub(crate) fn new() -> Self {
-        Self { clock: Clock::new(), rng: SystemRandom::new(), told: Mutex::default(), paused: Mutex::default() }
+        Self {
+            clock: Clock::new(),
+            rng: SystemRandom::new(),
+            told: Mutex::default(),
+            paused: Mutex::default(),
+            meanwhile: Mutex::default(),
+        }
     }
 }
 
@@ -77,6 +85,9 @@ impl Surroundings for Machine {
 
     async fn pause(&self, time: Duration) {
         self.paused.lock().unwrap().push(time);
+        if let Some(other) = self.meanwhile.lock().unwrap().as_mut() {
+            other();
+        }
     }
 
     fn progress(&self, progress: Progress) {
