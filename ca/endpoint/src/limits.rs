@@ -107,6 +107,8 @@ struct Source {
 pub(crate) struct Sources {
     limits: Limits,
     connections: usize,
+    /// Of those, what each gateway has carried here.
+    carried: BTreeMap<u32, usize>,
     known: BTreeMap<Origin, Source>,
 }
 
@@ -114,12 +116,12 @@ impl Sources {
     pub(crate) fn new(limits: Limits) -> Self {
         // Room for all that may be connected, or one could not be counted.
         let limits = Limits { sources: limits.sources.max(limits.connections + 1), ..limits };
-        Self { limits, connections: 0, known: BTreeMap::new() }
+        Self { limits, connections: 0, carried: BTreeMap::new(), known: BTreeMap::new() }
     }
 
     /// A connection came.
     pub(crate) fn arrive(&mut self, source: Origin, now: Duration) -> Result<(), Limit> {
-        if self.connections >= self.limits.connections {
+        if self.connections >= self.limits.connections || self.carries_too_many(source.via) {
             return Err(Limit::Connections);
         }
         let most = self.limits.connections_per_source;
@@ -129,12 +131,29 @@ impl Sources {
         }
         known.connections += 1;
         self.connections += 1;
+        if source.via != 0 {
+            *self.carried.entry(source.via).or_default() += 1;
+        }
         Ok(())
+    }
+
+    /// Once half of the room is taken, no gateway has more than its share, and one more share stays for whoever comes by another way: of
+    /// gateways that are flooded, or hostile, two would else have all of it.
+    fn carries_too_many(&self, via: u32) -> bool {
+        let share = self.limits.connections / (self.carried.len() + 1);
+        let has = self.carried.get(&via).copied().unwrap_or_default();
+        self.connections >= self.limits.connections / 2 && has != 0 && has >= share
     }
 
     /// A connection that had come is gone.
     pub(crate) fn leave(&mut self, source: Origin) {
         self.connections = self.connections.saturating_sub(1);
+        if let Some(carried) = self.carried.get_mut(&source.via) {
+            *carried = carried.saturating_sub(1);
+            if *carried == 0 {
+                self.carried.remove(&source.via);
+            }
+        }
         if let Some(known) = self.known.get_mut(&source) {
             known.connections = known.connections.saturating_sub(1);
         }
@@ -327,6 +346,25 @@ mod tests {
         }
         assert!(sources.known.len() <= 80);
         assert!(sources.may_try(v4(1), SECOND).is_err(), "his wrong token is remembered");
+    }
+
+    #[test]
+    fn gateways_that_are_flooded_leave_room_for_the_others_and_for_whoever_comes_by_himself() {
+        let limits = Limits { connections: 60, connections_per_source: 1, ..Limits::default() };
+        let mut sources = Sources::new(limits);
+        let flood = |sources: &mut Sources, via: u32| {
+            (0..100).filter(|n| sources.arrive(through(via, *n), SECOND).is_ok()).count()
+        };
+        assert_eq!(flood(&mut sources, 7), 30);
+        assert_eq!(flood(&mut sources, 8), 20);
+        assert_eq!(sources.arrive(through(9, 1), SECOND), Ok(()));
+        assert_eq!(sources.arrive(v4(1), SECOND), Ok(()));
+        // What the first has too many of ends with time, and does not come again.
+        (0..20).for_each(|n| sources.leave(through(7, n)));
+        assert_eq!(flood(&mut sources, 7), 5, "15 of 60 are its share now");
+        assert_eq!(sources.connections, 30 - 20 + 5 + 20 + 2);
+        (0..20).for_each(|n| sources.leave(through(8, n)));
+        assert!(!sources.carried.contains_key(&8));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use sallyport_proto::v1::{
 use serde::Serialize;
 
 use super::identity_files::{self, Folder, Piece};
-use super::operators::{self, Roles};
+use super::operators::{self, May};
 use super::{Connection, Context, PAGE, names, pages, refused, unix};
 use crate::cli::Global;
 use crate::clock::unix_now;
@@ -278,7 +278,7 @@ struct Issued {
     files: Vec<PathBuf>,
     /// What an operator may change.
     #[serde(skip_serializing_if = "Option::is_none")]
-    roles: Option<Roles>,
+    roles: Option<May>,
 }
 
 /// Runs the command.

@@ -130,19 +130,19 @@ impl Record for Row {
 
 /// What the operator of a name may change.
 #[derive(Debug, Serialize)]
-pub(super) struct Roles {
+pub(super) struct May {
     roles: Vec<&'static str>,
     restricted: bool,
 }
 
 /// Asks for it; `None` where the controllers do not say: they may be older.
-pub(super) async fn roles_of(connection: &mut Connection, name: &str) -> Option<Roles> {
+pub(super) async fn roles_of(connection: &mut Connection, name: &str) -> Option<May> {
     let listed = connection.client.list_operators(ListOperatorsRequest {}).await.ok()?.into_inner().operators;
     let Row { roles, restricted, .. } = listed.into_iter().find(|info| info.name == name).map(Row::from)?;
-    Some(Roles { roles, restricted })
+    Some(May { roles, restricted })
 }
 
-impl Roles {
+impl May {
     /// A line for people.
     pub(super) fn text(&self, name: &str) -> String {
         match (self.restricted, self.roles.is_empty()) {
