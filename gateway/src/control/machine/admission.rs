@@ -232,6 +232,12 @@ impl Machine {
         match standing {
             Standing::Without => {}
             Standing::Current => info!(certificates = self.live.len(), "knows which certificates are live"),
+            // So it is for a moment at each start: a life sign has yet to be answered.
+            Standing::Stale if before == Standing::Without => {
+                info!(
+                    "was told which certificates are live; a controller has yet to confirm that these are all of them"
+                );
+            }
             Standing::Stale if before < Standing::Stale => {
                 warn!(
                     "hears nothing of revocations: lets in only whom it knows, and only for a while (setting max-stale)"
