@@ -11,7 +11,8 @@ use tonic::transport::Channel;
 use tonic::{Code, Streaming};
 
 use crate::common::{Site, TestGateway, attempts, change_settings, issue, site};
-use crate::{at_newest_level, next, patiently};
+use crate::users::at_newest_level;
+use crate::{next, patiently};
 
 const NAME: &str = "laptop7.example.com";
 
