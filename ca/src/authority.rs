@@ -22,8 +22,8 @@ use crate::der::{self, BIT_STRING, SEQUENCE};
 use crate::name::{check_attribute, distinguished_name, san};
 use crate::seal::{Purpose, SealKey, Sealed};
 use crate::{
-    AltName, Certificate, Error, Fingerprint, KeyAlgorithm, KeyPair, Profile, PublicKey, Recorded, Serial, Subject,
-    UnixTime, lint,
+    AltName, Certificate, Error, Fingerprint, KeyAlgorithm, KeyPair, NameConstraints, Profile, PublicKey, Recorded,
+    Serial, Subject, UnixTime, lint,
 };
 
 pub use self::cross::MAX_ABOVE;
@@ -123,6 +123,8 @@ pub struct Authority {
     certificate: Certificate,
     organization: Option<String>,
     facts: lint::Issuer,
+    /// Which names it may certify, as far as we would write such constraints; the lint has them all.
+    constraints: NameConstraints,
     urls: RevocationUrls,
     /// Who issued its certificate, up to the root; empty for a root.
     issuers: Vec<Certificate>,
@@ -189,6 +191,7 @@ impl Authority {
             certificate: Certificate::from_der(certificate)?,
             key: Arc::new(key),
             facts,
+            constraints: NameConstraints::of(&parsed).ok().flatten().unwrap_or_default(),
             urls: RevocationUrls::default(),
             issuers: Vec::new(),
         })
@@ -236,6 +239,7 @@ impl Authority {
             certificate: self.certificate.clone(),
             organization: self.organization.clone(),
             facts: self.facts.clone(),
+            constraints: self.constraints.clone(),
             urls: RevocationUrls::default(),
             issuers: self.issuers.clone(),
         };
@@ -276,6 +280,7 @@ impl Authority {
         if now < self.certificate.not_before || now >= self.certificate.not_after {
             return Err(Error::AuthorityExpired);
         }
+        self.constraints.check(&subject.common_name, &subject.encoded_alt_names())?;
         let (not_before, not_after) = period(now, validity, Some(&self.certificate))?;
         let mut params = CertificateParams::default();
         let organization = subject.organization.as_deref().or(self.organization.as_deref());

@@ -33,6 +33,12 @@ pub enum Error {
     /// What would have been signed breaks a rule; nothing was signed. It is a defect of this software or of a profile.
     #[error("refused before signing: {0}")]
     Lint(#[from] Lint),
+    /// What was given as name constraints is none, or would permit nothing.
+    #[error("bad name constraint: {0}")]
+    NameConstraints(String),
+    /// The authority may not certify a name of the request; nothing was signed.
+    #[error("refused before signing: {0}")]
+    Outside(#[from] crate::constraints::Outside),
     /// A sealed secret that cannot be opened.
     #[error(transparent)]
     Seal(#[from] SealError),

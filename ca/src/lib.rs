@@ -33,6 +33,7 @@
 mod authority;
 mod certificate;
 pub mod cms;
+mod constraints;
 pub mod crl;
 mod der;
 mod error;
@@ -61,6 +62,7 @@ pub use authority::{
     MAX_RA_VALIDITY, Prepared, RevocationUrls, RootConfig,
 };
 pub use certificate::{Certificate, Fingerprint, Serial};
+pub use constraints::{MAX_CONSTRAINTS, NameConstraints, Outside, Subtree};
 pub use error::Error;
 pub use key::{KeyAlgorithm, KeyPair, PublicKey};
 pub use lint::{Lint, Recorded};

@@ -6,7 +6,9 @@ use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::FromDer as _;
 use x509_parser::x509::X509Version;
 
-use crate::{AltName, Fingerprint, KeyAlgorithm, Profile, PublicKey, Serial, Subject, UnixTime};
+use crate::{
+    AltName, Fingerprint, IssuingConfig, KeyAlgorithm, NameConstraints, Profile, PublicKey, Serial, Subject, UnixTime,
+};
 
 /// DER contents of id-at-commonName and id-at-organizationName, 2.5.4.3 and 2.5.4.10.
 const COMMON_NAME: &[u8] = &[0x55, 4, 3];
@@ -47,6 +49,11 @@ pub enum Lint {
     /// The alternative names are not exactly the subject's, or the profile does not admit them.
     #[error("the alternative names differ from the subject's, or the profile does not admit them")]
     AltNames,
+    /// The name constraints of its authority do not permit a name in it; or those of an authority are not what was asked for.
+    #[error(
+        "a name in it is outside of its authority's name constraints, or its own constraints are not what was asked for"
+    )]
+    NameConstraints,
     /// The subject or authority key identifier is missing or wrong.
     #[error("a key identifier is missing or wrong")]
     KeyIdentifier,
@@ -87,6 +94,8 @@ pub(crate) struct Issuer {
     pub(crate) not_after: UnixTime,
     /// Whether it may have authorities below itself.
     pub(crate) may_have_authorities: bool,
+    /// Its certificate in DER, if that has name constraints.
+    pub(crate) constrained: Option<Vec<u8>>,
 }
 
 impl Issuer {
@@ -109,7 +118,18 @@ impl Issuer {
                 Ok(Some(c)) => c.value.ca && c.value.path_len_constraint != Some(0),
                 _ => false,
             },
+            constrained: certificate
+                .iter_extensions()
+                .any(|e| matches!(e.parsed_extension(), ParsedExtension::NameConstraints(_)))
+                .then(|| certificate.as_raw().to_vec()),
         }
+    }
+
+    /// Holds the names in a draft against the authority's constraints, as a reader of the path will.
+    fn permits_names(&self, draft: &X509Certificate<'_>) -> bool {
+        let Some(der) = &self.constrained else { return true };
+        let Ok(([], own)) = X509Certificate::from_der(der) else { return false };
+        crate::verify::permits_names(draft, &own)
     }
 }
 
@@ -142,12 +162,17 @@ fn check_common(cert: &X509Certificate<'_>, key: &PublicKey, issuer: &Issuer) ->
 
 /// Checks the draft of an issuing authority: CA:TRUE with nothing below, certificates and lists to sign, no extended key usage
 /// and no alternative name, inside the life of the root.
-pub(crate) fn check_issuing(draft: &[u8], common_name: &str, key: &PublicKey, issuer: &Issuer) -> Result<(), Lint> {
+pub(crate) fn check_issuing(
+    draft: &[u8],
+    config: &IssuingConfig,
+    key: &PublicKey,
+    issuer: &Issuer,
+) -> Result<(), Lint> {
     let Ok(([], cert)) = X509Certificate::from_der(draft) else { return Err(Lint::Structure) };
     rule(issuer.may_have_authorities, Lint::PathLen)?;
     check_common(&cert, key, issuer)?;
     let named = cert.subject().iter_common_name().next().and_then(|n| crate::name::attribute_text(n.attr_value()));
-    rule(named.as_deref() == Some(common_name) && cert.subject().as_raw() != issuer.subject, Lint::Subject)?;
+    rule(named.as_deref() == Some(&config.common_name) && cert.subject().as_raw() != issuer.subject, Lint::Subject)?;
     let (from, to) = (cert.validity().not_before.timestamp(), cert.validity().not_after.timestamp());
     rule(from >= issuer.not_before.0 && from < to && to <= issuer.not_after.0, Lint::Validity)?;
     let constraints = cert.basic_constraints().map_err(|_| Lint::PathLen)?;
@@ -157,6 +182,10 @@ pub(crate) fn check_issuing(draft: &[u8], common_name: &str, key: &PublicKey, is
     const SIGN: u16 = 1 << 5 | 1 << 6;
     let usage = cert.key_usage().map_err(|_| Lint::KeyUsage)?;
     rule(usage.is_some_and(|u| u.critical && u.value.flags == SIGN), Lint::KeyUsage)?;
+    let constraints = cert.name_constraints().map_err(|_| Lint::NameConstraints)?;
+    rule(constraints.is_none_or(|c| c.critical), Lint::NameConstraints)?;
+    let asked = matches!(NameConstraints::of(&cert), Ok(Some(found)) if found == config.constraints);
+    rule(asked && issuer.permits_names(&cert), Lint::NameConstraints)?;
     let known = cert.iter_extensions().all(|extension| {
         matches!(
             extension.parsed_extension(),
@@ -166,6 +195,7 @@ pub(crate) fn check_issuing(draft: &[u8], common_name: &str, key: &PublicKey, is
                 | ParsedExtension::AuthorityKeyIdentifier(_)
                 | ParsedExtension::CRLDistributionPoints(_)
                 | ParsedExtension::AuthorityInfoAccess(_)
+                | ParsedExtension::NameConstraints(_)
         )
     });
     rule(known, Lint::UnknownExtension)
@@ -222,6 +252,7 @@ fn check_against(cert: &X509Certificate<'_>, profile: Profile, subject: &Subject
 
     check_extended_key_usage(cert, profile)?;
     check_alt_names(cert, profile, subject)?;
+    rule(issuer.permits_names(cert), Lint::NameConstraints)?;
 
     let known = cert.iter_extensions().all(|extension| {
         matches!(

@@ -14,7 +14,7 @@ use super::{
 use crate::name::{check_attribute, distinguished_name, same_name};
 use crate::seal::{SealKey, Sealed};
 use crate::verify::{MAX_PATH, is_strong_signature};
-use crate::{Certificate, Error, KeyAlgorithm, KeyPair, PublicKey, Serial, UnixTime, lint};
+use crate::{Certificate, Error, KeyAlgorithm, KeyPair, NameConstraints, PublicKey, Serial, UnixTime, lint};
 
 /// How long an issuing authority lives unless the configuration says otherwise: five years.
 pub const DEFAULT_ISSUING_VALIDITY: Duration = Duration::from_secs(1825 * 86_400);
@@ -28,12 +28,15 @@ pub struct IssuingConfig {
     pub key: KeyAlgorithm,
     /// How long it lives; never longer than the root.
     pub validity: Duration,
+    /// Which names it may certify; empty for all.
+    pub constraints: NameConstraints,
 }
 
 impl IssuingConfig {
     /// An authority with such a key that lives for five years.
     pub fn new(common_name: &str, key: KeyAlgorithm) -> Self {
-        Self { common_name: common_name.to_owned(), key, validity: DEFAULT_ISSUING_VALIDITY }
+        let (validity, constraints) = (DEFAULT_ISSUING_VALIDITY, NameConstraints::default());
+        Self { common_name: common_name.to_owned(), key, validity, constraints }
     }
 }
 
@@ -78,6 +81,7 @@ impl Authority {
         (params.not_before, params.not_after) = (date(not_before)?, date(not_after)?);
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        params.name_constraints = config.constraints.encoded();
         params.use_authority_key_identifier_extension = true;
         params.crl_distribution_points = self.urls.distribution_points(None, &serial);
         params.custom_extensions.extend(authority_information(&self.urls));
@@ -89,9 +93,14 @@ impl Authority {
             .map_err(|_| Error::PublicKey("its encoding is not the usual one of its algorithm"))?;
         let draft =
             params.signed_by(&spki, &issuer).map_err(|_| Error::Crypto("the certificate could not be encoded"))?;
-        lint::check_issuing(draft.der(), &config.common_name, key, &self.facts)?;
+        lint::check_issuing(draft.der(), config, key, &self.facts)?;
         let der = attach_signature(&tbs_of(draft.der())?, CERTIFICATE_HEAD, &self.key, rng)?;
         Certificate::from_der(&der)
+    }
+
+    /// Which names it may certify.
+    pub const fn name_constraints(&self) -> &NameConstraints {
+        &self.constraints
     }
 
     /// Says who issued this authority's certificate, and so on up to the root, which is the last. Each must have signed the

@@ -40,6 +40,11 @@ pub(super) fn check(path: &[&X509Certificate<'_>], anchor: &X509Certificate<'_>)
     Ok(())
 }
 
+/// Whether an authority may certify the names in a certificate.
+pub(crate) fn permits_names(cert: &X509Certificate<'_>, authority: &X509Certificate<'_>) -> bool {
+    check(&[cert], authority).is_ok()
+}
+
 fn check_one(
     cert: &X509Certificate<'_>,
     is_leaf: bool,

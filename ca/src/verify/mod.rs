@@ -24,6 +24,7 @@ use x509_parser::x509::AlgorithmIdentifier;
 use crate::name::{same_name, text};
 use crate::{AltName, Fingerprint, KeyAlgorithm, Serial, UnixTime};
 
+pub(crate) use constraints::permits_names;
 pub use error::VerifyError;
 pub(crate) use identity::address;
 pub use identity::{IkeId, describe_id};
