@@ -33,6 +33,15 @@ impl fmt::Display for Subtree {
     }
 }
 
+/// As it is displayed: a network with its length, anything else is a domain.
+impl core::str::FromStr for Subtree {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        if text.contains('/') { Self::ip(text) } else { Self::dns(text) }
+    }
+}
+
 fn bad(text: String) -> Error {
     Error::NameConstraints(text)
 }
@@ -247,24 +256,25 @@ impl NameConstraints {
     /// Whether a certificate of these names may be had. Where there is no dNSName the common name counts as one, whatever it
     /// looks like: so OpenSSL, GnuTLS and NSS have it, each a little differently.
     pub fn check(&self, common_name: &str, alt_names: &[AltName]) -> Result<(), Outside> {
-        for name in alt_names {
-            match name {
-                AltName::Dns(host) => {
-                    self.check_one("name", host, |s| matches!(s, Subtree::Dns(_)), |s| s.has_host(host))
-                }
-                // One network permitted forbids all addresses of the other version, too: iPAddress is one kind of name.
-                AltName::Ip(address) => {
-                    let text = address.to_string();
-                    self.check_one("address", &text, |s| matches!(s, Subtree::Ip(..)), |s| s.has_address(*address))
-                }
-                AltName::Email(_) => Ok(()),
-            }?;
-        }
+        alt_names.iter().try_for_each(|name| self.check_name(name))?;
         if alt_names.iter().any(|name| matches!(name, AltName::Dns(_))) {
             return Ok(());
         }
         let what = "common name (which counts as a host name where there is no other)";
         self.check_one(what, common_name, |s| matches!(s, Subtree::Dns(_)), |s| s.has_host(common_name))
+    }
+
+    /// Whether one alternative name may be had.
+    pub fn check_name(&self, name: &AltName) -> Result<(), Outside> {
+        match name {
+            AltName::Dns(host) => self.check_one("name", host, |s| matches!(s, Subtree::Dns(_)), |s| s.has_host(host)),
+            // One network permitted forbids all addresses of the other version, too: iPAddress is one kind of name.
+            AltName::Ip(address) => {
+                let text = address.to_string();
+                self.check_one("address", &text, |s| matches!(s, Subtree::Ip(..)), |s| s.has_address(*address))
+            }
+            AltName::Email(_) => Ok(()),
+        }
     }
 
     fn check_one(

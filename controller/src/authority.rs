@@ -20,7 +20,7 @@ use crate::error::Error;
 use crate::seal::Request;
 use crate::state::{self, Action, CertificateRow, ConflictKind, GATEWAYS_LEVEL, Maker, Outcome, RecordCertificate};
 
-pub(crate) use self::issuers::{add as add_issuers, first as first_issuers};
+pub(crate) use self::issuers::{Wanted, add as add_issuers, first as first_issuers};
 pub(crate) use self::opened::{Issuing, Opened};
 
 /// How often a certificate is made anew because its authority ceased to issue meanwhile.
@@ -208,7 +208,7 @@ pub(crate) async fn certify(core: &Arc<Core>, public: &PublicKey, what: Certifie
     // As the log sees it: see `Maker::of`.
     let of_cluster = what.member != 0 || profile == Profile::Controller;
     let validity = rules(core, &request, &sans, if of_cluster { Maker::Cluster } else { Maker::Operator })?;
-    let issuing = core.issuing(request.key)?;
+    let issuing = core.issuing_for(profile, request.key)?;
     let now = UnixTime(i64::try_from(core.now_ms() / 1_000).unwrap_or(i64::MAX));
     let (worker, signer, public) = (core.clone(), issuing.clone(), public.clone());
     let made = tokio::task::spawn_blocking(move || -> Result<Certificate, sallyport_ca::Error> {
@@ -321,7 +321,7 @@ async fn make(core: &Arc<Core>, request: IssueRequest, owner: Owner<'_>) -> Resu
     let validity = rules(core, &request, &sans, maker)?;
     let now = UnixTime(i64::try_from(core.now_ms() / 1_000).unwrap_or(i64::MAX));
     let (profile, algorithm) = (request.profile, request.key);
-    let issuing = core.issuing(algorithm)?;
+    let issuing = core.issuing_for(profile, algorithm)?;
     let (worker, authority) = (core.clone(), issuing.authority.clone());
     // Making an RSA key takes a tenth of a second and more.
     let made = tokio::task::spawn_blocking(move || -> Result<(KeyPair, Certificate), sallyport_ca::Error> {

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use sallyport_ca::{Authority, IssuingConfig, KeyAlgorithm, UnixTime};
+use sallyport_ca::{Authority, IssuingConfig, KeyAlgorithm, NameConstraints, UnixTime};
 use sallyport_proto::v1;
 
 use super::{Issuing, record_of};
 use crate::app::Core;
 use crate::error::Error;
-use crate::state::{Action, AddIssuers, ISSUERS_LEVEL, NewIssuer, Outcome};
+use crate::state::{Action, AddIssuers, ConstraintsRow, ISSUERS_LEVEL, NewIssuer, Outcome};
 
 /// Longest common name (RFC 5280, ub-common-name), characters.
 const LONGEST_NAME: usize = 64;
@@ -37,10 +37,31 @@ pub(super) fn common_name(root: &sallyport_ca::Certificate) -> String {
     root.subject.rsplit_once("CN=").map_or_else(|| "Sallyport".to_owned(), |(_, name)| name.to_owned())
 }
 
-/// Makes an issuing authority for each kind of key and puts all of them into the log. With `replace`, those of the same kinds that
-/// are in force are retired by the same entry. Gives their numbers.
-pub(crate) async fn add(core: &Arc<Core>, kinds: Vec<KeyAlgorithm>, replace: bool) -> Result<Vec<u64>, Error> {
-    let issuers = make(core, core.root_authority()?, kinds).await?;
+/// An issuing authority that is to be made.
+#[derive(Clone, Debug)]
+pub(crate) struct Wanted {
+    /// Kind of its key.
+    pub(crate) key: KeyAlgorithm,
+    /// Which names it may certify; empty for all.
+    pub(crate) constraints: NameConstraints,
+}
+
+impl From<KeyAlgorithm> for Wanted {
+    fn from(key: KeyAlgorithm) -> Self {
+        Self { key, constraints: NameConstraints::default() }
+    }
+}
+
+/// Makes these issuing authorities and puts all of them into the log. With `replace`, those of the same kinds that are in force are
+/// retired by the same entry. Gives their numbers.
+pub(crate) async fn add(core: &Arc<Core>, wanted: Vec<Wanted>, replace: bool) -> Result<Vec<u64>, Error> {
+    // Before anything is made: below that level nobody may.
+    if wanted.iter().any(|w| !w.constraints.is_empty()) {
+        let probe = NewIssuer { constraints: Some(ConstraintsRow::default()), ..NewIssuer::default() };
+        let action = Action::AddIssuers(AddIssuers { issuers: vec![probe], replace });
+        core.node.shared().read().permits(&action).map_err(Error::Refused)?;
+    }
+    let issuers = make(core, core.root_authority()?, wanted).await?;
     let numbers: Vec<u64> = issuers.iter().map(|new| new.number).collect();
     let reply = core.propose(Action::AddIssuers(AddIssuers { issuers, replace })).await?;
     match reply.outcome {
@@ -54,8 +75,8 @@ pub(crate) async fn add(core: &Arc<Core>, kinds: Vec<KeyAlgorithm>, replace: boo
     }
 }
 
-/// An issuing authority below a root for each kind of key. They issue once they are in the log.
-pub(super) async fn make(core: &Arc<Core>, root: Issuing, kinds: Vec<KeyAlgorithm>) -> Result<Vec<NewIssuer>, Error> {
+/// These issuing authorities below a root. They issue once they are in the log.
+pub(super) async fn make(core: &Arc<Core>, root: Issuing, wanted: Vec<Wanted>) -> Result<Vec<NewIssuer>, Error> {
     let root = core.publishing_root(root)?;
     let first = core.node.shared().read().next_issuer();
     let now = UnixTime(i64::try_from(core.now_ms() / 1_000).unwrap_or(i64::MAX));
@@ -64,21 +85,23 @@ pub(super) async fn make(core: &Arc<Core>, root: Issuing, kinds: Vec<KeyAlgorith
     let made = tokio::task::spawn_blocking(move || -> Result<Vec<NewIssuer>, sallyport_ca::Error> {
         let rng = worker.sealer.rng();
         let above = common_name(root.authority.certificate());
-        let each = kinds.into_iter().zip(first..).map(|(kind, number)| {
+        let each = wanted.into_iter().zip(first..).map(|(Wanted { key, constraints }, number)| {
             let config = IssuingConfig {
                 common_name: name_below(&above, number),
-                key: kind,
+                key,
                 validity: worker.config.issuing_validity(),
+                constraints,
             };
             let (made, sealed) = Authority::create_issuing(&root.authority, &config, worker.sealer.key(), now, rng)?;
             let profile = v1::CertificateProfile::Issuing;
-            let record = record_of(made.certificate(), profile, &config.common_name, Vec::new(), kind);
+            let record = record_of(made.certificate(), profile, &config.common_name, Vec::new(), key);
             Ok(NewIssuer {
                 number,
                 certificate: made.certificate().der().to_vec(),
                 sealed_key: sealed.into_bytes(),
                 root: root.number,
                 record: Some(record),
+                constraints: ConstraintsRow::of(&config.constraints),
             })
         });
         each.collect()
@@ -101,7 +124,7 @@ pub(crate) async fn first(core: &Arc<Core>) -> Result<(), Error> {
     if kinds.is_empty() {
         kinds.push(core.root_authority()?.authority.key_algorithm());
     }
-    add(core, kinds, false).await.map(drop)
+    add(core, kinds.into_iter().map(Wanted::from).collect(), false).await.map(drop)
 }
 
 #[cfg(test)]

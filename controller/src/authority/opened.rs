@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sallyport_ca::seal::Sealed;
-use sallyport_ca::{Authority, Certificate, KeyAlgorithm, RevocationUrls};
+use sallyport_ca::{Authority, Certificate, KeyAlgorithm, Profile, RevocationUrls};
+use sallyport_proto::v1;
 
-use super::algorithm_to_proto;
+use super::{algorithm_to_proto, profile_to_proto};
 use crate::app::Core;
 use crate::error::Error;
 use crate::state::IssuerRow;
@@ -176,11 +177,20 @@ impl Core {
         Ok(Issuing { number, authority })
     }
 
-    /// Who issues for keys of a kind: an issuing authority that fits, or the root while there is none.
+    /// Who issues certificates of a profile for keys of a kind: an issuing authority that fits, or the root while there is none.
+    pub(crate) fn issuing_for(&self, profile: Profile, kind: KeyAlgorithm) -> Result<Issuing, Error> {
+        self.issuing_of(profile_to_proto(profile), kind)
+    }
+
+    /// Who signs what is for nobody's name: one without name constraints.
     pub(crate) fn issuing(&self, kind: KeyAlgorithm) -> Result<Issuing, Error> {
+        self.issuing_of(v1::CertificateProfile::Unspecified, kind)
+    }
+
+    fn issuing_of(&self, profile: v1::CertificateProfile, kind: KeyAlgorithm) -> Result<Issuing, Error> {
         let number = {
             let state = self.node.shared().read();
-            state.issuer_for(algorithm_to_proto(kind)).map(|(number, _)| number)
+            state.issuer_for(profile, algorithm_to_proto(kind)).map(|(number, _)| number)
         };
         let issuing = match number {
             Some(number) => self.issuer(number),

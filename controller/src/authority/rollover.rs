@@ -6,10 +6,11 @@ use std::sync::Arc;
 use sallyport_ca::{Authority, Certificate, KeyAlgorithm, RootConfig, UnixTime};
 use sallyport_proto::v1;
 
-use super::{algorithm_to_proto, issuers, record_of};
+use super::issuers::{self, Wanted};
+use super::{algorithm_to_proto, record_of};
 use crate::app::Core;
 use crate::error::Error;
-use crate::state::{Action, BeginRollover, Outcome, Rollover, RolloverStep, TurnRollover};
+use crate::state::{Action, BeginRollover, ConstraintsRow, Outcome, Rollover, RolloverStep, TurnRollover};
 
 /// Of those who wait, so many are named.
 const NAMED: usize = 100;
@@ -68,7 +69,7 @@ async fn put(core: &Core, action: Action) -> Result<(), Error> {
     }
 }
 
-/// Makes issuing authorities below the next root, of the kinds that are in force, and lets them issue instead of these.
+/// Makes issuing authorities below the next root, of the kinds and with the name constraints that are in force, and lets them issue instead of these.
 pub(crate) async fn activate(core: &Arc<Core>, force: bool) -> Result<(), Error> {
     let info = status(core).await?.ok_or_else(none)?;
     if info.activated_unix_ms != 0 {
@@ -82,13 +83,18 @@ pub(crate) async fn activate(core: &Arc<Core>, force: bool) -> Result<(), Error>
             info.waiting
         )));
     }
-    let kinds: Vec<KeyAlgorithm> = {
+    let wanted: Vec<Wanted> = {
         let state = core.node.shared().read();
-        let in_force: Vec<v1::KeyAlgorithm> = state.issuers_in_force().map(|(_, row)| row.key_algorithm()).collect();
-        KeyAlgorithm::ALL.into_iter().filter(|kind| in_force.contains(&algorithm_to_proto(*kind))).collect()
+        let in_force: Vec<_> =
+            state.issuers_in_force().map(|(_, row)| (row.key_algorithm(), row.constraints.clone())).collect();
+        let of = |kind: KeyAlgorithm| {
+            let same = in_force.iter().filter(move |(of, _)| *of == algorithm_to_proto(kind));
+            same.map(move |(_, row)| (kind, row.as_ref().and_then(ConstraintsRow::read).unwrap_or_default()))
+        };
+        KeyAlgorithm::ALL.into_iter().flat_map(of).map(|(key, constraints)| Wanted { key, constraints }).collect()
     };
     let root = core.root_authority_of(info.to)?;
-    let issuers = issuers::make(core, root, kinds).await?;
+    let issuers = issuers::make(core, root, wanted).await?;
     let step = RolloverStep::Activate.into();
     put(core, Action::TurnRollover(TurnRollover { step, from: info.from, to: info.to, issuers })).await
 }

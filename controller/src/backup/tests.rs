@@ -52,6 +52,7 @@ fn make_state() -> State {
         }),
         Action::AddIssuers(AddIssuers {
             issuers: vec![NewIssuer {
+                constraints: None,
                 number: 1,
                 certificate: issuing.certificate().der().to_vec(),
                 sealed_key: sealed_issuing.into_bytes(),

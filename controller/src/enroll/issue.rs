@@ -110,7 +110,7 @@ pub(super) fn intent(core: &Core, case: &Case, grant: &Grant) -> Result<IntendCe
     let now = UnixTime(i64::try_from(core.now_ms() / 1_000).unwrap_or(i64::MAX));
     let serial = Serial::generate(core.sealer.rng()).map_err(refused)?;
     let validity = Duration::from_secs(grant.rules.validity_s);
-    let issuing = core.issuing(request.key)?;
+    let issuing = core.issuing_for(grant.profile, request.key)?;
     let prepared = issuing
         .authority
         .prepare(grant.profile, &subject, &case.key, now, validity, serial.clone())

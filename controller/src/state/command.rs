@@ -9,6 +9,7 @@ use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::compaction::{COMPACTION_LEVEL, CompactCertificates};
+use super::constraints::CONSTRAINTS_LEVEL;
 use super::enroll::{
     AbandonCertificate, CompleteCertificate, CreateEnrollToken, DecideRequest, ENROLL_LEVEL, GATEWAYS_LEVEL,
     GUARDS_LEVEL, IntendCertificate, PutMachines, QueueRequest, RULES_LEVEL, RemoveMachine, RevokeEnrollToken,
@@ -21,7 +22,7 @@ use super::operators::{ROLES_LEVEL, SetOperatorRoles};
 use super::publication::PUBLICATION_LEVEL;
 use super::revocation::{REVOCATION_LEVEL, ReleaseCertificates, RevokeCertificates};
 use super::root::{BeginRollover, EraseRootKey, InstallRootChain, ROOT_LEVEL, RestoreRootKey, TurnRollover};
-use super::row::{CertificateRow, SettingsRow};
+use super::row::{CertificateRow, ConstraintsRow, SettingsRow};
 use super::scep::{AddScepRa, STATUS_LEVEL};
 use super::users::USERS_LEVEL;
 
@@ -307,6 +308,8 @@ impl Action {
             }
             Self::RevokeCertificates(_) | Self::ReleaseCertificates(_) => REVOCATION_LEVEL,
             Self::UpdateUser(_) | Self::UnlockUser(_) => USERS_LEVEL,
+            Self::AddIssuers(c) if c.issuers.iter().any(|new| new.constraints.is_some()) => CONSTRAINTS_LEVEL,
+            Self::TurnRollover(c) if c.issuers.iter().any(|new| new.constraints.is_some()) => CONSTRAINTS_LEVEL,
             Self::AddIssuers(_) | Self::RetireIssuer(_) => ISSUERS_LEVEL,
             Self::EraseRootKey(_)
             | Self::RestoreRootKey(_)
@@ -803,6 +806,9 @@ pub struct NewIssuer {
     /// The record of its certificate.
     #[prost(message, optional, tag = "5")]
     pub record: Option<CertificateRow>,
+    /// Which names it may certify; nothing for all. Since level 8.
+    #[prost(message, optional, tag = "6")]
+    pub constraints: Option<ConstraintsRow>,
 }
 
 /// An issuing authority issues no more; what it has issued stays good.

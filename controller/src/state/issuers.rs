@@ -2,6 +2,7 @@
 
 use sallyport_proto::v1;
 
+use super::constraints::is_bound;
 use super::{AddIssuers, CertificateRow, ConflictKind, IssuerRow, Reply, RetireIssuer, State};
 
 /// The level from which on there are issuing authorities (see `software`).
@@ -13,6 +14,11 @@ impl IssuerRow {
     /// Whether it issues.
     pub fn in_force(&self) -> bool {
         self.retired_ms == 0
+    }
+
+    /// There is one of each in force at most: kind of key, and whether it has name constraints.
+    fn kind(&self) -> (v1::KeyAlgorithm, bool) {
+        (self.key_algorithm(), self.is_constrained())
     }
 }
 
@@ -33,12 +39,15 @@ impl State {
         self.issuers.iter().filter(|(_, row)| row.in_force()).map(|(number, row)| (*number, row))
     }
 
-    /// The one that issues for keys of a kind: of the same kind, else of the same family, else the first. `None` while there
-    /// is none, and the root issues.
-    pub fn issuer_for(&self, kind: v1::KeyAlgorithm) -> Option<(u64, &IssuerRow)> {
-        let same = self.issuers_in_force().find(|(_, row)| row.key_algorithm() == kind);
-        let family = || self.issuers_in_force().find(|(_, row)| is_rsa(row.key_algorithm()) == is_rsa(kind));
-        same.or_else(family).or_else(|| self.issuers_in_force().next())
+    /// The one that issues certificates of a profile for keys of a kind: of the same kind, else of the same family, else the first; of
+    /// those with name constraints for whom they are made, if there are any, else of those without. `None` while there is none, and the
+    /// root issues.
+    pub fn issuer_for(&self, profile: v1::CertificateProfile, kind: v1::KeyAlgorithm) -> Option<(u64, &IssuerRow)> {
+        let constrained = is_bound(profile) && self.has_constraints();
+        let right = || self.issuers_in_force().filter(move |(_, row)| row.is_constrained() == constrained);
+        let same = right().find(|(_, row)| row.key_algorithm() == kind);
+        let family = || right().find(|(_, row)| is_rsa(row.key_algorithm()) == is_rsa(kind));
+        same.or_else(family).or_else(|| right().next())
     }
 
     /// What stands above the certificates of an issuing authority (0 for the root): its own certificate, then the root.
@@ -90,8 +99,11 @@ impl State {
             if new.number != number || self.is_used(&record.serial) {
                 return conflict(ConflictKind::Changed, "another issuing authority was made meanwhile; try again");
             }
-            let kind = record.key_algorithm();
-            let has_one = !command.replace && self.issuers_in_force().any(|(_, row)| row.key_algorithm() == kind);
+            if let Some(refused) = self.refuses_constraints(new) {
+                return refused;
+            }
+            let kind = (record.key_algorithm(), new.constraints.is_some());
+            let has_one = !command.replace && self.issuers_in_force().any(|(_, row)| row.kind() == kind);
             if has_one || kinds.contains(&kind) {
                 return conflict(
                     ConflictKind::AlreadyExists,
@@ -101,10 +113,21 @@ impl State {
             }
             kinds.push(kind);
         }
+        // Operators, controllers and whatever else has names that no site chose get theirs from one without constraints.
+        let without = |(_, constrained): &(_, bool)| !constrained;
+        if !kinds.iter().any(without)
+            && self.issuers_in_force().all(|(_, row)| row.is_constrained() || row.root != root)
+        {
+            return conflict(
+                ConflictKind::Precondition,
+                "first make an issuing authority without name constraints, for operators and controllers: sallyport ca issuer \
+                 add --key KIND",
+            );
+        }
         let now_ms = self.now_ms().max(1); // 0 says "in force"
         let replaced: Vec<u64> = self
             .issuers_in_force()
-            .filter(|(_, row)| command.replace && kinds.contains(&row.key_algorithm()))
+            .filter(|(_, row)| command.replace && kinds.contains(&row.kind()))
             .map(|(number, _)| number)
             .collect();
         for number in replaced {
@@ -122,6 +145,7 @@ impl State {
                 retired_ms: 0,
                 key_algorithm: new.record.as_ref().map_or(0, |r| r.key_algorithm),
                 serial: new.record.as_ref().map_or_else(String::new, |r| r.serial.clone()),
+                constraints: new.constraints.clone(),
             };
             self.issuers.insert(new.number, row);
             self.change_core(|core| core.last_issuer = new.number);
@@ -140,11 +164,20 @@ impl State {
         if !row.in_force() {
             return Reply::done();
         }
-        if self.issuers_in_force().count() == 1 {
+        let of_all_names = self.issuers_in_force().filter(|(_, row)| !row.is_constrained()).count();
+        if !row.is_constrained() && of_all_names == 1 {
             return Reply::conflict(
                 ConflictKind::Precondition,
-                "it is the only issuing authority in force; make another one first: sallyport ca issuer add --key KIND, or \
-                 with --replace one of the same kind",
+                match self.has_constraints() {
+                    false => {
+                        "it is the only issuing authority in force; make another one first: sallyport ca issuer add --key KIND, \
+                         or with --replace one of the same kind"
+                    }
+                    true => {
+                        "it is the only issuing authority in force without name constraints, and operators and controllers need \
+                         one; make another one first: sallyport ca issuer add --key KIND, or with --replace one of the same kind"
+                    }
+                },
             );
         }
         let now_ms = self.now_ms().max(1);
@@ -163,7 +196,10 @@ impl State {
             0 => above || self.issuers_in_force().next().is_none(),
             // What a retired one has issued is still asked about, and its own signer must answer (RFC 6960 §4.2.2.2).
             number if record.profile() == v1::CertificateProfile::OcspSigner => self.issuers.contains(&number),
-            number => !above && self.issuers.get(&number).is_some_and(IssuerRow::in_force),
+            number => {
+                let right = |row: &IssuerRow| row.in_force() && self.is_right_issuer(record, row);
+                !above && self.issuers.get(&number).is_some_and(right)
+            }
         };
         let text = "the authority that signed it issues no more; sign again";
         (!right).then(|| Reply::conflict(ConflictKind::Changed, text))
@@ -192,6 +228,7 @@ mod tests {
             sealed_key: vec![1],
             root: 1,
             record: Some(record(&format!("aa{number}"), v1::CertificateProfile::Issuing, kind, 0)),
+            constraints: None,
         }
     }
 
@@ -237,8 +274,14 @@ mod tests {
         assert_eq!(state.policy_version(), before + 1, "gateways are told");
         assert_eq!(issue(&mut state, "b3", 0), Err(ConflictKind::Changed));
         assert_eq!(issue(&mut state, "b3", 2), Ok(()));
-        assert_eq!(state.issuer_for(v1::KeyAlgorithm::Rsa4096).map(|(n, _)| n), Some(2));
-        assert_eq!(state.issuer_for(v1::KeyAlgorithm::EcdsaP384).map(|(n, _)| n), Some(1));
+        assert_eq!(
+            state.issuer_for(v1::CertificateProfile::Machine, v1::KeyAlgorithm::Rsa4096).map(|(n, _)| n),
+            Some(2)
+        );
+        assert_eq!(
+            state.issuer_for(v1::CertificateProfile::Machine, v1::KeyAlgorithm::EcdsaP384).map(|(n, _)| n),
+            Some(1)
+        );
         assert_eq!((state.chain_of(2), state.chain_of(0)), (vec![vec![12], vec![9]], vec![vec![9]]));
     }
 
@@ -259,7 +302,7 @@ mod tests {
         assert_eq!(issue(&mut state, "b1", 1), Err(ConflictKind::Changed), "retired");
         add(&mut state, vec![new(3, RSA)], false).expect("another kind");
         apply(&mut state, retire(2)).expect("there is another");
-        assert_eq!(state.issuer_for(EC).map(|(n, _)| n), Some(3));
+        assert_eq!(state.issuer_for(v1::CertificateProfile::Machine, EC).map(|(n, _)| n), Some(3));
         assert_eq!(state.chain_of(1), [vec![11], vec![9]], "what it issued is still good");
     }
 

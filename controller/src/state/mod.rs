@@ -8,6 +8,7 @@ mod attempts;
 mod certificates;
 mod command;
 mod compaction;
+mod constraints;
 mod ended;
 mod enroll;
 mod gateways;

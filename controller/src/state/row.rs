@@ -450,6 +450,20 @@ pub struct IssuerRow {
     /// Serial number of its certificate, hexadecimal: where its record is.
     #[prost(string, tag = "7")]
     pub serial: String,
+    /// Which names it may certify; nothing for all. Since level 8.
+    #[prost(message, optional, tag = "8")]
+    pub constraints: Option<ConstraintsRow>,
+}
+
+/// The name constraints of an authority, as they stand in its certificate. Since level 8.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ConstraintsRow {
+    /// What is permitted: domains, and networks with a slash.
+    #[prost(string, repeated, tag = "1")]
+    pub permitted: Vec<String>,
+    /// What is excluded.
+    #[prost(string, repeated, tag = "2")]
+    pub excluded: Vec<String>,
 }
 
 /// A gateway.

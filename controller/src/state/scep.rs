@@ -143,6 +143,7 @@ mod tests {
 
     fn add_issuer(state: &mut State, number: u64) {
         let issuer = NewIssuer {
+            constraints: None,
             number,
             certificate: vec![10],
             sealed_key: vec![1],

@@ -1,7 +1,7 @@
 //! `sallyport ca`: the roots, and the issuing authorities below them.
 
 use clap::{Args, Subcommand};
-use sallyport_ca::Certificate;
+use sallyport_ca::{Certificate, NameConstraints, Subtree};
 use sallyport_proto::v1;
 use serde::Serialize;
 
@@ -45,9 +45,15 @@ pub(crate) enum Issuer {
 Certificates come from the issuing authority whose kind of key their own has, else from one of the same family. What another has
 issued stays good.
 
+Name constraints are off unless --permit-... or --exclude-... is given. An authority that has some stands beside the one without:
+from then on machines and gateways get their certificates from it, or none if a name is outside, and all others as before. They
+are critical, and some VPN clients cannot read them and refuse the chain (RFC 4945 advises against them): try yours first. What
+machines have stays good, but those whose names are outside cannot renew.
+
 Examples:
   sallyport ca issuer add --key rsa-2048
-  sallyport ca issuer add --key ecdsa-p256 --replace")]
+  sallyport ca issuer add --key ecdsa-p256 --replace
+  sallyport ca issuer add --key ecdsa-p256 --permit-dns example.com --permit-ip 10.0.0.0/8")]
     Add(Add),
     /// Let an issuing authority issue no more; what it has issued stays good.
     Retire {
@@ -62,9 +68,21 @@ pub(crate) struct Add {
     /// Kind of its key.
     #[arg(long, value_enum)]
     key: Key,
-    /// Retire the one of the same kind that is in force.
+    /// Retire the one of the same kind that is in force: with name constraints if this one has some, else without.
     #[arg(long)]
     replace: bool,
+    /// A domain in which it may certify names: itself and all below it. With none, any.
+    #[arg(long, value_name = "DOMAIN")]
+    permit_dns: Vec<String>,
+    /// A network of which it may certify addresses, such as 10.0.0.0/8 or 2001:db8::/32. With none, any.
+    #[arg(long, value_name = "NETWORK")]
+    permit_ip: Vec<String>,
+    /// A domain in which it may certify no name, whatever is permitted.
+    #[arg(long, value_name = "DOMAIN")]
+    exclude_dns: Vec<String>,
+    /// A network of which it may certify no address; 0.0.0.0/0 and ::/0 are all there are.
+    #[arg(long, value_name = "NETWORK")]
+    exclude_ip: Vec<String>,
 }
 
 #[derive(Clone, Serialize)]
@@ -81,6 +99,9 @@ struct Row {
     certificates: u64,
     serial: String,
     fingerprint: String,
+    /// Name constraints; none for all names.
+    permitted: Vec<String>,
+    excluded: Vec<String>,
     #[serde(skip)]
     certificate: Vec<u8>,
 }
@@ -89,6 +110,8 @@ impl Row {
     /// How an authority is called: the root in force is `root`, another one has its number behind that.
     fn new(info: v1::AuthorityInfo, in_force: u64) -> Self {
         let parsed = Certificate::from_der(&info.certificate).ok();
+        let constraints = NameConstraints::of_certificate(&info.certificate).unwrap_or_default();
+        let texts = |list: &[Subtree]| list.iter().map(ToString::to_string).collect();
         let text = |of: fn(&Certificate) -> String| parsed.as_ref().map(of).unwrap_or_default();
         Self {
             authority: match info.is_root {
@@ -110,13 +133,21 @@ impl Row {
             certificates: info.certificates,
             serial: text(|c| c.serial.to_string()),
             fingerprint: text(|c| c.fingerprint.to_string()),
+            permitted: texts(constraints.permitted()),
+            excluded: texts(constraints.excluded()),
             certificate: info.certificate,
         }
     }
 
     fn text(&self) -> String {
+        let names = match (self.permitted.as_slice(), self.excluded.as_slice()) {
+            ([], []) => "all".to_owned(),
+            (permitted, []) => permitted.join(", "),
+            ([], excluded) => format!("all but {}", excluded.join(", ")),
+            (permitted, excluded) => format!("{}, but not {}", permitted.join(", "), excluded.join(", ")),
+        };
         format!(
-            "{}\nkey           {}, {}\nstate         {}\nvalid         {} until {}\ncertificates  {} live\nserial        {}\nfingerprint   {}",
+            "{}\nkey           {}, {}\nstate         {}\nnames         {names}\nvalid         {} until {}\ncertificates  {} live\nserial        {}\nfingerprint   {}",
             self.subject,
             self.key,
             self.private_key,
@@ -186,7 +217,14 @@ pub(crate) async fn run(command: Command, global: &Global) -> Result {
         }
         Command::Issuer(Issuer::Add(add)) => {
             let kind: v1::KeyAlgorithm = add.key.into();
-            let request = v1::AddIssuerRequest { key_algorithm: kind.into(), replace: add.replace };
+            let request = v1::AddIssuerRequest {
+                key_algorithm: kind.into(),
+                replace: add.replace,
+                permit_dns: add.permit_dns,
+                permit_ip: add.permit_ip,
+                exclude_dns: add.exclude_dns,
+                exclude_ip: add.exclude_ip,
+            };
             let made = context.connection.client.add_issuer(request).await.map_err(refused)?.into_inner();
             let text = format!("issuing authority {} is in force; gateways know it", made.number);
             context.printer.one(&Changed { authority: made.number }, &text)
@@ -221,7 +259,13 @@ mod tests {
 
     #[test]
     fn what_the_controllers_name_as_remedy_exists() {
-        for line in ["ca list", "ca issuer add --key rsa-2048 --replace", "ca issuer retire 1", "ca show root --pem"] {
+        for line in [
+            "ca issuer add --key rsa-2048 --permit-dns example.com --permit-dns corp.example --exclude-ip ::/0 --replace",
+            "ca list",
+            "ca issuer add --key rsa-2048 --replace",
+            "ca issuer retire 1",
+            "ca show root --pem",
+        ] {
             let words = std::iter::once("sallyport").chain(line.split(' '));
             assert!(Cli::try_parse_from(words).is_ok(), "{line}");
         }

@@ -1,6 +1,6 @@
 //! The authorities: roots, and issuing authorities below them.
 
-use sallyport_ca::KeyAlgorithm;
+use sallyport_ca::{KeyAlgorithm, NameConstraints, Subtree};
 use sallyport_proto::v1;
 use tonic::Status;
 
@@ -36,6 +36,14 @@ fn count(core: &Core, authorities: &mut [v1::AuthorityInfo]) {
             break;
         }
     }
+}
+
+/// The name constraints that are asked for.
+fn constraints(request: &v1::AddIssuerRequest) -> Result<NameConstraints, sallyport_ca::Error> {
+    let domains = |texts: &[String]| texts.iter().map(|text| Subtree::dns(text)).collect::<Result<Vec<_>, _>>();
+    let networks = |texts: &[String]| texts.iter().map(|text| Subtree::ip(text)).collect::<Result<Vec<_>, _>>();
+    let permitted = [domains(&request.permit_dns)?, networks(&request.permit_ip)?].concat();
+    NameConstraints::new(permitted, [domains(&request.exclude_dns)?, networks(&request.exclude_ip)?].concat())
 }
 
 impl OperatorService {
@@ -93,7 +101,9 @@ impl OperatorService {
     ) -> Result<v1::AddIssuerResponse, Status> {
         let kind = KeyAlgorithm::ALL.into_iter().find(|k| algorithm_to_proto(*k) == request.key_algorithm());
         let kind = kind.ok_or_else(|| Status::invalid_argument("key_algorithm: say which kind of key"))?;
-        let numbers = authority::add_issuers(&self.core, vec![kind], request.replace).await?;
+        let constraints = constraints(&request).map_err(|e| Status::invalid_argument(e.to_string()))?;
+        let wanted = authority::Wanted { key: kind, constraints };
+        let numbers = authority::add_issuers(&self.core, vec![wanted], request.replace).await?;
         let number = numbers.first().copied().unwrap_or_default();
         tracing::info!(operator = %caller.name, number, %kind, "an operator made an issuing authority");
         Ok(v1::AddIssuerResponse { number })

@@ -125,7 +125,7 @@ async fn what_the_log_says_is_answered_and_a_revocation_at_once() {
     assert_eq!(signers.iter().map(|s| (s.member, s.issuer)).collect::<Vec<_>>(), [(1, bench.issuer)]);
     // The authority retires: what it has issued is asked about all the same.
     let kind = sallyport_ca::KeyAlgorithm::EcdsaP256;
-    let numbers = authority::add_issuers(&bench.site.core, vec![kind], true).await.expect("adds");
+    let numbers = authority::add_issuers(&bench.site.core, vec![kind.into()], true).await.expect("adds");
     let answer = bench.ask(request(&[&machine], Some(&[7; 16]))).await;
     assert_eq!(status_of(&answer, &machine), REVOKED);
     bench.revoke(&signers[0].serial, "key-compromise").await;

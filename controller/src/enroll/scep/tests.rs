@@ -288,7 +288,7 @@ async fn the_ra_is_replaced_in_time_and_the_former_opens_messages_until_it_ends(
     let third = bench.server(3).await;
     assert_eq!(bench.ask(&third, &LAPTOP, None).await.0, Reply::Pending);
     // And one whose authority has retired goes with it.
-    crate::authority::add_issuers(&bench.site.core, vec![KeyAlgorithm::EcdsaP256], true).await.expect("adds");
+    crate::authority::add_issuers(&bench.site.core, vec![KeyAlgorithm::EcdsaP256.into()], true).await.expect("adds");
     let fourth = bench.server(4).await;
     assert_ne!(fourth.certificates()[1], third.certificates()[1]);
     bench.set(|s| s.scep = false).await;

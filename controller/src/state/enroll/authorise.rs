@@ -146,6 +146,15 @@ impl State {
                 format!("sallyport cert profile show {} says which names it allows", grant.profile),
             );
         }
+        let profile = crate::authority::profile_to_proto(grant.profile);
+        if let Some(cause) = self.outside(profile, applicant.key, &grant.name, &grant.sans) {
+            return refused(
+                RefusalKind::Profile,
+                cause,
+                "sallyport ca list shows which names authorities may certify: give it a name of those, or make an authority for \
+                 more names: sallyport ca issuer add --replace ...",
+            );
+        }
         // What follows is about machines' names.
         if grant.profile != Profile::Machine {
             return Verdict::Granted(grant);

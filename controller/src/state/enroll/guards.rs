@@ -69,6 +69,9 @@ impl State {
 
     /// Why these cannot become names under which clients dial gateways.
     pub(in crate::state) fn refuses_public_names(&self, names: &[String]) -> Option<String> {
+        if let Some(outside) = self.outside_all(names) {
+            return Some(outside);
+        }
         let new = names.iter().filter(|name| !self.is_gateways_name(&canonical_name(name)));
         let machine = self.machines_name_among(new)?;
         Some(format!(

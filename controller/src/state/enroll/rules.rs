@@ -112,6 +112,11 @@ impl State {
                  allows"
             ));
         }
+        if let Some((name, sans)) = names.split_first()
+            && let Some(why) = self.outside(crate::authority::profile_to_proto(profile), key, name, sans)
+        {
+            return Err(format!("{why}: sallyport ca list shows which names authorities may certify"));
+        }
         if validity_s > rules.validity_s {
             let most = match rules.validity_s {
                 whole if whole.is_multiple_of(86_400) => format!("{} days", whole / 86_400),

@@ -153,10 +153,12 @@ fn operator_set(command: &SetOperatorRoles) -> LogEntry {
 }
 
 fn authority_added(new: &NewIssuer, replace: bool) -> LogEntry {
+    let place = replace.then(|| "in the place of the one before".to_owned());
+    let names = new.constraints.as_ref().and_then(|row| row.read()).map(|names| format!("names {names}"));
     LogEntry {
         sha256: sha256(&new.certificate),
         number: new.number,
-        detail: if replace { "in the place of the one before".into() } else { String::new() },
+        detail: cut(place.into_iter().chain(names).collect::<Vec<_>>().join("; ")),
         ..certificate(LogKind::AuthorityAdded, &new.record.clone().unwrap_or_default())
     }
 }

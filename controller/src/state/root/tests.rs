@@ -10,6 +10,7 @@ fn record(serial: &str, profile: v1::CertificateProfile) -> CertificateRow {
 
 fn issuer(number: u64, root: u64) -> NewIssuer {
     NewIssuer {
+        constraints: None,
         number,
         certificate: vec![20 + number as u8],
         sealed_key: vec![1],

@@ -60,7 +60,7 @@ fn authority(number: u64, root: u64, kind: v1::KeyAlgorithm) -> NewIssuer {
         key_algorithm: kind.into(),
         ..CertificateRow::default()
     };
-    NewIssuer { number, certificate: vec![20], sealed_key: vec![1], root, record: Some(record) }
+    NewIssuer { number, certificate: vec![20], sealed_key: vec![1], root, record: Some(record), constraints: None }
 }
 
 fn add(number: u64, kind: v1::KeyAlgorithm) -> Action {
