@@ -1,7 +1,7 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use sallyport_ca::{KeyAlgorithm, KeyPair, SystemRandom};
+use sallyport_ca::{KeyAlgorithm, KeyPair, Profile, SystemRandom};
 use sallyport_endpoint::Protocol;
 use sallyport_proto::v1;
 use zeroize::Zeroizing;
@@ -9,6 +9,7 @@ use zeroize::Zeroizing;
 use super::*;
 use crate::app::Running;
 use crate::app::tests::controller;
+use crate::authority;
 use crate::clock::Clock;
 use crate::state::{
     CreateEnrollToken, DecideRequest, IntendCertificate, IntentRow, MachineRow, PutMachines, RevokeCertificate,
@@ -125,6 +126,55 @@ async fn a_machine_enrolls_by_a_token_renews_by_its_certificate_and_is_out_when_
         let text = String::from_utf8_lossy(&text).into_owned();
         text.contains("enrollments_total{outcome=\"renewed\"} 1") && text.contains("outcome=\"refused_revoked\"} 1")
     }));
+    site.end().await;
+}
+
+#[tokio::test]
+async fn with_name_constraints_machines_get_theirs_from_that_authority_or_none_and_operators_from_the_other() {
+    let site = Site::new().await;
+    let before = site.issued(&site.token(1).await, &key()).await;
+    let constraints = |domain| {
+        let permitted = vec![sallyport_ca::Subtree::dns(domain).expect("a domain")];
+        sallyport_ca::NameConstraints::new(permitted, Vec::new()).expect("constraints")
+    };
+    let wanted = |domain| authority::Wanted { key: KeyAlgorithm::EcdsaP256, constraints: constraints(domain) };
+    let number = authority::add_issuers(&site.core, vec![wanted("example.com")], false).await.expect("adds")[0];
+    // By the certificate of the time before: the new one is below the authority with constraints.
+    let after = site.issued(&Shown::Certificate(before), &key()).await;
+    let of = |serial: String| site.core.node.shared().read().certificates.get(&serial).map(|row| row.issuer);
+    assert_eq!(of(serial(&after)), Some(number));
+    let chain = site.core.node.shared().read().chain_of(number);
+    let mut trust = sallyport_ca::verify::TrustStore::new();
+    trust.add_anchor_der(chain.last().expect("a root")).expect("a root");
+    let sent = [&after, &chain[0]].map(|data| sallyport_ca::verify::CertPayload { encoding: 4, data });
+    let role = sallyport_ca::verify::PeerRole::Machine;
+    let now = sallyport_ca::UnixTime(i64::try_from(site.core.now_ms() / 1_000).expect("a time"));
+    assert!(sallyport_ca::verify::verify_peer(&trust, &sent, None, role, now).is_ok());
+
+    let issue = async |profile, name: &str| {
+        let request = authority::IssueRequest {
+            profile,
+            name: name.into(),
+            sans: Vec::new(),
+            key: KeyAlgorithm::EcdsaP256,
+            days: 0,
+        };
+        authority::issue(&site.core, request).await
+    };
+    let operator = issue(Profile::Operator, "ann.other.net").await.expect("no constraint is about operators");
+    assert_ne!(operator.record.issuer, number);
+    let refused = issue(Profile::Machine, "laptop8.other.net").await.expect_err("outside").to_string();
+    assert!(refused.contains("laptop8.other.net") && refused.contains("permitted is example.com"), "{refused}");
+
+    // With others in their place the machine is outside, and hears so before anything is signed.
+    authority::add_issuers(&site.core, vec![wanted("example.org")], true).await.expect("replaces");
+    let refusal = match site.ask(&Shown::Certificate(after), &key()).await {
+        Enrolled::Refused(refusal) => refusal,
+        _ => panic!("not refused"),
+    };
+    assert_eq!(refusal.kind, RefusalKind::Profile);
+    assert!(refusal.cause.contains(NAME) && refusal.cause.contains("permitted is example.org"), "{}", refusal.cause);
+    assert_eq!(site.core.node.shared().read().intents.len(), 0);
     site.end().await;
 }
 
