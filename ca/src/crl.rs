@@ -3,6 +3,7 @@
 //! A list that is kept from its reader, and an old one that says less, is all that a hostile carrier can do; so a reader asks
 //! several, and what it has learned once it keeps ([`Revocations`]): a certificate that is revoked stays revoked.
 
+mod delta;
 mod learned;
 mod reason;
 mod shard;
@@ -27,6 +28,7 @@ use crate::name::same_name;
 use crate::verify::is_strong_signature;
 use crate::{Authority, Error, Serial, UnixTime};
 
+pub use self::delta::Delta;
 pub use self::learned::{MAX_LISTS, Revocations};
 pub use self::reason::{Reason, Status};
 pub use self::shard::{SHARDS, shard_of};
@@ -94,6 +96,11 @@ impl Authority {
     /// What [`Self::sign_revocation_list`] will sign, a TBSCertList in DER; the authority's key is not touched. Equal contents give
     /// equal bytes.
     pub fn prepare_revocation_list(&self, contents: &Contents<'_>) -> Result<Vec<u8>, Error> {
+        self.prepare_list(contents, Vec::new())
+    }
+
+    /// The same with further entries, of a kind that complete lists have none of.
+    fn prepare_list(&self, contents: &Contents<'_>, further: Vec<RevokedCertParams>) -> Result<Vec<u8>, Error> {
         if contents.next_update <= contents.this_update {
             return Err(Error::Validity("the list would never be valid"));
         }
@@ -114,7 +121,7 @@ impl Authority {
                 distribution_point: CrlDistributionPoint { uris: points.iter().map(|p| (*p).to_owned()).collect() },
                 scope: None,
             }),
-            revoked_certs: revoked_certs.collect::<Result<_, Error>>()?,
+            revoked_certs: revoked_certs.chain(further.into_iter().map(Ok)).collect::<Result<_, Error>>()?,
             key_identifier_method: KeyIdMethod::Sha256,
         };
         let unsigned = Unsigned { spki: &self.key().public_key(), algorithm: self.key().signature_algorithm() };

@@ -10,20 +10,20 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ring::digest;
-use sallyport_ca::UnixTime;
-use sallyport_ca::crl::{Contents, Revoked, SHARDS, shard_of};
+use sallyport_ca::crl::{Contents, Delta, Revoked, SHARDS, shard_of};
+use sallyport_ca::{Serial, UnixTime};
 use sallyport_endpoint::Crl;
 use tokio::sync::OwnedMutexGuard;
 
 use crate::app::Core;
 use crate::authority::published;
 use crate::error::Error;
-use crate::state::{CertificateRow, State};
+use crate::state::{CertificateRow, DeltaBase, LISTS_SPAN_MS, State};
 
 /// Lists are made anew at the begin of each such span of the log's time, if nothing is revoked before. Milliseconds.
-const FRESH_MS: u64 = 24 * 3_600 * 1_000;
-/// How long after the begin of its span a list is good: whoever fetches it has a day to fetch the next one.
-const GOOD_MS: u64 = 2 * FRESH_MS;
+const FRESH_MS: u64 = LISTS_SPAN_MS;
+/// The same of delta lists, which are there for whoever wants to know it sooner.
+const DELTA_FRESH_MS: u64 = 3_600 * 1_000;
 /// Lists are good from so long before they were made, as certificates are: readers' clocks differ.
 const CLOCKS_MS: u64 = 5 * 60 * 1_000;
 /// How often it is looked whether a list is due, besides at each change.
@@ -38,6 +38,37 @@ pub(crate) enum Part {
     Whole,
     /// One of [`SHARDS`], for those who go by the distribution point in a certificate.
     Shard(u32),
+    /// What changed on the list of all of them, where the settings ask for delta lists.
+    WholeDelta,
+    /// The same of a shard.
+    ShardDelta(u32),
+}
+
+impl Part {
+    const fn shard(self) -> Option<u32> {
+        match self {
+            Self::Whole | Self::WholeDelta => None,
+            Self::Shard(shard) | Self::ShardDelta(shard) => Some(shard),
+        }
+    }
+
+    const fn is_delta(self) -> bool {
+        matches!(self, Self::WholeDelta | Self::ShardDelta(_))
+    }
+
+    /// How often it is made anew though nothing changed.
+    const fn fresh_ms(self) -> u64 {
+        if self.is_delta() { DELTA_FRESH_MS } else { FRESH_MS }
+    }
+
+    /// How long after the begin of its span it is good: whoever fetches it has as long again to fetch the next one.
+    const fn good_ms(self) -> u64 {
+        2 * self.fresh_ms()
+    }
+
+    fn has(self, serial: &Serial) -> bool {
+        self.shard().is_none_or(|shard| shard_of(serial) == shard)
+    }
 }
 
 /// From what a list is made.
@@ -55,16 +86,24 @@ struct Stamp {
 
 impl Stamp {
     fn of(state: &State) -> Self {
+        Self::of_part(state, Part::Whole)
+    }
+
+    fn of_part(state: &State, part: Part) -> Self {
         let change = state.lists_change();
-        let span_ms = state.now_ms() / FRESH_MS * FRESH_MS;
+        let span_ms = state.now_ms() / part.fresh_ms() * part.fresh_ms();
         let at_ms = span_ms.max(change.at_ms).max(state.begun_ms());
         Self { change: change.number, span_ms, at_ms, root: state.root_number() }
     }
 
     /// Grows with all that is said (RFC 5280 §5.2.3): a restored cluster has lost what happened last, and goes on from a later time.
     const fn number(self) -> u64 {
-        (self.at_ms / 1_000).saturating_sub(NUMBERS_FROM) << 32 | self.change & 0xffff_ffff
+        number_of(self.at_ms, self.change)
     }
+}
+
+const fn number_of(at_ms: u64, change: u64) -> u64 {
+    (at_ms / 1_000).saturating_sub(NUMBERS_FROM) << 32 | change & 0xffff_ffff
 }
 
 /// The number of a list that is made by the state as it is now.
@@ -122,34 +161,52 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl OfAuthority {
     /// The list, if it says what the state does.
     fn current(&self, core: &Core, part: Part) -> Option<Crl> {
-        let stamp = Stamp::of(&core.node.shared().read());
+        let stamp = Stamp::of_part(&core.node.shared().read(), part);
         lock(&self.made).get(&part).filter(|made| made.stamp == stamp).map(|made| made.crl.clone())
     }
 
     /// Makes the list, or finds that the one before still says the same.
     fn make(&self, core: &Core, issuer: u64, part: Part, gathered: &mut Gathered) -> Result<Crl, Error> {
-        let (stamp, names) = {
+        let (stamp, said) = {
             let state = core.node.shared().read();
-            let stamp = Stamp::of(&state);
-            if gathered.stamp != stamp {
-                // What has ended stays until a span has begun after its end: it was on a list made after that (RFC 5280 §3.3).
-                let own = state.revoked_of(issuer, stamp.span_ms.saturating_sub(FRESH_MS + CLOCKS_MS));
-                *gathered = Gathered { stamp, revoked: entries(own) };
+            let complete = Stamp::of(&state);
+            // What has ended stays until a span has begun after its end: it was on a list made after that (RFC 5280 §3.3).
+            let ended_ms = complete.span_ms.saturating_sub(FRESH_MS + CLOCKS_MS);
+            if gathered.stamp != complete {
+                *gathered = Gathered { stamp: complete, revoked: entries(state.revoked_of(issuer, ended_ms)) };
             }
-            (stamp, state.published_names(stamp.at_ms))
+            let all = gathered.revoked.iter().filter(|r| part.has(&r.serial));
+            let stamp = Stamp::of_part(&state, part);
+            let names = state.published_names(stamp.at_ms);
+            let points =
+                part.shard().map(|shard| names.iter().map(|name| published::shard(name, issuer, shard)).collect());
+            let points: Vec<String> = points.unwrap_or_default();
+            let bases = if issuer == 0 { Vec::new() } else { state.delta_bases() };
+            let changes = || changes(&state, issuer, part, (&bases, ended_ms, all.clone().count()));
+            let said = match part.is_delta() {
+                true => changes().filter(|_| !names.is_empty()).map(|(base, revoked, removed)| Said {
+                    points,
+                    revoked,
+                    from: Some((number_of(base.at_ms, base.change), removed)),
+                    freshest: None,
+                }),
+                false => {
+                    let named = names.first().filter(|_| !bases.is_empty());
+                    let freshest = named.map(|name| published::delta(name, issuer, part.shard()));
+                    Some(Said { points, revoked: all.cloned().collect(), from: None, freshest })
+                }
+            };
+            (stamp, said)
         };
-        let (points, revoked): (Vec<String>, Vec<Revoked>) = match part {
-            Part::Whole => (Vec::new(), gathered.revoked.clone()),
-            Part::Shard(shard) => {
-                let in_shard = gathered.revoked.iter().filter(|r| shard_of(&r.serial) == shard).cloned();
-                (names.iter().map(|name| published::shard(name, issuer, shard)).collect(), in_shard.collect())
-            }
+        let Some(said) = said else {
+            lock(&self.made).remove(&part);
+            return Err(Error::Refused("no list has changes published beside it".into()));
         };
-        if matches!(part, Part::Shard(_)) && points.is_empty() {
+        if part.shard().is_some() && said.points.is_empty() {
             // A list that names no place would say that nothing else is revoked.
             return Err(Error::Refused("no certificate names a part of the list yet".into()));
         }
-        let content = digest_of(&points, &revoked);
+        let content = said.digest();
         let mut made = lock(&self.made).get(&part).cloned();
         if let Some(made) = &mut made
             && made.content == content
@@ -161,7 +218,7 @@ impl OfAuthority {
         }
         let made = match made {
             Some(made) => made,
-            None => Made { stamp, content, crl: sign(core, issuer, stamp, &points, &revoked)? },
+            None => Made { stamp, content, crl: sign(core, issuer, part, stamp, &said)? },
         };
         let crl = made.crl.clone();
         lock(&self.made).insert(part, made);
@@ -169,32 +226,79 @@ impl OfAuthority {
     }
 }
 
-fn digest_of(points: &[String], revoked: &[Revoked]) -> Vec<u8> {
-    let mut context = digest::Context::new(&digest::SHA256);
-    let mut add = |part: &[u8]| {
-        context.update(&(part.len() as u64).to_be_bytes());
-        context.update(part);
-    };
-    add(&(points.len() as u64).to_be_bytes());
-    points.iter().for_each(|point| add(point.as_bytes()));
-    for entry in revoked {
-        add(entry.serial.as_be_bytes());
-        add(&entry.at.0.to_be_bytes());
-        add(&[entry.reason.code()]);
+/// What a delta list says: from the earliest complete list that is good, or from the last one where the list itself is no longer than
+/// its changes are.
+fn changes(
+    state: &State,
+    issuer: u64,
+    part: Part,
+    (bases, ended_ms, complete): (&[DeltaBase], u64, usize),
+) -> Option<(DeltaBase, Vec<Revoked>, Vec<Serial>)> {
+    let mut last = None;
+    for base in bases {
+        let (revoked, released) = state.changes_of(issuer, base.change, ended_ms);
+        let mut revoked = entries(revoked.into_iter());
+        revoked.retain(|r| part.has(&r.serial));
+        let serials = released.iter().filter_map(|row| row.serial.parse::<Serial>().ok());
+        let removed: Vec<Serial> = serials.filter(|serial| part.has(serial)).collect();
+        let short = revoked.len() + removed.len() < complete;
+        last = Some((*base, revoked, removed));
+        if short {
+            break;
+        }
     }
-    context.finish().as_ref().to_vec()
+    last
 }
 
-fn sign(core: &Core, issuer: u64, stamp: Stamp, points: &[String], revoked: &[Revoked]) -> Result<Crl, Error> {
+/// What a list says.
+struct Said {
+    /// Its addresses.
+    points: Vec<String>,
+    /// All that is revoked; of a delta list, since its base.
+    revoked: Vec<Revoked>,
+    /// Of a delta list: number of its base, and what is revoked no more since.
+    from: Option<(u64, Vec<Serial>)>,
+    /// Of a complete list: where its delta list is.
+    freshest: Option<String>,
+}
+
+impl Said {
+    fn digest(&self) -> Vec<u8> {
+        let mut context = digest::Context::new(&digest::SHA256);
+        let mut add = |part: &[u8]| {
+            context.update(&(part.len() as u64).to_be_bytes());
+            context.update(part);
+        };
+        add(&(self.points.len() as u64).to_be_bytes());
+        self.points.iter().for_each(|point| add(point.as_bytes()));
+        add(self.freshest.as_deref().unwrap_or_default().as_bytes());
+        if let Some((base, removed)) = &self.from {
+            add(&base.to_be_bytes());
+            add(&(removed.len() as u64).to_be_bytes());
+            removed.iter().for_each(|serial| add(serial.as_be_bytes()));
+        }
+        for entry in &self.revoked {
+            add(entry.serial.as_be_bytes());
+            add(&entry.at.0.to_be_bytes());
+            add(&[entry.reason.code()]);
+        }
+        context.finish().as_ref().to_vec()
+    }
+}
+
+fn sign(core: &Core, issuer: u64, part: Part, stamp: Stamp, said: &Said) -> Result<Crl, Error> {
     let authority = core.issuing_by(issuer)?.authority;
     let this_update = time(stamp.at_ms.saturating_sub(CLOCKS_MS));
-    let next_update = time(stamp.span_ms.saturating_add(GOOD_MS));
-    let points: Vec<&str> = points.iter().map(String::as_str).collect();
+    let next_update = time(stamp.span_ms.saturating_add(part.good_ms()));
+    let points: Vec<&str> = said.points.iter().map(String::as_str).collect();
     let number = stamp.number();
-    let contents = Contents { distribution_points: &points, number, revoked, this_update, next_update };
-    let der = authority
-        .prepare_revocation_list(&contents)
-        .and_then(|tbs| authority.sign_revocation_list(&tbs, core.sealer.rng()));
+    let contents = Contents { distribution_points: &points, number, revoked: &said.revoked, this_update, next_update };
+    let prepared = match (&said.from, &said.freshest) {
+        (Some((base, removed)), _) => authority.prepare_delta_list(&contents, &Delta { base: *base, removed }),
+        (None, Some(address)) => authority.prepare_revocation_list_with_delta(&contents, address),
+        (None, None) => authority.prepare_revocation_list(&contents),
+    };
+    let der = prepared.and_then(|tbs| authority.sign_revocation_list(&tbs, core.sealer.rng()));
     let der = der.map_err(|e| Error::Authority(format!("the revocation list: {e}")))?;
     Ok(Crl { der: der.into(), number, this_update, next_update })
 }
@@ -207,7 +311,9 @@ impl Lists {
     /// The list of an authority (0 for the root) as the state is now.
     pub(crate) async fn list(&self, core: &Arc<Core>, issuer: u64, part: Part) -> Result<Crl, Error> {
         let known = issuer == 0 || core.node.shared().read().issuers.contains(&issuer);
-        if !known || matches!(part, Part::Shard(shard) if shard >= SHARDS || issuer == 0) {
+        // The root has one list, which is short.
+        let wrong = |shard| shard >= SHARDS || issuer == 0;
+        if !known || part.shard().is_some_and(wrong) || (part.is_delta() && issuer == 0) {
             return Err(Error::Refused("there is no such list".into()));
         }
         if issuer == 0
@@ -249,7 +355,10 @@ pub(crate) async fn keep(core: Arc<Core>) {
             return; // the state is no more
         }
         for (issuer, part) in core.lists.asked() {
-            if let Err(error) = core.lists.list(&core, issuer, part).await {
+            let made = core.lists.list(&core, issuer, part).await;
+            // Those of changes end when the settings say so.
+            if let Err(error) = made.map(drop).or_else(|e| if matches!(e, Error::Refused(_)) { Ok(()) } else { Err(e) })
+            {
                 tracing::warn!(issuer, ?part, %error, "a revocation list could not be made anew; trying again");
             }
         }

@@ -18,6 +18,8 @@ pub trait Office: Send + Sync + 'static {
     fn authority(&self, issuer: u64) -> Option<Vec<u8>>;
     /// The revocation list of an issuing CA, or of the root (number 0): of a shard, or of everything.
     fn crl(&self, issuer: u64, shard: Option<u32>) -> impl Future<Output = Option<Crl>> + Send;
+    /// What changed on such a list, where delta lists are made.
+    fn delta_crl(&self, issuer: u64, shard: Option<u32>) -> impl Future<Output = Option<Crl>> + Send;
     /// An OCSPResponse in DER to an OCSPRequest; of what cannot be answered one that says so.
     fn ocsp(&self, request: Vec<u8>) -> impl Future<Output = Vec<u8>> + Send;
     /// For SCEP: the RA's certificate first, then its CA's chain. `None` is "SCEP is off".

@@ -45,9 +45,15 @@ pub(crate) async fn answer<O: Office>(
             Some(der) => cached(reply(StatusCode::OK, "application/pkix-cert", der), CA_AGE),
             None => not_found(),
         },
-        Route::Crl(issuer, shard) => {
-            let list = tokio::time::timeout(endpoint.limits.answer_time, office.crl(issuer, shard));
-            match list.await {
+        Route::Crl(..) | Route::DeltaCrl(..) => {
+            let list = async {
+                match route {
+                    Route::Crl(issuer, shard) => office.crl(issuer, shard).await,
+                    Route::DeltaCrl(issuer, shard) => office.delta_crl(issuer, shard).await,
+                    _ => None,
+                }
+            };
+            match tokio::time::timeout(endpoint.limits.answer_time, list).await {
                 Ok(Some(list)) => crl(&list, request.headers(), endpoint.clock.unix()),
                 Ok(None) => not_found(),
                 Err(_) => answer::busy(endpoint.limits.pause.0),

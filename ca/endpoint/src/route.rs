@@ -26,6 +26,8 @@ pub enum Route<'a> {
     Authority(u64),
     /// `/ca/NUMBER/SHARD.crl`, `/ca/NUMBER.crl`, `/ca/root.crl`: a revocation list, of a shard or of everything.
     Crl(u64, Option<u32>),
+    /// `/ca/NUMBER/SHARD-delta.crl`, `/ca/NUMBER-delta.crl`: what changed on such a list.
+    DeltaCrl(u64, Option<u32>),
     /// `/ocsp`; with the request in the path if that is longer (RFC 6960 §A.1).
     Ocsp(Option<&'a str>),
     /// `/.well-known/est/[LABEL/]OPERATION`. The label is not looked at: what is issued hangs on the token.
@@ -67,12 +69,19 @@ impl<'a> Route<'a> {
         let below = path.strip_prefix("/ca/")?;
         match below.split_once('/') {
             None => match below.strip_suffix(".crl") {
-                Some(issuer) => Some(Self::Crl(number(issuer)?, None)),
+                Some(list) => match list.strip_suffix("-delta") {
+                    Some(issuer) => Some(Self::DeltaCrl(number(issuer)?, None)),
+                    None => Some(Self::Crl(number(list)?, None)),
+                },
                 None => Some(Self::Authority(number(below.strip_suffix(".cer")?)?)),
             },
             Some((issuer, shard)) => {
-                let shard = number(shard.strip_suffix(".crl")?)?;
-                Some(Self::Crl(number(issuer)?, Some(u32::try_from(shard).ok()?)))
+                let (issuer, list) = (number(issuer)?, shard.strip_suffix(".crl")?);
+                let shard = |text| u32::try_from(number(text)?).ok();
+                Some(match list.strip_suffix("-delta") {
+                    Some(list) => Self::DeltaCrl(issuer, Some(shard(list)?)),
+                    None => Self::Crl(issuer, Some(shard(list)?)),
+                })
             }
         }
     }
@@ -131,6 +140,13 @@ mod tests {
             ("/ca/7/63.crl", Some(Route::Crl(7, Some(63)))),
             ("/ca/7.crl", Some(Route::Crl(7, None))),
             ("/ca/07.crl", None),
+            ("/ca/7/63-delta.crl", Some(Route::DeltaCrl(7, Some(63)))),
+            ("/ca/7-delta.crl", Some(Route::DeltaCrl(7, None))),
+            ("/ca/7/063-delta.crl", None),
+            ("/ca/7/-delta.crl", None),
+            ("/ca/7-delta-delta.crl", None),
+            ("/ca/7-delta.cer", None),
+            ("/ca/root-delta.crl", None),
             ("/ca/7/4294967296.crl", None),
             ("/ca/7/63.crl/", None),
             ("/ca/root.crl", Some(Route::Crl(0, None))),

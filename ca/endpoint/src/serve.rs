@@ -147,7 +147,7 @@ const fn service(route: Option<Route<'_>>) -> Service {
     match route {
         Some(Route::Page) => Service::Page,
         Some(Route::CaPem | Route::Authority(_)) => Service::Ca,
-        Some(Route::Crl(..)) => Service::Crl,
+        Some(Route::Crl(..) | Route::DeltaCrl(..)) => Service::Crl,
         Some(Route::Ocsp(_)) => Service::Ocsp,
         Some(Route::Est(Est::CaCerts)) => Service::EstCaCerts,
         Some(Route::Est(Est::CsrAttrs)) => Service::EstAttributes,

@@ -240,6 +240,7 @@ pub(super) fn settings(state: &State) -> v1::Settings {
         scep_single_des: row.scep_single_des,
         public_names: row.public_names,
         publication_name: row.publication_name,
+        delta_crl: row.delta_crl,
     }
 }
 
@@ -313,5 +314,6 @@ pub(super) fn settings_row(settings: v1::Settings) -> Result<SettingsRow, Status
         scep_single_des: settings.scep_single_des,
         public_names,
         publication_name,
+        delta_crl: settings.delta_crl,
     })
 }

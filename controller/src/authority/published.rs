@@ -13,6 +13,14 @@ pub(crate) fn shard(name: &str, issuer: u64, shard: impl std::fmt::Display) -> S
     format!("http://{name}/ca/{issuer}/{shard}.crl")
 }
 
+/// The changes of a list: of a shard, or of all that an authority has issued.
+pub(crate) fn delta(name: &str, issuer: u64, shard: Option<u32>) -> String {
+    match shard {
+        Some(shard) => format!("http://{name}/ca/{issuer}/{shard}-delta.crl"),
+        None => format!("http://{name}/ca/{issuer}-delta.crl"),
+    }
+}
+
 /// What an authority (0 for the root) writes into certificates while the service has this name.
 fn urls(name: &str, issuer: u64) -> RevocationUrls {
     match issuer {

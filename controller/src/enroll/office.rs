@@ -137,6 +137,22 @@ fn denied(refusal: &Refusal) -> Answer {
     Answer::Denied { text: text.into(), authenticate }
 }
 
+impl ControllerOffice {
+    async fn list(&self, issuer: u64, part: Part) -> Option<Crl> {
+        if !self.core.is_ready() {
+            return None;
+        }
+        match self.core.lists.list(&self.core, issuer, part).await {
+            Ok(list) => Some(list),
+            Err(Error::Refused(_)) => None, // there is none
+            Err(error) => {
+                tracing::warn!(issuer, %error, "a revocation list could not be made");
+                None
+            }
+        }
+    }
+}
+
 impl Office for ControllerOffice {
     async fn enroll(&self, request: Enrollment) -> Answer {
         self.decide(request).await
@@ -158,17 +174,11 @@ impl Office for ControllerOffice {
     }
 
     async fn crl(&self, issuer: u64, shard: Option<u32>) -> Option<Crl> {
-        if !self.core.is_ready() {
-            return None;
-        }
-        match self.core.lists.list(&self.core, issuer, shard.map_or(Part::Whole, Part::Shard)).await {
-            Ok(list) => Some(list),
-            Err(Error::Refused(_)) => None, // there is none
-            Err(error) => {
-                tracing::warn!(issuer, %error, "a revocation list could not be made");
-                None
-            }
-        }
+        self.list(issuer, shard.map_or(Part::Whole, Part::Shard)).await
+    }
+
+    async fn delta_crl(&self, issuer: u64, shard: Option<u32>) -> Option<Crl> {
+        self.list(issuer, shard.map_or(Part::WholeDelta, Part::ShardDelta)).await
     }
 
     async fn ocsp(&self, request: Vec<u8>) -> Vec<u8> {

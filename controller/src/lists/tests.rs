@@ -44,6 +44,23 @@ impl Site {
         (issued.certificate, issued.record)
     }
 
+    async fn issue_for(&self, name: &str, days: u32) -> CertificateRow {
+        let (profile, key) = (Profile::Machine, KeyAlgorithm::EcdsaP256);
+        let request = IssueRequest { profile, name: name.into(), sans: Vec::new(), key, days };
+        issue(&self.core, request).await.expect("issues").record
+    }
+
+    async fn deltas(&self, delta_crl: bool) {
+        let settings = self.core.node.shared().read().settings();
+        let settings = crate::state::SettingsRow { delta_crl, ..settings };
+        self.done(Action::UpdateSettings(UpdateSettings { settings: Some(settings) })).await;
+    }
+
+    /// A list as it is served.
+    async fn raw(&self, issuer: u64, part: Part) -> Crl {
+        self.core.lists.list(&self.core, issuer, part).await.expect("a list")
+    }
+
     async fn revoke(&self, row: &CertificateRow, reason: &str) {
         let serial = row.serial.clone();
         self.done(Action::RevokeCertificate(RevokeCertificate { serial, reason: reason.into() })).await;
@@ -201,6 +218,157 @@ async fn lists_that_somebody_asked_for_are_made_anew_at_once_by_themselves() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     panic!("nobody made it");
+}
+
+/// Serial numbers and reasons.
+type Entries = Vec<(String, Option<u8>)>;
+
+/// The number that a delta list starts from, its own, and its entries: serial number and reason.
+fn read(der: &[u8]) -> (Option<u64>, u64, Entries) {
+    use x509_parser::prelude::*;
+    let (_, list) = CertificateRevocationList::from_der(der).expect("a list");
+    let indicator = list.extensions().iter().find(|e| e.oid.to_string() == "2.5.29.27");
+    let base = indicator.map(|e| {
+        assert!(e.critical);
+        e.value[2..].iter().fold(0_u64, |n, b| n << 8 | u64::from(*b))
+    });
+    let number = list.crl_number().expect("a number").to_u64_digits();
+    let entries = list.iter_revoked_certificates().map(|entry| {
+        let serial = sallyport_ca::Serial::from_be_bytes(entry.raw_serial()).to_string();
+        (serial, entry.reason_code().map(|(_, reason)| reason.0))
+    });
+    (base, number.first().copied().unwrap_or_default(), entries.collect())
+}
+
+#[tokio::test]
+async fn with_delta_lists_complete_ones_say_where_they_are_and_each_change_is_on_one() {
+    let site = Site::new().await;
+    site.publish("vpn.example.com").await;
+    let (_, stolen) = site.issue(Profile::Machine, "a.example.com").await;
+    let (_, held) = site.issue(Profile::Machine, "b.example.com").await;
+    let issuer = stolen.issuer;
+    let hold = |reason: Reason| {
+        Action::RevokeCertificates(crate::state::RevokeCertificates {
+            which: Some(crate::state::Selector::Serial(held.serial.clone())),
+            code: reason.code().into(),
+            ..Default::default()
+        })
+    };
+    site.core.propose(hold(Reason::CertificateHold)).await.expect("proposes");
+    let off = site.raw(issuer, Part::Whole).await;
+    assert!(!has(&off.der, "delta"));
+    for part in [Part::WholeDelta, Part::ShardDelta(1)] {
+        assert!(site.core.lists.list(&site.core, issuer, part).await.is_err(), "off");
+    }
+
+    site.deltas(true).await;
+    let base = site.raw(issuer, Part::Whole).await;
+    assert!(has(&base.der, &format!("http://vpn.example.com/ca/{issuer}-delta.crl")) && base.number > off.number);
+    let Part::Shard(own) = shard(&stolen) else { panic!("a shard") };
+    let complete = site.raw(issuer, Part::Shard(own)).await;
+    assert!(has(&complete.der, &format!("http://vpn.example.com/ca/{issuer}/{own}-delta.crl")));
+    let (start, number, entries) = read(&site.raw(issuer, Part::WholeDelta).await.der);
+    assert_eq!((start, number, entries.len()), (Some(base.number), base.number, 0), "made at once, so of one number");
+
+    site.revoke(&stolen, "key-compromise").await;
+    let release =
+        crate::state::ReleaseCertificates { which: Some(crate::state::Selector::Serial(held.serial.clone())) };
+    site.core.propose(Action::ReleaseCertificates(release)).await.expect("proposes");
+    let changes = site.raw(issuer, Part::WholeDelta).await;
+    assert!(
+        !has(&changes.der, "http://"),
+        "no distribution point, as the list that it starts from; and no further address"
+    );
+    let (start, number, mut entries) = read(&changes.der);
+    entries.sort();
+    let mut expected = vec![(stolen.serial.clone(), Some(1)), (held.serial.clone(), Some(8))];
+    expected.sort();
+    assert_eq!((start, entries), (Some(base.number), expected));
+    let (_, now, listed) = read(&site.raw(issuer, Part::Whole).await.der);
+    assert_eq!((number, listed), (now, vec![(stolen.serial.clone(), Some(1))]), "both of one time have one number");
+    let (_, _, entries) = read(&site.raw(issuer, Part::ShardDelta(own)).await.der);
+    assert!(entries.contains(&(stolen.serial.clone(), Some(1))));
+    assert!(
+        has(&site.raw(issuer, Part::ShardDelta(own)).await.der, &format!("/ca/{issuer}/{own}.crl")),
+        "of one place"
+    );
+    assert_eq!(site.raw(issuer, Part::WholeDelta).await, changes, "made once");
+
+    // They are made anew each hour, with a higher number, and outlive two.
+    site.clock.advance(Duration::from_millis(DELTA_FRESH_MS));
+    site.publish("vpn.example.com").await; // an entry, and with it the time
+    let later = site.raw(issuer, Part::WholeDelta).await;
+    assert!(later.number > changes.number && later.this_update > changes.this_update);
+    let now_ms = site.core.node.shared().read().now_ms();
+    assert!(later.this_update <= time(now_ms) && time(now_ms + DELTA_FRESH_MS) <= later.next_update);
+    assert!(later.next_update <= time(now_ms + 2 * DELTA_FRESH_MS));
+    assert!(site.core.lists.list(&site.core, 0, Part::WholeDelta).await.is_err(), "the root has none");
+    assert!(site.core.lists.list(&site.core, issuer, Part::ShardDelta(SHARDS)).await.is_err());
+
+    site.deltas(false).await;
+    assert!(site.core.lists.list(&site.core, issuer, Part::WholeDelta).await.is_err());
+    assert!(!has(&site.raw(issuer, Part::Whole).await.der, "delta"));
+    site.end().await;
+}
+
+/// Each complete list that is good, with the changes of now applied to it, says what the complete one of now does.
+#[tokio::test]
+async fn every_list_that_is_good_becomes_the_present_one_by_the_present_changes() {
+    let site = Site::new().await;
+    site.publish("vpn.example.com").await;
+    let mut rows = Vec::new();
+    for n in 0..12 {
+        rows.push(site.issue_for(&format!("m{n}.example.com"), 30).await);
+    }
+    let issuer = rows[0].issuer;
+    site.deltas(true).await;
+    let mut fetched: Vec<Crl> = Vec::new();
+    let mut combined = 0;
+    for step in 0..24_usize {
+        let row = &rows[step * 7 % rows.len()];
+        let which = Some(crate::state::Selector::Serial(row.serial.clone()));
+        let held = site.core.node.shared().read().certificates.get(&row.serial).is_some_and(CertificateRow::is_on_hold);
+        let action = match held && !step.is_multiple_of(5) {
+            true => Action::ReleaseCertificates(crate::state::ReleaseCertificates { which }),
+            false => {
+                let code = if step.is_multiple_of(5) { 1 } else { 6 };
+                Action::RevokeCertificates(crate::state::RevokeCertificates { which, code, ..Default::default() })
+            }
+        };
+        // What is revoked for good is refused, and changes nothing.
+        site.core.propose(action).await.expect("proposes");
+        let (complete, delta) = (site.raw(issuer, Part::Whole).await, site.raw(issuer, Part::WholeDelta).await);
+        fetched.push(complete.clone());
+        let now = site.core.node.shared().read().now_ms();
+        let (base, number, changes) = read(&delta.der);
+        let base = base.expect("a delta list");
+        assert!(number >= complete.number);
+        let listed: BTreeMap<String, Option<u8>> = read(&complete.der).2.into_iter().collect();
+        for old in fetched.iter().filter(|old| old.next_update >= time(now)) {
+            let state = site.core.node.shared().read();
+            let earliest = *state.delta_bases().first().expect("a start");
+            assert!(number_of(earliest.at_ms, earliest.change) <= old.number, "every list that is good is a start");
+            if old.number < base {
+                // Changes begin later only where the list itself is no longer than they would be.
+                let (revoked, released) = state.changes_of(issuer, earliest.change, 0);
+                assert!(revoked.len() + released.len() >= listed.len(), "{} {base}", old.number);
+                continue;
+            }
+            drop(state);
+            let mut applied: BTreeMap<String, Option<u8>> = read(&old.der).2.into_iter().collect();
+            for (serial, reason) in &changes {
+                match reason {
+                    Some(8) => drop(applied.remove(serial)),
+                    _ => drop(applied.insert(serial.clone(), *reason)),
+                }
+            }
+            assert_eq!(applied, listed, "step {step}");
+            combined += 1;
+        }
+        site.clock.advance(Duration::from_secs(5 * 3_600 + 1));
+    }
+    assert!(combined > 40, "{combined}");
+    site.end().await;
 }
 
 #[test]

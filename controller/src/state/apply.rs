@@ -208,6 +208,7 @@ impl State {
         self.change_core(|core| core.settings = Some(settings));
         self.trim_attempts();
         self.review_publication();
+        self.review_deltas();
         self.change_policy();
         Reply::done()
     }

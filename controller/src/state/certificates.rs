@@ -233,6 +233,12 @@ impl State {
         after.filter_map(|(_, serial)| self.certificates.get(serial))
     }
 
+    /// Certificates that were released from a hold after a number and are good since, in the order of that.
+    pub fn releases_after(&self, number: u64) -> impl Iterator<Item = &CertificateRow> {
+        let after = self.index.releases.range((std::ops::Bound::Excluded(number), std::ops::Bound::Unbounded));
+        after.filter_map(|(_, serial)| self.certificates.get(serial))
+    }
+
     /// What an authority (0 for the root) has issued that is revoked and has not ended by a time, those first that end first. What has
     /// ended is not looked at, however much that is.
     pub fn revoked_of(&self, issuer: u64, at_ms: u64) -> impl Iterator<Item = &CertificateRow> {

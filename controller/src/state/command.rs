@@ -10,6 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::compaction::{COMPACTION_LEVEL, CompactCertificates};
 use super::constraints::CONSTRAINTS_LEVEL;
+use super::deltas::DELTAS_LEVEL;
 use super::enroll::{
     AbandonCertificate, CompleteCertificate, CreateEnrollToken, DecideRequest, ENROLL_LEVEL, GATEWAYS_LEVEL,
     GUARDS_LEVEL, IntendCertificate, PutMachines, QueueRequest, RULES_LEVEL, RemoveMachine, RevokeEnrollToken,
@@ -291,6 +292,7 @@ impl Action {
                 _ => 1,
             },
             Self::UpdateSettings(c) => match &c.settings {
+                Some(settings) if settings.delta_crl => DELTAS_LEVEL,
                 Some(settings) if !settings.public_names.is_empty() => GATEWAYS_LEVEL,
                 Some(settings) if settings.max_stale_s != 0 || settings.fail_closed => REVOCATION_LEVEL,
                 Some(settings) if !settings.publication_name.is_empty() => PUBLICATION_LEVEL,

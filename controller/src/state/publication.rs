@@ -140,6 +140,7 @@ impl State {
             return;
         }
         let now_ms = self.now_ms();
+        self.mark_span(now_ms);
         self.change_core(|core| (core.lists_number, core.lists_ms) = (number, now_ms));
         self.notices += 1;
     }

@@ -64,6 +64,8 @@ impl State {
         for serial in controllers {
             self.revoke_one(&serial, Reason::CessationOfOperation, RESTORED);
         }
+        // Lists of the lost end of the log are no start for what is to come.
+        self.restart_deltas();
         self.log_restored(&mark);
     }
 

@@ -85,6 +85,9 @@ pub struct CoreRow {
     /// When that was.
     #[prost(uint64, tag = "51")]
     pub lists_ms: u64,
+    /// What delta lists start from, while they are made. Since level 8.
+    #[prost(message, optional, tag = "85")]
+    pub deltas: Option<super::DeltasRow>,
 }
 
 /// Settings of the cluster.
@@ -144,6 +147,9 @@ pub struct SettingsRow {
     /// The names under which clients reach the service. Since level 7.
     #[prost(string, repeated, tag = "18")]
     pub public_names: Vec<String>,
+    /// Publish delta lists beside complete ones. Since level 8.
+    #[prost(bool, tag = "30")]
+    pub delta_crl: bool,
 }
 
 impl SettingsRow {

@@ -99,6 +99,8 @@ pub(crate) enum Key {
     PublicNames,
     /// Name, or NAME:PORT, in the addresses of revocation lists and OCSP in certificates; empty is the name of a gateway, `none` no addresses.
     PublicationName,
+    /// Whether revocation lists have delta lists beside them, with what changed within two days: true, false.
+    DeltaCrl,
 }
 
 impl Key {
@@ -137,6 +139,7 @@ impl Key {
             Self::ScepSingleDes => settings.scep_single_des.to_string(),
             Self::PublicNames => settings.public_names.join(","),
             Self::PublicationName => settings.publication_name.clone(),
+            Self::DeltaCrl => settings.delta_crl.to_string(),
         }
     }
 
@@ -178,6 +181,7 @@ impl Key {
             Self::ScepSingleDes => settings.scep_single_des = switch()?,
             Self::PublicNames => settings.public_names = list(),
             Self::PublicationName => settings.publication_name = value.to_owned(),
+            Self::DeltaCrl => settings.delta_crl = switch()?,
         }
         Ok(())
     }
