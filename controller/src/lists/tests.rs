@@ -1,6 +1,6 @@
 use std::collections::BTreeSet;
 
-use sallyport_ca::crl::RevocationList;
+use sallyport_ca::crl::{Reason, RevocationList};
 use sallyport_ca::{KeyAlgorithm, Profile};
 
 use super::*;

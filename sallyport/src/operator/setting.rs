@@ -256,7 +256,12 @@ mod tests {
             let mut settings = Settings::default();
             let value = match key {
                 Key::AuthMethods => "mschapv2,pap",
-                Key::StoreChapSecrets | Key::HoldUpgrade | Key::FailClosed | Key::Scep | Key::ScepSingleDes | Key::DeltaCrl => "true",
+                Key::StoreChapSecrets
+                | Key::HoldUpgrade
+                | Key::FailClosed
+                | Key::Scep
+                | Key::ScepSingleDes
+                | Key::DeltaCrl => "true",
                 Key::IkeProposals => "aes256-sha256-modp2048,3des-sha1-modp1024",
                 Key::EspProposals => "aes256gcm16",
                 Key::PublicNames => "vpn.example.com,192.0.2.1",
