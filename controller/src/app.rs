@@ -1,5 +1,7 @@
 //! Builds, joins and stops the parts of a controller.
 
+mod latest;
+mod onward;
 mod paths;
 mod running;
 mod shared;
@@ -11,6 +13,9 @@ use std::sync::{Arc, OnceLock};
 use futures_util::future::BoxFuture;
 use tokio::net::TcpListener;
 
+use self::latest::Latest;
+use self::onward::Onward;
+pub(crate) use self::onward::{MOST as MOST_COMMANDS, proposed};
 pub(crate) use self::paths::Paths;
 pub use self::running::Running;
 pub(crate) use self::shared::{Core, Sight};
@@ -154,6 +159,8 @@ impl Controller {
             live: Live::default(),
             lists: Lists::default(),
             front: OnceLock::new(),
+            latest: Latest::default(),
+            onward: Onward::default(),
         });
         let front = Arc::new(Front::new(&core)?);
         let _ = core.front.set(Arc::downgrade(&front)); // set here and nowhere else

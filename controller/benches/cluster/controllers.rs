@@ -102,6 +102,11 @@ impl Node {
         assert_eq!(first.as_deref(), Some("READY"), "the controller at {} ended by itself", self.listen);
     }
 
+    /// Processor time that it has taken so far.
+    fn cpu(&self) -> Duration {
+        self.child.as_ref().map_or(Duration::ZERO, |child| crate::load::cpu_of(child.id()))
+    }
+
     /// SIGKILL.
     pub(crate) fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
@@ -139,6 +144,11 @@ fn channel(address: SocketAddr, tls: ClientTlsConfig) -> Channel {
 }
 
 impl Group {
+    /// Processor time that all nodes have taken so far.
+    pub(crate) fn cpu(&self) -> Duration {
+        self.nodes.iter().map(Node::cpu).sum()
+    }
+
     /// Forms a group of `count` in `dir`, with a user for each of so many clients.
     pub(crate) fn start(runtime: &Runtime, dir: &Path, count: usize, users: usize) -> Self {
         std::fs::create_dir_all(dir).unwrap();

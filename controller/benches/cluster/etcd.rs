@@ -20,7 +20,7 @@ use tonic_prost::ProstCodec;
 
 use crate::CONNECTIONS;
 use crate::controllers::payload;
-use crate::load::Client;
+use crate::load::{Client, cpu_of};
 
 pub(crate) const MISSING: &str =
     "etcd is not installed, so nothing is compared: apt-get install etcd-server etcd-client, and run this again.";
@@ -79,6 +79,11 @@ fn write_identity(dir: &Path) {
 }
 
 impl Etcd {
+    /// Processor time that all members have taken so far.
+    pub(crate) fn cpu(&self) -> Duration {
+        self.members.iter().map(|member| cpu_of(member.id())).sum()
+    }
+
     /// Starts three members with their default settings, if etcd is installed.
     pub(crate) fn start(runtime: &Runtime, dir: &Path) -> Option<Self> {
         Command::new("etcd").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().ok()?;

@@ -21,10 +21,10 @@ use tokio::runtime::Runtime;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::Settings;
 use crate::controllers::{ENDPOINT_NAME, Group};
 use crate::etcd::Etcd;
-use crate::load::{Latencies, closed, median};
+use crate::load::{Latencies, closed, median, micros_each};
+use crate::{Settings, WARM_UP};
 
 /// Requests of a connection before the client comes from another address, as the next machine would. The endpoint grants an address 60
 /// at once.
@@ -48,34 +48,44 @@ pub(crate) fn measure(runtime: &Runtime, settings: &Settings, three: &Group, etc
          intent, a signature, an entry of record.\n"
     );
     println!(
-        "| key | in a connection | clients | certificates/s | p50, p99 ms | etcd, puts/s | ratio | bare signing/s | ratio |"
+        "| key | in a connection | clients | certificates/s | p50, p99 ms | etcd, puts/s | ratio | bare signing/s | ratio | CPU µs each, etcd |"
     );
-    println!("|---|---|---|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|---|---|---|");
     runtime.block_on(three.add_issuer(v1::KeyAlgorithm::Rsa2048));
     for (kind, wire) in
         [(KeyAlgorithm::EcdsaP256, v1::KeyAlgorithm::EcdsaP256), (KeyAlgorithm::Rsa2048, v1::KeyAlgorithm::Rsa2048)]
     {
+        if std::env::var("SALLYPORT_BENCH_KEY").is_ok_and(|only| only != kind.name()) {
+            continue;
+        }
         let bare = signatures(kind, settings.each);
         let bodies = requests(kind);
         for each in [OF_A_CONNECTION, 1] {
             for &clients in &settings.levels {
                 let count = (clients * 30).clamp(60, 3_000) / if wire == v1::KeyAlgorithm::Rsa2048 { 2 } else { 1 };
                 let (mut rates, mut puts, mut seen) = (Vec::new(), Vec::new(), Latencies::default());
+                let (mut cpu, mut etcd_cpu) = (Vec::new(), Vec::new());
                 for _ in 0..settings.rounds {
                     let machines = runtime.block_on(machines(three, &bodies, count));
+                    let before = three.cpu();
                     let (rate, latencies) = runtime.block_on(drain(three, machines, clients, each));
+                    cpu.push(micros_each(three.cpu() - before, count as f64));
                     rates.push(rate);
                     seen.merge(latencies);
                     if let Some(etcd) = etcd {
-                        let warm_up = Duration::from_millis(300);
-                        puts.push(runtime.block_on(closed(warm_up, settings.each, etcd.clients(clients))).0);
+                        let before = etcd.cpu();
+                        let rate = runtime.block_on(closed(WARM_UP, settings.each, etcd.clients(clients))).0;
+                        let count = rate * (WARM_UP + settings.each).as_secs_f64();
+                        etcd_cpu.push(micros_each(etcd.cpu() - before, count));
+                        puts.push(rate);
                     }
                 }
                 let (rate, puts) = (median(&mut rates), median(&mut puts));
+                let (cpu, etcd_cpu) = (median(&mut cpu), median(&mut etcd_cpu));
                 let (p50, p99) = (seen.ms(0.5), seen.ms(0.99));
                 let (kind, to_etcd, to_bare) = (kind.name(), rate / puts, rate / bare);
                 println!(
-                    "| {kind} | {each} | {clients} | {rate:.0} | {p50:.1}, {p99:.1} | {puts:.0} | {to_etcd:.2} | {bare:.0} | {to_bare:.3} |"
+                    "| {kind} | {each} | {clients} | {rate:.0} | {p50:.1}, {p99:.1} | {puts:.0} | {to_etcd:.2} | {bare:.0} | {to_bare:.3} | {cpu:.0}, {etcd_cpu:.0} |"
                 );
             }
         }

@@ -36,6 +36,19 @@ impl Latencies {
     }
 }
 
+/// Processor time that a process has taken so far; Linux counts it in hundredths of a second.
+pub(crate) fn cpu_of(pid: u32) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    let ticks: u64 = [11, 12].iter().map(|at: &usize| fields[*at].parse::<u64>().unwrap()).sum();
+    Duration::from_millis(ticks * 10)
+}
+
+/// Microseconds of processor time for each of so many.
+pub(crate) fn micros_each(time: Duration, count: f64) -> f64 {
+    time.as_secs_f64() * 1e6 / count
+}
+
 pub(crate) fn median(values: &mut [f64]) -> f64 {
     values.sort_unstable_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)

@@ -18,6 +18,7 @@
 //! | `SALLYPORT_BENCH_LEVELS` | clients at a time | `1,8,32,128` |
 //! | `SALLYPORT_BENCH_ROUNDS` | rounds, of whose rates the median is shown | 3 |
 //! | `SALLYPORT_BENCH_SECONDS` | seconds of each measurement | 2 |
+//! | `SALLYPORT_BENCH_KEY` | the only kind of key that machines bring, `ecdsa-p256` or `rsa-2048` | both |
 //! | `SALLYPORT_BENCH_KILLS` | kills of the leader | 30 |
 
 #![allow(clippy::print_stdout, clippy::print_stderr, clippy::unwrap_used, clippy::disallowed_methods, missing_docs)]
@@ -35,7 +36,7 @@ use std::time::Duration;
 
 use controllers::Group;
 use etcd::Etcd;
-use load::{Latencies, closed, median, paced};
+use load::{Latencies, closed, median, micros_each, paced};
 
 /// Connections that the clients share: so many gateways.
 pub(crate) const CONNECTIONS: usize = 6;
@@ -112,29 +113,42 @@ fn commands(runtime: &tokio::runtime::Runtime, settings: &Settings, one: &Group,
         "A command of a session is an entry of {} bytes on average (opening and ending in turn); etcd puts values of that size.\n",
         controllers::payload()
     );
-    println!("| clients | 1 controller | 3 controllers | p50, p99 ms | etcd, 3 members | p50, p99 ms | ratio |");
-    println!("|---|---|---|---|---|---|---|");
+    println!(
+        "| clients | 1 controller | 3 controllers | p50, p99 ms | etcd, 3 members | p50, p99 ms | ratio | CPU µs each, etcd |"
+    );
+    println!("|---|---|---|---|---|---|---|---|");
     for &clients in &settings.levels {
         let mut rates: [Vec<f64>; 3] = Default::default();
         let mut latencies: [Latencies; 3] = Default::default();
+        let mut cpu: [Vec<f64>; 2] = Default::default();
         for _ in 0..settings.rounds {
             let mut note = |at: usize, (rate, seen): (f64, Latencies)| {
                 rates[at].push(rate);
                 latencies[at].merge(seen);
             };
             note(0, runtime.block_on(closed(WARM_UP, settings.each, one.clients(clients))));
-            note(1, runtime.block_on(closed(WARM_UP, settings.each, three.clients(clients))));
+            let count = |rate: f64| rate * (WARM_UP + settings.each).as_secs_f64();
+            let before = three.cpu();
+            let ours = runtime.block_on(closed(WARM_UP, settings.each, three.clients(clients)));
+            cpu[0].push(micros_each(three.cpu() - before, count(ours.0)));
+            note(1, ours);
             if let Some(etcd) = etcd {
-                note(2, runtime.block_on(closed(WARM_UP, settings.each, etcd.clients(clients))));
+                let before = etcd.cpu();
+                let theirs = runtime.block_on(closed(WARM_UP, settings.each, etcd.clients(clients)));
+                cpu[1].push(micros_each(etcd.cpu() - before, count(theirs.0)));
+                note(2, theirs);
             }
         }
         let [one, three, peer] = rates.map(|mut r| median(&mut r));
         let [_, ours, theirs] = latencies.map(|mut l| format!("{:.1}, {:.1}", l.ms(0.5), l.ms(0.99)));
+        let [cpu, etcd_cpu] = cpu.map(|mut c| median(&mut c));
         if etcd.is_some() {
             let ratio = three / peer;
-            println!("| {clients} | {one:.0} | {three:.0} | {ours} | {peer:.0} | {theirs} | {ratio:.2} |");
+            println!(
+                "| {clients} | {one:.0} | {three:.0} | {ours} | {peer:.0} | {theirs} | {ratio:.2} | {cpu:.0}, {etcd_cpu:.0} |"
+            );
         } else {
-            println!("| {clients} | {one:.0} | {three:.0} | {ours} | not installed | – | – |");
+            println!("| {clients} | {one:.0} | {three:.0} | {ours} | not installed | – | – | {cpu:.0}, – |");
         }
     }
     if etcd.is_none() {

@@ -21,7 +21,6 @@ use tonic::codegen::{Service, http};
 use tower::Layer;
 
 use super::caller;
-use super::latest::Latest;
 use super::server::Peer;
 use crate::app::Core;
 
@@ -32,15 +31,14 @@ const LONG: &str = "/sallyport.v1.Peer/InstallSnapshot";
 #[derive(Clone)]
 pub(super) struct GateLayer {
     core: Arc<Core>,
-    latest: Arc<Latest>,
     /// Second of the last refusal that was noted in the log.
     noted: Arc<AtomicU64>,
 }
 
 impl GateLayer {
     /// The layer over `core`.
-    pub(super) fn new(core: Arc<Core>, latest: Arc<Latest>) -> Self {
-        Self { core, latest, noted: Arc::default() }
+    pub(super) fn new(core: Arc<Core>) -> Self {
+        Self { core, noted: Arc::default() }
     }
 
     /// Notes a refusal in the log, one in a second: whoever is refused must not fill it.
@@ -126,7 +124,7 @@ where
         let mut ready = std::mem::replace(&mut self.inner, other);
         let answer = async move {
             if let Some((by, peer)) = unknown {
-                by.latest.catch_up(&by.core).await?;
+                by.core.linearizable().await?;
                 may_call(&by.core, &peer, profile).inspect_err(|status| by.note(&peer, status))?;
             }
             let Ok(answer) = ready.call(request).await;

@@ -7,7 +7,6 @@ mod forward;
 mod gate;
 mod gateway;
 mod joining;
-mod latest;
 pub(crate) mod live;
 mod operator;
 mod peer;

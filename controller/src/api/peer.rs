@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use prost::Message;
 use sallyport_proto::v1;
 use sallyport_proto::v1::peer_server::Peer;
@@ -11,7 +12,7 @@ use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::caller::member_of;
-use crate::app::Core;
+use crate::app::{Core, MOST_COMMANDS as MOST, proposed};
 use crate::cluster::{admit, status};
 use crate::raft::blocking;
 use crate::raft::network::Head;
@@ -19,6 +20,16 @@ use crate::state::Command;
 
 /// How long the next piece of a snapshot may take.
 const STALL: Duration = Duration::from_secs(30);
+
+/// A command of another member.
+fn command_of(bytes: &[u8]) -> Result<Command, Status> {
+    let command = Command::decode(bytes).map_err(|_| Status::invalid_argument("this is no command"))?;
+    // In the log it would stop every member that does not know it.
+    if command.action.is_none() {
+        return Err(Status::failed_precondition("a command of a newer version: update the leader first"));
+    }
+    Ok(command)
+}
 
 /// The service.
 pub(super) struct PeerService {
@@ -167,14 +178,19 @@ impl Peer for PeerService {
     async fn propose(&self, request: Request<v1::ProposeRequest>) -> Result<Response<v1::ProposeResponse>, Status> {
         self.known(&request, request.get_ref().target)?;
         self.leading()?;
-        let command = Command::decode(request.into_inner().command.as_slice())
-            .map_err(|_| Status::invalid_argument("this is no command"))?;
-        // In the log it would stop every member that does not know it.
-        if command.action.is_none() {
-            return Err(Status::failed_precondition("a command of a newer version: update the leader first"));
+        let v1::ProposeRequest { command, commands, .. } = request.into_inner();
+        if commands.is_empty() {
+            let (reply, index) = self.core.propose_for_peer(command_of(&command)?).await?;
+            return Ok(Response::new(v1::ProposeResponse { reply: reply.encode_to_vec(), index, answers: Vec::new() }));
         }
-        let reply = self.core.propose_for_peer(command).await?;
-        Ok(Response::new(v1::ProposeResponse { reply: reply.encode_to_vec() }))
+        if commands.len() > MOST {
+            return Err(Status::invalid_argument(format!("more than {MOST} commands in a call")));
+        }
+        let commands = commands.iter().map(|bytes| command_of(bytes)).collect::<Result<Vec<_>, _>>()?;
+        // All of them are in the queue before the first is answered, so that they can go as one entry.
+        let all = join_all(commands.into_iter().map(|command| self.core.propose_for_peer(command))).await;
+        let answers = all.into_iter().map(proposed).collect();
+        Ok(Response::new(v1::ProposeResponse { answers, ..v1::ProposeResponse::default() }))
     }
 
     async fn read_index(

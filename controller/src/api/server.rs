@@ -26,7 +26,6 @@ use tonic::transport::server::Connected;
 use super::gate::GateLayer;
 use super::gateway::GatewayService;
 use super::joining::JoiningService;
-use super::latest::Latest;
 use super::operator::OperatorService;
 use super::peer::PeerService;
 use super::places::{Evicted, Place, Places, Settled};
@@ -146,10 +145,9 @@ struct Ready {
 pub(crate) async fn serve(listener: TcpListener, core: Arc<Core>, tls: Arc<Tls>, mut stopped: watch::Receiver<bool>) {
     let (members, of_members) = mpsc::channel(BACKLOG);
     let (clients, of_clients) = mpsc::channel(BACKLOG);
-    let latest = Arc::<Latest>::default();
-    let accepting = tokio::spawn(accept(listener, core.clone(), tls, latest.clone(), Ready { members, clients }));
+    let accepting = tokio::spawn(accept(listener, core.clone(), tls, Ready { members, clients }));
     let (last, mut drained) = watch::channel(false);
-    let gate = GateLayer::new(core.clone(), latest);
+    let gate = GateLayer::new(core.clone());
     let (core_for_members, gate_for_members, stopped_for_members) = (core.clone(), gate.clone(), stopped.clone());
     let for_members = tokio::spawn(async move {
         serve_some(core_for_members, gate_for_members, of_members, stopped_for_members, async move {
@@ -217,7 +215,7 @@ async fn serve_some(
     }
 }
 
-async fn accept(listener: TcpListener, core: Arc<Core>, tls: Arc<Tls>, latest: Arc<Latest>, ready: Ready) {
+async fn accept(listener: TcpListener, core: Arc<Core>, tls: Arc<Tls>, ready: Ready) {
     let places = Places::new(core.config.limits.connections);
     let patience = Duration::from_millis(core.config.limits.handshake_ms);
     loop {
@@ -230,7 +228,7 @@ async fn accept(listener: TcpListener, core: Arc<Core>, tls: Arc<Tls>, latest: A
             }
         };
         let (place, mut evicted) = places.arrive(remote.ip());
-        let (core, tls, latest, ready) = (core.clone(), tls.clone(), latest.clone(), ready.clone());
+        let (core, tls, ready) = (core.clone(), tls.clone(), ready.clone());
         tokio::spawn(async move {
             let _ = stream.set_nodelay(true); // slower at worst
             let shaken = tokio::select! {
@@ -246,7 +244,7 @@ async fn accept(listener: TcpListener, core: Arc<Core>, tls: Arc<Tls>, latest: A
                     // Somebody whose record is still to come is no visitor. What does not come is said to his first call.
                     if !peer.is_controller && caller::is_unknown(&core, &peer, None) {
                         tokio::select! {
-                            _ = latest.catch_up(&core) => {}
+                            _ = core.linearizable() => {}
                             _ = &mut evicted => return core.metrics.connection(Connection::TooMany),
                         }
                     }

@@ -4,10 +4,11 @@ use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
-use prost::Message;
 use sallyport_proto::v1;
 
 use super::Paths;
+use super::latest::Latest;
+use super::onward::{Answered, Batch, Onward};
 use crate::actor;
 use crate::api::live::Live;
 use crate::auth::Authenticator;
@@ -27,6 +28,8 @@ use crate::soft::Soft;
 use crate::software::Software;
 use crate::state::{Action, Command, Reply};
 
+/// From this level on a leader takes several commands in a call.
+const TOGETHER_LEVEL: u32 = 8;
 /// How long a call waits for the group to have a leader again.
 const LEADER_WAIT: Duration = Duration::from_millis(3_000);
 /// Pause between two looks for a leader that did not answer.
@@ -62,6 +65,10 @@ pub(crate) struct Core {
     pub(crate) audit: Audit,
     /// The enrollment endpoint.
     pub(crate) front: OnceLock<Weak<Front>>,
+    /// Questions for the latest state, shared.
+    pub(super) latest: Latest,
+    /// Commands on their way to the leader.
+    pub(super) onward: Onward,
     /// When it started, monotonic milliseconds.
     pub(super) started_ms: u64,
 }
@@ -123,6 +130,17 @@ impl Core {
         self.propose_command(self.command(Vec::new(), action)).await
     }
 
+    /// The same, and this node shows what came of it, if that can be had in [`READ_WAIT`].
+    pub(crate) async fn propose_and_see(&self, action: Action) -> Result<Reply, ProposeError> {
+        let (reply, index) = self.send_command(self.command(Vec::new(), action)).await?;
+        if index == 0 {
+            self.catch_up().await; // older software leads
+        } else if let Err(error) = self.node.applied(index, READ_WAIT).await {
+            tracing::debug!(%error, "this node does not know yet what was changed through another");
+        }
+        Ok(reply)
+    }
+
     /// A command that has no time yet: whoever proposes it to the group fills that in. It says in whose name it is made.
     fn command(&self, request_id: Vec<u8>, action: Action) -> Command {
         let action = actor::attributed(self.node.shared().read().level(), action);
@@ -130,12 +148,16 @@ impl Core {
     }
 
     async fn propose_command(&self, command: Command) -> Result<Reply, ProposeError> {
+        Ok(self.send_command(command).await?.0)
+    }
+
+    async fn send_command(&self, command: Command) -> Answered {
         self.at_leader(|leader| {
             let command = command.clone();
             async move {
                 match leader {
-                    None => self.node.propose(command).await,
-                    Some((id, address)) => self.propose_at(id, &address, command).await,
+                    None => self.node.propose_at(command).await,
+                    Some((id, address)) => self.propose_elsewhere(id, &address, command).await,
                 }
             }
         })
@@ -181,19 +203,26 @@ impl Core {
     }
 
     /// The same for a command of another member.
-    pub(crate) async fn propose_for_peer(&self, command: Command) -> Result<Reply, ProposeError> {
-        self.node.propose(command).await
+    pub(crate) async fn propose_for_peer(&self, command: Command) -> Answered {
+        self.node.propose_at(command).await
     }
 
-    async fn propose_at(&self, id: u64, address: &str, command: Command) -> Result<Reply, ProposeError> {
-        // A leader with older software would drop what it does not know of it.
-        if let Some(action) = &command.action {
-            self.node.shared().read().permits(action).map_err(ProposeError::Level)?;
+    async fn propose_elsewhere(&self, id: u64, address: &str, command: Command) -> Answered {
+        let together = {
+            let state = self.node.shared().read();
+            // A leader with older software would drop what it does not know of it.
+            if let Some(action) = &command.action {
+                state.permits(action).map_err(ProposeError::Level)?;
+            }
+            state.level() >= TOGETHER_LEVEL
+        };
+        let leader = (id, address.to_owned());
+        if together {
+            return self.onward.go(leader, &command, |batch| send_onward(self.links.clone(), batch)).await;
         }
-        let mut client = self.links.peer(address).map_err(|e| ProposeError::Stopped(e.to_string()))?;
-        let request = v1::ProposeRequest { target: id, command: command.encode_to_vec() };
-        let answer = client.propose(request).await.map_err(|status| self.failed_call(id, &status))?;
-        Reply::decode(answer.into_inner().reply.as_slice()).map_err(|_| ProposeError::NoLeader)
+        let (batch, answered) = Batch::of(leader, &command);
+        send_onward(self.links.clone(), batch).await;
+        answered.await.unwrap_or(Err(ProposeError::NoLeader))
     }
 
     /// The same while this node hears of no leader: others may look for it at an address where it no longer is.
@@ -208,23 +237,20 @@ impl Core {
                 .collect()
         };
         for (id, address) in others {
-            if self.propose_at(id, &address, command.clone()).await.is_ok() {
+            if self.propose_elsewhere(id, &address, command.clone()).await.is_ok() {
                 return Ok(());
             }
         }
         Err(ProposeError::NoLeader)
     }
 
-    fn failed_call(&self, at: u64, status: &tonic::Status) -> ProposeError {
-        self.links.removal().refused_by(at, status);
-        match status.code() {
-            tonic::Code::ResourceExhausted => ProposeError::Overloaded,
-            _ => ProposeError::NoLeader,
-        }
+    /// Returns once the state of this node shows everything that was acknowledged before this call, anywhere.
+    /// All who wait for that share one question to the leader at a time.
+    pub(crate) async fn linearizable(&self) -> Result<(), ProposeError> {
+        self.latest.share(|| self.ask_for_latest()).await
     }
 
-    /// Returns once the state of this node shows everything that was acknowledged before this call, anywhere.
-    pub(crate) async fn linearizable(&self) -> Result<(), ProposeError> {
+    async fn ask_for_latest(&self) -> Result<(), ProposeError> {
         let index = self
             .at_leader(|leader| async move {
                 match leader {
@@ -232,7 +258,7 @@ impl Core {
                     Some((id, address)) => {
                         let mut client = self.links.peer(&address).map_err(|e| ProposeError::Stopped(e.to_string()))?;
                         let answer = client.read_index(v1::ReadIndexRequest { target: id }).await;
-                        Ok(answer.map_err(|status| self.failed_call(id, &status))?.into_inner().index)
+                        Ok(answer.map_err(|status| failed_call(&self.links, id, &status))?.into_inner().index)
                     }
                 }
             })
@@ -287,6 +313,27 @@ impl Core {
                 .is_some_and(|g| g.epoch == epoch && g.seen_unix_ms != 0 && now.saturating_sub(g.seen_ms) <= timeout)
         };
         state.gateways.iter().filter(|(slot, g)| !g.lost && alive(slot, g.epoch)).count()
+    }
+}
+
+/// Puts commands to the leader that they are for.
+async fn send_onward(links: Arc<Links>, mut batch: Batch) {
+    let (id, address) = batch.to.clone();
+    let answer = match links.peer(&address) {
+        Ok(mut client) => {
+            let answer = client.propose(batch.request()).await;
+            answer.map(tonic::Response::into_inner).map_err(|status| failed_call(&links, id, &status))
+        }
+        Err(e) => Err(ProposeError::Stopped(e.to_string())),
+    };
+    batch.tell(answer);
+}
+
+fn failed_call(links: &Links, at: u64, status: &tonic::Status) -> ProposeError {
+    links.removal().refused_by(at, status);
+    match status.code() {
+        tonic::Code::ResourceExhausted => ProposeError::Overloaded,
+        _ => ProposeError::NoLeader,
     }
 }
 

@@ -69,7 +69,7 @@ pub(super) async fn issue(core: &Arc<Core>, case: &Case, grant: &Grant) -> Resul
         Err(Error::Refused(text)) => return Ok(Done::Issued(Enrolled::Invalid(text))),
         Err(e) => return Err(e),
     };
-    match core.propose_idempotent(Action::IntendCertificate(command)).await?.outcome {
+    match core.propose_and_see(Action::IntendCertificate(command)).await?.outcome {
         Some(Outcome::Intended(_)) => {}
         Some(Outcome::Conflict(c)) => {
             return match c.kind() {
@@ -80,11 +80,9 @@ pub(super) async fn issue(core: &Arc<Core>, case: &Case, grant: &Grant) -> Resul
         }
         other => return Err(Error::Internal(format!("intending a certificate: {other:?}"))),
     }
-    core.catch_up().await;
     let intent = core.node.shared().read().intended(&case.transaction).cloned();
     if let Some(intent) = intent {
         complete(core, intent).await?;
-        core.catch_up().await;
     }
     match again(core, case)? {
         Some(issued) => {
@@ -173,7 +171,7 @@ pub(super) async fn hand_in(
         Err(fault) => return abandon(core, intent, fault).await,
     };
     let command = CompleteCertificate { serial, signature };
-    match core.propose_idempotent(Action::CompleteCertificate(command)).await?.outcome {
+    match core.propose_and_see(Action::CompleteCertificate(command)).await?.outcome {
         // Not found: it was abandoned meanwhile.
         Some(Outcome::Done(_) | Outcome::Conflict(_)) => Ok(true),
         other => Err(Error::Internal(format!("recording a certificate: {other:?}"))),

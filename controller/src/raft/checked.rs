@@ -21,7 +21,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
-use super::kv::{KEY_END, Kv, KvError, Op, Result, Row, Table, caught};
+use super::kv::{KEY_END, Kv, KvError, Op, Result, Room, Row, Table, caught};
 
 /// Row of [`Table::About`]: [`Totals`].
 const TOTALS: &[u8] = b"totals";
@@ -144,6 +144,8 @@ pub(super) struct Checked {
     inner: Arc<dyn Kv>,
     path: PathBuf,
     totals: RwLock<Totals>,
+    /// No row of the log has a greater key.
+    log_end: Mutex<Vec<u8>>,
     witness: Witness,
     /// What failed first.
     failed: OnceLock<String>,
@@ -178,7 +180,9 @@ impl Checked {
                 totals.writes
             )));
         }
-        let this = Self { inner, path: path.into(), totals: RwLock::new(totals), witness, failed: OnceLock::new() };
+        let log_end = Mutex::new(inner.last(Table::Log)?.map(|(key, _)| key).unwrap_or_default());
+        let totals = RwLock::new(totals);
+        let this = Self { inner, path: path.into(), totals, log_end, witness, failed: OnceLock::new() };
         this.verify(Table::Meta)?;
         this.verify(Table::Log)?;
         Ok(this)
@@ -338,6 +342,7 @@ impl Kv for Checked {
 
     fn write(&self, ops: Vec<Op>) -> Result<()> {
         let mut totals = self.totals.write().unwrap_or_else(PoisonError::into_inner);
+        let mut log_end = self.log_end.lock().unwrap_or_else(PoisonError::into_inner);
         let mut next = Totals { writes: totals.writes + 1, ..*totals };
         let words = self.resolve(ops)?;
         let mut ops = Vec::with_capacity(words.len() + 1);
@@ -352,8 +357,13 @@ impl Kv for Checked {
             };
             let old = match old {
                 Some(crc) => Some(crc),
+                // What is appended takes nobody's place.
+                None if table == Table::Log && key > *log_end => None,
                 None => self.engine(|kv| kv.get(table, &key))?.as_deref().map(carried),
             };
+            if table == Table::Log && new.is_some() && key > *log_end {
+                log_end.clone_from(&key);
+            }
             if let Some(crc) = old {
                 sum.take(crc);
             }
@@ -377,6 +387,12 @@ impl Kv for Checked {
         let writes = self.totals().writes;
         self.engine(|kv| kv.sync())?;
         self.witness.note(writes).map_err(|e| self.fail(e))
+    }
+
+    /// One row of it is the totals.
+    fn room(&self) -> Room {
+        let Room { rows, bytes } = self.inner.room();
+        Room { rows: rows.saturating_sub(1), bytes }
     }
 }
 

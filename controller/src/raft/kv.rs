@@ -206,9 +206,22 @@ pub trait Kv: Send + Sync + 'static {
     fn write(&self, ops: Vec<Op>) -> Result<()>;
     /// Returns when everything written before is on stable storage.
     fn sync(&self) -> Result<()>;
+    /// How much one write may hold and still be all or nothing, whatever happens to the machine.
+    fn room(&self) -> Room {
+        Room { rows: usize::MAX, bytes: usize::MAX }
+    }
     /// These changes will be written later: a simulation wants to know at once.
     #[cfg(test)]
     fn behind(&self, _ops: &[Op]) {}
+}
+
+/// Size of a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// Rows.
+    pub rows: usize,
+    /// Length of their keys and values, bytes.
+    pub bytes: usize,
 }
 
 /// Greater than every key that is in use (keys start with a tag far below it).
@@ -251,6 +264,9 @@ impl Kv for CatchPanics {
     }
     fn sync(&self) -> Result<()> {
         self.caught(|kv| kv.sync())
+    }
+    fn room(&self) -> Room {
+        self.0.room()
     }
 }
 

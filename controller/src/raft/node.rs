@@ -304,7 +304,13 @@ impl Node {
     /// Puts a command through the log and returns the state machine's answer to it. Once it returns `Ok`, the command is on
     /// stable storage. After an error it may or may not be applied, now or later: ask again with the same request id.
     pub async fn propose(&self, command: Command) -> Result<Reply, ProposeError> {
-        Ok(self.put(command, None).await?.reply)
+        Ok(self.propose_at(command).await?.0)
+    }
+
+    /// The same, with the index of the entry that it is in.
+    pub async fn propose_at(&self, command: Command) -> Result<(Reply, u64), ProposeError> {
+        let put = self.put(command, None).await?;
+        Ok((put.reply, put.index))
     }
 
     /// The same if this node has led from [`Node::reign`] on, and without a break: nobody else was asked anything meanwhile. It is

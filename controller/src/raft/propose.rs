@@ -74,6 +74,8 @@ pub(super) struct Put {
     pub(super) reply: Reply,
     /// The term in which it was put into the log.
     pub(super) term: u64,
+    /// And its place there.
+    pub(super) index: u64,
 }
 
 /// Who waits for the answer to a command.
@@ -179,9 +181,9 @@ async fn propose(raft: &Raft<TypeConfig>, commands: Vec<Command>, answers: Vec<A
     };
     match written {
         Ok(response) => {
-            let term = response.log_id.leader_id.term;
+            let (term, index) = (response.log_id.leader_id.term, response.log_id.index);
             for (answer, reply) in answers.into_iter().zip(response.data.replies) {
-                let _ = answer.send(Ok(Put { reply, term })); // the caller may have gone
+                let _ = answer.send(Ok(Put { reply, term, index })); // the caller may have gone
             }
         }
         Err(e) => {

@@ -16,24 +16,30 @@
 //! Everything is in one sled tree, the table's number first in the key: a batch over one tree is atomic, and needs no
 //! transaction closures that may run twice.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError, RwLock};
 
-use super::kv::{Kv, KvError, Op, Result, Row, Table};
+use super::kv::{Kv, KvError, Op, Result, Room, Row, Table};
 
 /// Longest value that is stored in one piece. A leaf holds up to 16 values and moves to a file of its own above 128 KiB.
 const INLINE_MAX: usize = 4_000;
-/// Length of a segment of sled's log in a new database, bytes; a power of two. An old one keeps its own.
-const SEGMENT: usize = 2 * 1024 * 1024;
+/// Length of a segment of sled's log in a new database, bytes; a power of two. An old one keeps its own. The longer, the more rows of the
+/// state may wait for each other (guard 5, [`Kv::room`]); a buffer of sled's is as long.
+const SEGMENT: usize = 16 * 1024 * 1024;
+/// The shortest that there is: that of databases made before.
+const OLD_SEGMENT: usize = 2 * 1024 * 1024;
+/// This part of what may be written without a barrier is for the rows' own bytes, the rest for what each adds.
+const OWN_BYTES: u64 = 4;
 /// What one change adds to the log beyond its own bytes, on average at most: now and then a leaf is written anew, and one of
 /// another segment with it.
 const CHANGE_BYTES: u64 = 8 * 1024;
 /// What waits to be written together goes without a barrier before it and another behind it.
 const _: () = assert!(
-    super::view::MAX_BEHIND as u64 * CHANGE_BYTES + super::view::MAX_BEHIND_BYTES as u64 <= SEGMENT as u64 / 2,
+    room(OLD_SEGMENT as u64 / 2).rows >= super::state_machine::PAGE
+        && room(SEGMENT as u64 / 2).rows >= super::view::MAX_BEHIND,
     "a write of the state is longer than sled may make it"
 );
 /// Memory for sled's page cache, bytes. The state itself is in memory anyway; the log is read only by lagging peers.
@@ -63,6 +69,8 @@ pub struct SledKv {
     unsynced_max: u64,
     /// Number above those of all files in `blobs` that are synced.
     synced_blobs: Mutex<u64>,
+    /// Number of chunks of each value that has any, by its key: so nobody looks what is stored before he writes.
+    chunked: Mutex<HashMap<Vec<u8>, u32>>,
 }
 
 impl SledKv {
@@ -85,7 +93,9 @@ impl SledKv {
             unsynced: Mutex::new(0),
             unsynced_max: segment as u64 / 2,
             synced_blobs: Mutex::new(0),
+            chunked: Mutex::default(),
         };
+        this.find_chunked()?;
         this.sync_creation()?;
         Ok(this)
     }
@@ -161,12 +171,18 @@ impl SledKv {
         KvError::Corrupt { path: self.path.clone(), what: what.into() }
     }
 
-    /// Number of chunks that `key` has now; the caller holds the gate.
-    fn chunks_of(&self, key: &[u8]) -> Result<u32> {
-        Ok(match self.db.get(key).map_err(|e| self.engine(e))? {
-            Some(stored) => chunk_count(&stored).unwrap_or(0),
-            None => 0,
-        })
+    /// Learns which values have chunks: few are so long, and their chunks stand together.
+    fn find_chunked(&self) -> Result<()> {
+        let mut chunked = self.chunked.lock().unwrap_or_else(PoisonError::into_inner);
+        for row in self.db.range([CHUNK_TAG]..[CHUNK_TAG + 1]).keys() {
+            let row = row.map_err(|e| self.engine(e))?;
+            let (key, index) = chunk_of(&row).ok_or_else(|| self.corrupt("a chunk of nothing"))?;
+            match chunked.get_mut(key) {
+                Some(count) => *count = (*count).max(index.saturating_add(1)),
+                None => drop(chunked.insert(key.to_vec(), index.saturating_add(1))),
+            }
+        }
+        Ok(())
     }
 
     /// Puts a stored value together; the caller holds the gate.
@@ -264,11 +280,12 @@ impl Kv for SledKv {
     fn write(&self, ops: Vec<Op>) -> Result<()> {
         let mut unsynced = self.unsynced.lock().unwrap_or_else(PoisonError::into_inner);
         let gate = self.gate.write().unwrap_or_else(PoisonError::into_inner);
+        let mut chunked = self.chunked.lock().unwrap_or_else(PoisonError::into_inner);
         let mut batch = sled::Batch::default();
         let mut growth = 0;
         for (key, word) in self.resolve(ops)? {
             growth += CHANGE_BYTES + word.as_ref().map_or(0, |value| (key.len() + value.len()) as u64);
-            let old_chunks = self.chunks_of(&key)?;
+            let old_chunks = chunked.remove(&key).unwrap_or(0);
             let mut new_chunks = 0;
             match word {
                 Some(value) if value.len() <= INLINE_MAX => {
@@ -291,12 +308,15 @@ impl Kv for SledKv {
             for index in new_chunks..old_chunks {
                 batch.remove(chunk_key(&key, index));
             }
+            if new_chunks > 0 {
+                chunked.insert(key, new_chunks);
+            }
         }
         if *unsynced > 0 && *unsynced + growth > self.unsynced_max {
             self.barrier(&mut unsynced)?;
         }
         self.db.apply_batch(batch).map_err(|e| self.engine(e))?;
-        drop(gate);
+        drop((gate, chunked));
         *unsynced += growth;
         if *unsynced > self.unsynced_max {
             self.barrier(&mut unsynced)?;
@@ -307,6 +327,16 @@ impl Kv for SledKv {
     fn sync(&self) -> Result<()> {
         self.barrier(&mut self.unsynced.lock().unwrap_or_else(PoisonError::into_inner))
     }
+
+    fn room(&self) -> Room {
+        room(self.unsynced_max)
+    }
+}
+
+/// Rows and bytes of a write that makes the log no longer than so many bytes.
+const fn room(bytes: u64) -> Room {
+    let own = bytes / OWN_BYTES;
+    Room { rows: ((bytes - own) / CHANGE_BYTES) as usize, bytes: own as usize }
 }
 
 /// Settings that are no part of `conf`.
@@ -397,6 +427,13 @@ fn chunk_key(key: &[u8], index: u32) -> Vec<u8> {
     full.extend_from_slice(key);
     full.extend_from_slice(&index.to_be_bytes());
     full
+}
+
+/// The key whose chunk this is, and which one.
+fn chunk_of(chunk: &[u8]) -> Option<(&[u8], u32)> {
+    let (length, rest) = chunk.get(1..)?.split_first_chunk::<4>()?;
+    let (key, index) = rest.split_at_checked(u32::from_be_bytes(*length) as usize)?;
+    Some((key, u32::from_be_bytes(index.try_into().ok()?)))
 }
 
 fn chunk_count(stored: &[u8]) -> Option<u32> {

@@ -23,8 +23,8 @@ use crate::state::{CommandBatch, ReplyBatch, RowReader, RowWriter, State};
 pub(super) const APPLIED: &[u8] = b"applied";
 /// The snapshot whose rows are taking the place of those in the store: until this is gone, the store holds some of each.
 pub(super) const INSTALLING: &[u8] = b"installing";
-/// Rows in one write of an installation.
-const PAGE: usize = MAX_BEHIND;
+/// Rows in one write of an installation; fewer than any store takes.
+pub(super) const PAGE: usize = 96;
 /// Writes between two barriers of an installation.
 const PAGES_PER_SYNC: usize = 512;
 /// Rows that go from the thread that reads the store to the one that understands them.

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use super::checked::{Checked, Totals, Witness};
 use super::convert;
-use super::kv::{Kv, KvError, Op, Result, Row, Table, caught};
+use super::kv::{Kv, KvError, Op, Result, Room, Row, Table, caught};
 use super::redb_kv::RedbKv;
 use super::schema::{self, MIGRATIONS, Migration};
 use super::sled_kv::SledKv;
@@ -118,6 +118,9 @@ impl Kv for Store {
     }
     fn sync(&self) -> Result<()> {
         self.kv.sync()
+    }
+    fn room(&self) -> Room {
+        self.kv.room()
     }
 }
 

@@ -11,19 +11,19 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::kv::{KEY_END, Kv, Op, Result, Row, Table};
+use super::kv::{KEY_END, Kv, Op, Result, Room, Row, Table};
 
 /// Rows in a page.
 const PAGE: usize = 512;
-/// Rows that wait, at most.
-pub(super) const MAX_BEHIND: usize = 96;
-/// And their length, bytes. So much at once is less than sled may write without a barrier (`super::sled_kv`, guard 5).
-pub(super) const MAX_BEHIND_BYTES: usize = 128 * 1024;
+/// Rows that wait, at most, where the store takes so many at once.
+pub(super) const MAX_BEHIND: usize = 768;
+/// And their length, bytes.
+pub(super) const MAX_BEHIND_BYTES: usize = 2 * 1024 * 1024;
 
 /// All views of a state.
 pub(super) struct Views {
     kv: Arc<dyn Kv>,
-    behind: usize,
+    room: Room,
     open: Mutex<Open>,
     /// Held while the whole state is replaced, in more than one change.
     replacing: Mutex<()>,
@@ -45,8 +45,12 @@ struct Behind {
 
 impl Behind {
     fn add(&mut self, table: Table, key: Vec<u8>, word: Option<Vec<u8>>) {
-        self.bytes += key.len() + word.as_ref().map_or(0, Vec::len);
-        self.words.insert((table, key), word);
+        let length = |word: &Option<Vec<u8>>| word.as_ref().map_or(0, Vec::len);
+        let (key_bytes, word_bytes) = (key.len(), length(&word));
+        match self.words.insert((table, key), word) {
+            Some(old) => self.bytes = self.bytes + word_bytes - length(&old),
+            None => self.bytes += key_bytes + word_bytes,
+        }
     }
 
     fn take(&mut self) -> Vec<Op> {
@@ -75,14 +79,16 @@ impl Reading {
 }
 
 impl Views {
-    /// Views of the state in `kv`, whose changes wait until there are `behind` rows.
+    /// Views of the state in `kv`, whose changes wait until there are `behind` rows, or as many as the store takes at once.
     pub(super) fn new(kv: Arc<dyn Kv>, behind: usize) -> Arc<Self> {
-        Arc::new(Self { kv, behind, open: Mutex::default(), replacing: Mutex::default() })
+        let Room { rows, bytes } = kv.room();
+        let room = Room { rows: rows.min(behind), bytes: bytes.min(MAX_BEHIND_BYTES) };
+        Arc::new(Self { kv, room, open: Mutex::default(), replacing: Mutex::default() })
     }
 
     /// Begins a change of the state; no view begins or reads until it is over.
     pub(super) fn change(&self) -> Changing<'_> {
-        Changing { kv: &*self.kv, behind: self.behind, open: self.lock() }
+        Changing { kv: &*self.kv, room: self.room, open: self.lock() }
     }
 
     /// Begins changes that belong together; no view begins until they are over. Those that have begun are kept right.
@@ -110,7 +116,7 @@ impl Views {
 /// A change of the state that is under way.
 pub(super) struct Changing<'v> {
     kv: &'v dyn Kv,
-    behind: usize,
+    room: Room,
     open: MutexGuard<'v, Open>,
 }
 
@@ -128,7 +134,7 @@ impl Changing<'_> {
         }
         let behind = &self.open.behind;
         // What a view must keep is known when it is written.
-        if behind.words.len() >= self.behind || behind.bytes >= MAX_BEHIND_BYTES || !self.open.views.is_empty() {
+        if behind.words.len() >= self.room.rows || behind.bytes >= self.room.bytes || !self.open.views.is_empty() {
             self.catch_up()?;
         }
         Ok(())

@@ -1,20 +1,14 @@
-//! Callers whose certificate this node does not know yet.
-//!
-//! A certificate is in the log before anybody has it; a follower, or a new leader, may have yet to apply that entry. So who is
-//! unknown here is refused only once this node shows all that was acknowledged before the question. Only certificates that this
-//! authority has signed come so far, and all who wait share one question at a time.
+//! Whoever needs the latest state at this node shares a question to the leader with all others who do.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::Mutex;
-use tonic::Status;
 
-use crate::app::Core;
 use crate::raft::ProposeError;
 
 /// Questions for the latest state, shared.
 #[derive(Debug, Default)]
-pub(super) struct Latest {
+pub(crate) struct Latest {
     /// Questions begun so far.
     begun: AtomicU64,
     last: Mutex<Last>,
@@ -28,13 +22,8 @@ struct Last {
 }
 
 impl Latest {
-    /// Returns once this node shows everything that was acknowledged before this call.
-    pub(super) async fn catch_up(&self, core: &Core) -> Result<(), Status> {
-        self.share(|| core.linearizable()).await.map_err(Status::from)
-    }
-
     /// A question that is begun after this call serves it, whoever begins it.
-    async fn share<F>(&self, ask: impl FnOnce() -> F) -> Result<(), ProposeError>
+    pub(super) async fn share<F>(&self, ask: impl FnOnce() -> F) -> Result<(), ProposeError>
     where
         F: Future<Output = Result<(), ProposeError>>,
     {
