@@ -60,7 +60,7 @@ impl Filler {
     fn entry(&mut self, commands: Vec<Command>) -> Entry<TypeConfig> {
         self.index += 1;
         let log_id = LogId::new(CommittedLeaderId::new(1, 1), self.index);
-        Entry { log_id, payload: EntryPayload::Normal(CommandBatch { commands }) }
+        Entry { log_id, payload: EntryPayload::Normal(CommandBatch { commands }.into()) }
     }
 
     async fn put(&mut self, action: Action) {
@@ -172,9 +172,9 @@ async fn fill(path: &Path, engine: Engine, certificates: u64, sessions: u64) {
     let entries: Vec<_> = (first..=filler.index)
         .map(|index| Entry {
             log_id: LogId::new(CommittedLeaderId::new(1, 1), index),
-            payload: EntryPayload::Normal(CommandBatch {
-                commands: vec![Command { action: Some(revoke.clone()), ..at.clone() }],
-            }),
+            payload: EntryPayload::Normal(
+                CommandBatch { commands: vec![Command { action: Some(revoke.clone()), ..at.clone() }] }.into(),
+            ),
         })
         .collect();
     for entries in entries.chunks(100) {

@@ -55,7 +55,7 @@ mod tests {
         let command = Command { request_id: vec![7; 16], at_ms: 5, action: Some(Action::ClearPsk(ClearPsk {})) };
         let entry = Entry {
             log_id: LogId::new(openraft::CommittedLeaderId::new(3, 1), 9),
-            payload: openraft::EntryPayload::Normal(CommandBatch { commands: vec![command] }),
+            payload: openraft::EntryPayload::Normal(CommandBatch { commands: vec![command] }.into()),
         };
         let mut bytes = encode(&entry).expect("encodes");
         assert_eq!(decode::<Entry>(&bytes).expect("decodes"), entry);

@@ -44,7 +44,7 @@ pub(crate) use seed::seed;
 pub use snapshot::{ChunkReader, ChunkWriter, Chunks, SnapshotData, SnapshotDir, SnapshotWriter};
 pub use state_machine::{Shared, StateCopy, StateMachine};
 
-use crate::state::{CommandBatch, ReplyBatch};
+use crate::state::{ReplyBatch, SharedBatch};
 
 /// Where tasks run and what time it is: tokio.
 #[cfg(not(test))]
@@ -58,7 +58,7 @@ use simulation::{AbortHandle, Runtime};
 openraft::declare_raft_types!(
     /// What the group agrees on: batches of commands.
     pub TypeConfig:
-        D = CommandBatch,
+        D = SharedBatch,
         R = ReplyBatch,
         NodeId = u64,
         Node = openraft::BasicNode,

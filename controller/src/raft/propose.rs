@@ -173,7 +173,7 @@ pub(super) async fn while_leading<T>(raft: &Raft<TypeConfig>, write: impl Future
 }
 
 async fn propose(raft: &Raft<TypeConfig>, commands: Vec<Command>, answers: Vec<Answer>) {
-    let Some(written) = while_leading(raft, raft.client_write(CommandBatch { commands })).await else {
+    let Some(written) = while_leading(raft, raft.client_write(CommandBatch { commands }.into())).await else {
         for answer in answers {
             let _ = answer.send(Err(ProposeError::NoLeader)); // the caller may have gone
         }

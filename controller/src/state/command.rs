@@ -1,12 +1,7 @@
 //! The only way the state changes. Whoever proposes a command puts everything random, timed or secret (sealed) into it.
 
-use std::fmt;
-
-use prost::Message;
 use sallyport_ca::Profile;
 use sallyport_proto::v1;
-use serde::de::Visitor;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::compaction::{COMPACTION_LEVEL, CompactCertificates};
 use super::constraints::CONSTRAINTS_LEVEL;
@@ -26,39 +21,6 @@ use super::root::{BeginRollover, EraseRootKey, InstallRootChain, ROOT_LEVEL, Res
 use super::row::{CertificateRow, ConstraintsRow, SettingsRow};
 use super::scep::{AddScepRa, STATUS_LEVEL};
 use super::users::USERS_LEVEL;
-
-/// First byte of an encoded batch: the format of what follows (prost).
-const FORMAT: u8 = 1;
-
-/// What one log entry carries: commands that were waiting together, applied in this order.
-#[derive(Clone, PartialEq, prost::Message)]
-pub struct CommandBatch {
-    /// The commands.
-    #[prost(message, repeated, tag = "1")]
-    pub commands: Vec<Command>,
-}
-
-impl CommandBatch {
-    /// Whether a software of this level knows every command. A node that skipped one would no longer be the same as those that
-    /// did not.
-    pub(crate) fn is_known(&self, level: u32) -> bool {
-        self.commands.iter().all(|command| {
-            // Whatever is within one that names its maker must be known, too.
-            let (action, by) = super::ledger::unwrapped(command);
-            let knows = |action: &Action| action.level() <= level;
-            action.is_some_and(knows) && (by.is_none() || level >= LEDGER_LEVEL)
-        })
-    }
-
-    /// The level that this batch raises the group to, and the version that brought it.
-    pub(crate) fn raises_to(&self) -> Option<(u32, &str)> {
-        let raises = self.commands.iter().filter_map(|command| match &command.action {
-            Some(Action::RaiseLevel(raise)) => Some((raise.level, raise.since.as_str())),
-            _ => None,
-        });
-        raises.max_by_key(|(level, _)| *level)
-    }
-}
 
 /// A change.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -844,51 +806,4 @@ pub struct Guesser {
     /// Address of the peer, 4 or 16 bytes; empty where it is not known.
     #[prost(bytes = "vec", tag = "2")]
     pub source: Vec<u8>,
-}
-
-/// In openraft's structures a batch is a byte string: a format byte, then prost.
-impl Serialize for CommandBatch {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_bytes(&encode_tagged(self))
-    }
-}
-
-impl<'de> Deserialize<'de> for CommandBatch {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        decode_tagged(deserializer)
-    }
-}
-
-pub(super) fn encode_tagged(message: &impl Message) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(message.encoded_len() + 1);
-    bytes.push(FORMAT);
-    let _ = message.encode(&mut bytes); // a vector does not run out of room
-    bytes
-}
-
-pub(super) fn decode_tagged<'de, M: Message + Default, D: Deserializer<'de>>(deserializer: D) -> Result<M, D::Error> {
-    use serde::de::Error;
-    match deserializer.deserialize_byte_buf(Bytes)?.split_first() {
-        Some((&FORMAT, rest)) => M::decode(rest).map_err(D::Error::custom),
-        _ => Err(D::Error::custom("written by another version of the controller")),
-    }
-}
-
-/// Takes a byte string, borrowed or owned.
-struct Bytes;
-
-impl Visitor<'_> for Bytes {
-    type Value = Vec<u8>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("bytes")
-    }
-
-    fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Vec<u8>, E> {
-        Ok(bytes.to_vec())
-    }
-
-    fn visit_byte_buf<E>(self, bytes: Vec<u8>) -> Result<Vec<u8>, E> {
-        Ok(bytes)
-    }
 }

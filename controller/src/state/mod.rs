@@ -5,6 +5,7 @@
 
 mod apply;
 mod attempts;
+mod batch;
 mod certificates;
 mod command;
 mod compaction;
@@ -40,6 +41,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use prost::Message;
 use sallyport_proto::v1;
 
+pub use batch::{CommandBatch, SharedBatch};
 pub use command::*;
 pub(crate) use compaction::COMPACTION_LEVEL;
 pub use compaction::{CompactCertificates, KEPT_MS, MAX_COMPACTED, Standing};

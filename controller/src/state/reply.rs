@@ -3,7 +3,7 @@
 use sallyport_proto::v1;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::command::{decode_tagged, encode_tagged};
+use super::batch::{decode_tagged, encode_tagged};
 use super::revocation::Revoked;
 
 /// Answers to a batch, one for each command, in order.

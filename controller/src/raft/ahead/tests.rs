@@ -3,13 +3,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use openraft::{BasicNode, LogId, Membership};
 
 use super::*;
-use crate::state::CommandBatch;
+use crate::state::SharedBatch;
 
 const OWN: u64 = 1;
 
 fn entry(term: u64, leader: u64, index: u64) -> Entry {
     let log_id = LogId::new(CommittedLeaderId::new(term, leader), index);
-    Entry { log_id, payload: EntryPayload::Normal(CommandBatch::default()) }
+    Entry { log_id, payload: EntryPayload::Normal(SharedBatch::default()) }
 }
 
 fn membership(index: u64, configs: &[&[u64]]) -> Entry {

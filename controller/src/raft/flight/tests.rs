@@ -24,7 +24,7 @@ fn log_id(index: u64) -> LogId {
 fn request(prev: u64, last: u64) -> Request {
     let action = Some(Action::SetPsk(SetPsk { sealed: vec![7; 10_000] }));
     let batch = CommandBatch { commands: vec![Command { request_id: vec![1; 16], at_ms: 1, action }] };
-    let entry = |index| Entry { log_id: log_id(index), payload: EntryPayload::Normal(batch.clone()) };
+    let entry = |index| Entry { log_id: log_id(index), payload: EntryPayload::Normal(batch.clone().into()) };
     let entries = (prev + 1..=last).map(entry).collect();
     Request {
         vote: Vote::new_committed(3, 1),

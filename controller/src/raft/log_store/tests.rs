@@ -14,7 +14,7 @@ fn entry(index: u64, length: usize) -> Entry {
     let command = Command { request_id: vec![7; 16], at_ms: 5, action: Some(Action::RevokeCertificate(revoke)) };
     Entry {
         log_id: LogId::new(CommittedLeaderId::new(1, 1), index),
-        payload: EntryPayload::Normal(CommandBatch { commands: vec![command] }),
+        payload: EntryPayload::Normal(CommandBatch { commands: vec![command] }.into()),
     }
 }
 

@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::raft::ahead::Ahead;
 use crate::raft::kv::{Kv, KvError};
 use crate::raft::{Shared, TypeConfig, membership, store};
-use crate::state::CommandBatch;
+use crate::state::SharedBatch;
 
 /// How long a store that another (ending) process holds is waited for.
 const OPEN_PATIENCE: Duration = Duration::from_secs(5);
@@ -75,7 +75,7 @@ pub(super) async fn lead_alone(raft: &Raft<TypeConfig>, options: &NodeOptions, s
 /// append only.
 pub(super) async fn end_with_disk(raft: Raft<TypeConfig>, ahead: Arc<Ahead>) {
     ahead.failure().await;
-    let _ = raft.client_write(CommandBatch::default()).await; // it fails
+    let _ = raft.client_write(SharedBatch::default()).await; // it fails
 }
 
 /// Any storage error stops the Raft core for good; this notices and says so.

@@ -44,7 +44,7 @@ fn entry(index: u64, names: impl Iterator<Item = u32>) -> Entry {
     let command = |i: u32| Command { request_id: i.to_be_bytes().repeat(4), at_ms: 1, action: Some(pool(i)) };
     Entry {
         log_id: LogId::new(CommittedLeaderId::new(1, 1), index),
-        payload: EntryPayload::Normal(CommandBatch { commands: names.map(command).collect() }),
+        payload: EntryPayload::Normal(CommandBatch { commands: names.map(command).collect() }.into()),
     }
 }
 
