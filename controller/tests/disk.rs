@@ -64,7 +64,7 @@ fn meta(index: u64) -> openraft::SnapshotMeta<u64, openraft::BasicNode> {
 fn full_disk(engine: Engine, dir: &Path) {
     let path = dir.join("store");
     let ballast = dir.join("ballast");
-    fs::write(&ballast, vec![1; 5_000_000]).expect("fits");
+    fs::write(&ballast, vec![1; 20_000_000]).expect("fits");
     let snapshots = SnapshotDir::open(&dir.join("snapshots")).expect("opens");
     snapshots.save(&meta(1), &[7; 100_000]).expect("fits");
 
@@ -147,7 +147,7 @@ fn a_full_disk_stops_the_store_with_a_remedy_and_loses_nothing() {
     let Some(way) = ways.into_iter().find(works) else {
         return skipped("a small file system needs a mount namespace, which this machine forbids");
     };
-    let out = unshare(way, "mount -t tmpfs -o size=24m none \"$0\" && exec \"$1\" --exact the_child --nocapture")
+    let out = unshare(way, "mount -t tmpfs -o size=64m none \"$0\" && exec \"$1\" --exact the_child --nocapture")
         .arg(std::env::current_exe().expect("this test"))
         .env(CHILD, dir.path())
         .output()

@@ -394,6 +394,10 @@ impl Kv for Checked {
         let Room { rows, bytes } = self.inner.room();
         Room { rows: rows.saturating_sub(1), bytes }
     }
+
+    fn is_idle(&self) -> bool {
+        self.inner.is_idle()
+    }
 }
 
 /// The file that knows which write was synced last, two slots of `number (8) | CRC-32 (4)`, big-endian, a sector apart. They

@@ -210,6 +210,10 @@ pub trait Kv: Send + Sync + 'static {
     fn room(&self) -> Room {
         Room { rows: usize::MAX, bytes: usize::MAX }
     }
+    /// Whether a write now is known to wait for nothing.
+    fn is_idle(&self) -> bool {
+        false
+    }
     /// These changes will be written later: a simulation wants to know at once.
     #[cfg(test)]
     fn behind(&self, _ops: &[Op]) {}
@@ -267,6 +271,9 @@ impl Kv for CatchPanics {
     }
     fn room(&self) -> Room {
         self.0.room()
+    }
+    fn is_idle(&self) -> bool {
+        self.0.is_idle()
     }
 }
 

@@ -28,7 +28,7 @@ use super::kv::{Kv, KvError, Op, Result, Room, Row, Table};
 const INLINE_MAX: usize = 4_000;
 /// Length of a segment of sled's log in a new database, bytes; a power of two. An old one keeps its own. The longer, the more rows of the
 /// state may wait for each other (guard 5, [`Kv::room`]); a buffer of sled's is as long.
-const SEGMENT: usize = 16 * 1024 * 1024;
+const SEGMENT: usize = 8 * 1024 * 1024;
 /// The shortest that there is: that of databases made before.
 const OLD_SEGMENT: usize = 2 * 1024 * 1024;
 /// This part of what may be written without a barrier is for the rows' own bytes, the rest for what each adds.
@@ -330,6 +330,10 @@ impl Kv for SledKv {
 
     fn room(&self) -> Room {
         room(self.unsynced_max)
+    }
+
+    fn is_idle(&self) -> bool {
+        self.unsynced.try_lock().is_ok()
     }
 }
 

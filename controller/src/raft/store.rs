@@ -122,6 +122,9 @@ impl Kv for Store {
     fn room(&self) -> Room {
         self.kv.room()
     }
+    fn is_idle(&self) -> bool {
+        self.kv.is_idle()
+    }
 }
 
 fn open_engine(path: &Path, engine: Engine) -> Result<Arc<dyn Kv>> {

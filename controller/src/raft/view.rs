@@ -16,9 +16,9 @@ use super::kv::{KEY_END, Kv, Op, Result, Room, Row, Table};
 /// Rows in a page.
 const PAGE: usize = 512;
 /// Rows that wait, at most, where the store takes so many at once.
-pub(super) const MAX_BEHIND: usize = 768;
+pub(super) const MAX_BEHIND: usize = 384;
 /// And their length, bytes.
-pub(super) const MAX_BEHIND_BYTES: usize = 2 * 1024 * 1024;
+pub(super) const MAX_BEHIND_BYTES: usize = 1024 * 1024;
 
 /// All views of a state.
 pub(super) struct Views {
@@ -132,9 +132,10 @@ impl Changing<'_> {
                 Op::DelRange(..) => debug_assert!(false, "no range can wait"),
             }
         }
-        let behind = &self.open.behind;
-        // What a view must keep is known when it is written.
-        if behind.words.len() >= self.room.rows || behind.bytes >= self.room.bytes || !self.open.views.is_empty() {
+        let Behind { words, bytes } = &self.open.behind;
+        let fills = |part: usize| words.len() >= self.room.rows / part || *bytes >= self.room.bytes / part;
+        // What a view must keep is known when it is written. While the store waits for its disk, so would we, and nobody gets an answer.
+        if fills(1) || fills(2) && self.kv.is_idle() || !self.open.views.is_empty() {
             self.catch_up()?;
         }
         Ok(())
