@@ -143,7 +143,11 @@ async fn an_operator_adds_replaces_and_retires_issuing_authorities_and_what_they
         let request = v1::ListAuthoritiesRequest {};
         site.operator().await.list_authorities(request).await.expect("lists").into_inner().authorities
     };
-    let add = |key: v1::KeyAlgorithm, replace| v1::AddIssuerRequest { key_algorithm: key.into(), replace };
+    let add = |key: v1::KeyAlgorithm, replace| v1::AddIssuerRequest {
+        key_algorithm: key.into(),
+        replace,
+        ..Default::default()
+    };
     let [root, first] = list().await.try_into().expect("a root and an issuing authority");
     assert!(root.is_root && root.has_key && root.certificate == site.running.root_certificate());
     assert!(

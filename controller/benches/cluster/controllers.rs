@@ -285,7 +285,7 @@ impl Group {
 
     /// An issuing authority for a kind of key.
     pub(crate) async fn add_issuer(&self, key: v1::KeyAlgorithm) {
-        let request = v1::AddIssuerRequest { key_algorithm: key.into(), replace: false };
+        let request = v1::AddIssuerRequest { key_algorithm: key.into(), replace: false, ..Default::default() };
         self.operator[0].clone().add_issuer(request).await.unwrap();
     }
 

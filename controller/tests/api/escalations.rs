@@ -369,7 +369,8 @@ async fn esc5_authorities_settings_and_members_are_out_of_reach_for_whoever_is_n
     let estate = Estate::new().await;
     let link = issue(&estate.site.running, Profile::GatewayLink, "gw1").await;
     let mut gateway = estate.as_operator(&link).await;
-    let add = v1::AddIssuerRequest { key_algorithm: v1::KeyAlgorithm::EcdsaP384.into(), replace: true };
+    let add =
+        v1::AddIssuerRequest { key_algorithm: v1::KeyAlgorithm::EcdsaP384.into(), replace: true, ..Default::default() };
     let settings = v1::UpdateSettingsRequest { settings: Some(v1::Settings::default()) };
     let codes = [
         gateway.add_issuer(add).await.map(drop),

@@ -54,7 +54,7 @@ async fn site() -> (Site, String, Vec<Case>) {
     let mut operator = site.operator().await;
     common::change_settings(&mut operator, |s| s.publication_name = at.clone()).await;
     let key = v1::KeyAlgorithm::EcdsaP256.into();
-    let request = v1::AddIssuerRequest { key_algorithm: key, replace: true };
+    let request = v1::AddIssuerRequest { key_algorithm: key, replace: true, ..Default::default() };
     operator.add_issuer(request).await.expect("adds");
     let issue = async |profile, name: &'static str| common::issue(&site.running, profile, name).await;
     let cases = vec![

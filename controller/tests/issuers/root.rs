@@ -72,7 +72,7 @@ async fn import(site: &Site, root: &RootKey, for_s: u32) -> Result<v1::ManageRoo
 }
 
 async fn add_issuer(site: &Site, key: v1::KeyAlgorithm) -> Result<u64, Status> {
-    let request = v1::AddIssuerRequest { key_algorithm: key.into(), replace: true };
+    let request = v1::AddIssuerRequest { key_algorithm: key.into(), replace: true, ..Default::default() };
     site.operator().await.add_issuer(request).await.map(|made| made.into_inner().number)
 }
 
