@@ -247,7 +247,11 @@ impl Core {
     /// Returns once the state of this node shows everything that was acknowledged before this call, anywhere.
     /// All who wait for that share one question to the leader at a time.
     pub(crate) async fn linearizable(&self) -> Result<(), ProposeError> {
-        self.latest.share(|| self.ask_for_latest()).await
+        if self.node.leader().is_none() {
+            return self.ask_for_latest().await; // each has its own patience
+        }
+        let shared = self.latest.share(|| self.ask_for_latest());
+        tokio::time::timeout(READ_WAIT, shared).await.unwrap_or(Err(ProposeError::NoLeader))
     }
 
     async fn ask_for_latest(&self) -> Result<(), ProposeError> {

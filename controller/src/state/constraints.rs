@@ -94,7 +94,8 @@ impl State {
         };
         let outside = self.public_names().find_map(|name| constraints.check_name(&alt_name(name)).err())?;
         let text = format!(
-            "gateways show clients a name that this authority could not certify: {outside}. Widen the constraints, or give the              gateways other names first: sallyport setting set public-names=..."
+            "gateways show clients a name that this authority could not certify: {outside}. Widen the constraints, or \
+             give the gateways other names first: sallyport setting set public-names=..."
         );
         Some(Reply::conflict(ConflictKind::Precondition, text))
     }
