@@ -1,10 +1,13 @@
 //! `sallyport request`: machines that asked for a certificate and that nobody had announced.
 
-use clap::Subcommand;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use clap::{Args, Subcommand};
 use sallyport_proto::v1;
 use serde::Serialize;
 
-use super::{Context, PAGE, names, pages, refused, unix};
+use super::{Connection, Context, PAGE, names, pages, refused, unix};
 use crate::cli::Global;
 use crate::error::Result;
 use crate::output::{Column, Record, rfc3339};
@@ -38,11 +41,57 @@ pub(crate) enum Command {
         #[arg(long, default_value = "", hide_default_value = true, value_name = "TEXT")]
         holder: String,
     },
-    /// Say no.
-    Refuse {
-        /// Number of the request.
-        number: u64,
-    },
+    /// Say no, to one or to many: whoever fills the list up keeps others out for a week.
+    #[command(after_help = "\
+Examples:
+  sallyport request refuse 7
+  sallyport request refuse --from 198.51.100.0/24        all that wait and came from there")]
+    Refuse(Refuse),
+}
+
+/// Which requests are refused.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct Refuse {
+    /// Numbers of the requests.
+    numbers: Vec<u64>,
+    /// All that wait and came from this address or network.
+    #[arg(long, value_name = "CIDR")]
+    from: Option<Network>,
+}
+
+/// Addresses with the same first bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Network {
+    address: IpAddr,
+    bits: u32,
+}
+
+impl FromStr for Network {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        let wrong = || "an address or a network is expected, such as 198.51.100.0/24 or 2001:db8::/32".to_owned();
+        let (address, bits) = text.split_once('/').map_or((text, None), |(address, bits)| (address, Some(bits)));
+        let address: IpAddr = address.parse().map_err(|_| wrong())?;
+        let most = if address.is_ipv4() { 32 } else { 128 };
+        let bits = bits.map_or(Ok(most), |bits| bits.parse().map_err(|_| wrong()))?;
+        if bits > most { Err(wrong()) } else { Ok(Self { address, bits }) }
+    }
+}
+
+impl Network {
+    fn has(self, source: &str) -> bool {
+        // From the left, both kinds of address in as many bits.
+        let left = |address: IpAddr| match address {
+            IpAddr::V4(v4) => u128::from(v4.to_bits()) << 96,
+            IpAddr::V6(v6) => v6.to_bits(),
+        };
+        let mask = u128::MAX.checked_shl(128 - self.bits).unwrap_or(0);
+        source.parse().is_ok_and(|source: IpAddr| {
+            source.is_ipv4() == self.address.is_ipv4() && left(source) & mask == left(self.address) & mask
+        })
+    }
 }
 
 #[derive(Serialize)]
@@ -102,33 +151,71 @@ impl Record for Row {
     }
 }
 
+async fn list(connection: &mut Connection, waiting_only: bool) -> Result<Vec<v1::EnrollRequest>> {
+    let client = &mut connection.client;
+    pages(async |page_token| {
+        let request = v1::ListRequestsRequest { page_size: PAGE, page_token, waiting_only };
+        let response = client.list_requests(request).await.map_err(refused)?.into_inner();
+        Ok((response.requests, response.next_page_token))
+    })
+    .await
+}
+
+async fn decide(connection: &mut Connection, decision: v1::DecideRequestRequest) -> Result<Row> {
+    let answer = connection.client.decide_request(decision).await.map_err(refused)?.into_inner();
+    Ok(Row::from(answer.request.unwrap_or_default()))
+}
+
 /// Runs the command.
 pub(crate) async fn run(command: Command, global: &Global) -> Result {
     let mut context = Context::open(global).await?;
-    let client = &mut context.connection.client;
-    let decision = match command {
+    let connection = &mut context.connection;
+    match command {
         Command::List { waiting } => {
-            let requests = pages(async |page_token| {
-                let request = v1::ListRequestsRequest { page_size: PAGE, page_token, waiting_only: waiting };
-                let response = client.list_requests(request).await.map_err(refused)?.into_inner();
-                Ok((response.requests, response.next_page_token))
-            })
-            .await?;
-            let rows: Vec<Row> = requests.into_iter().map(Row::from).collect();
-            return context.printer.list(&rows, "no requests");
+            let rows: Vec<Row> = list(connection, waiting).await?.into_iter().map(Row::from).collect();
+            context.printer.list(&rows, "no requests")
         }
         Command::Approve { number, name, sans, holder } => {
-            v1::DecideRequestRequest { number, approve: true, name, sans, holder }
+            let row =
+                decide(connection, v1::DecideRequestRequest { number, approve: true, name, sans, holder }).await?;
+            let text = format!("request {} gets a certificate of {} when it asks again", row.number, row.name);
+            context.printer.one(&row, &text)
         }
-        Command::Refuse { number } => v1::DecideRequestRequest { number, ..v1::DecideRequestRequest::default() },
-    };
-    let approve = decision.approve;
-    let row =
-        Row::from(client.decide_request(decision).await.map_err(refused)?.into_inner().request.unwrap_or_default());
-    let text = if approve {
-        format!("request {} gets a certificate of {} when it asks again", row.number, row.name)
-    } else {
-        format!("request {} is refused", row.number)
-    };
-    context.printer.one(&row, &text)
+        Command::Refuse(Refuse { mut numbers, from }) => {
+            if let Some(from) = from {
+                let waiting = list(connection, true).await?;
+                numbers.extend(waiting.into_iter().filter(|r| from.has(&r.source)).map(|r| r.number));
+            }
+            let no = |number| v1::DecideRequestRequest { number, ..v1::DecideRequestRequest::default() };
+            if let ([number], None) = (numbers.as_slice(), from) {
+                let row = decide(connection, no(*number)).await?;
+                let text = format!("request {} is refused", row.number);
+                return context.printer.one(&row, &text);
+            }
+            let mut rows = Vec::with_capacity(numbers.len());
+            for number in numbers {
+                rows.push(decide(connection, no(number)).await?);
+            }
+            context.printer.list(&rows, "no request waits that came from there")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_has_its_own_addresses_and_no_others() {
+        let network = |text: &str| text.parse::<Network>();
+        let has = |of: &str, source: &str| network(of).expect("a network").has(source);
+        assert!(has("198.51.100.0/24", "198.51.100.255") && !has("198.51.100.0/24", "198.51.101.0"));
+        assert!(has("198.51.100.7", "198.51.100.7") && !has("198.51.100.7", "198.51.100.6"));
+        assert!(has("0.0.0.0/0", "192.0.2.1") && !has("0.0.0.0/0", "2001:db8::1"));
+        assert!(has("2001:db8::/32", "2001:db8:ffff::1") && !has("2001:db8::/32", "2001:db9::1"));
+        assert!(has("::/0", "2001:db8::1") && !has("::/0", "unix"));
+        for bad in ["", "198.51.100.0/33", "::/129", "x/8", "198.51.100.0/", "198.51.100.0/-1"] {
+            assert!(network(bad).is_err(), "{bad}");
+        }
+    }
 }
