@@ -171,12 +171,17 @@ async fn machines_are_admitted_by_what_the_log_issued() {
         let refused = gateway.admit(serial, fingerprint).await.expect_err("refused");
         assert!(refused.0.contains(cause) && !refused.1.is_empty(), "{}", refused.0);
     }
+    // A gateway that was taken over fills no memory with what it asks about.
+    let endless = gateway.admit(&"a".repeat(1_000_000), &laptop.fingerprint).await.expect_err("refused");
+    assert!(endless.0.len() < 1_000, "{}", endless.0.len());
+    let longest = attempts(&mut operator).await.iter().map(|a| format!("{a:?}").len()).max();
+    assert!(longest.is_some_and(|len| len < 4_096), "{longest:?}");
     let revoke = v1::RevokeCertificateRequest { serial: laptop.serial.clone(), reason: "stolen".into() };
     operator.revoke_certificate(revoke).await.expect("revokes");
     let refused = gateway.admit(&laptop.serial, &laptop.fingerprint).await.expect_err("refused");
     assert!(refused.0.contains("revoked: stolen"));
     let all = attempts(&mut operator).await;
-    assert_eq!(all.len(), 4);
+    assert_eq!(all.len(), 5);
     assert!(all.iter().all(|a| a.phase() == v1::Phase::IkeMainMode && a.claimed_identity == "laptop.example.com"));
     site.running.shutdown().await;
 }

@@ -184,9 +184,11 @@ impl GatewayService {
     async fn do_admit(&self, request: Request<v1::AdmitPeerRequest>) -> Result<v1::AdmitPeerResponse, Status> {
         use v1::admit_peer_response::Decision;
         let caller = self.caller(&request)?;
-        let request = request.into_inner();
+        let mut request = request.into_inner();
         request_id(&request.request_id)?;
         self.member(&caller, request.member).await?;
+        // The cause of a refusal has it, and each is a record.
+        request.certificate_serial = cut(request.certificate_serial);
         let (decision, records_verdicts) = {
             let state = self.core.node.shared().read();
             let decision = admit::judge(&state, &request, self.core.now_ms());
@@ -204,7 +206,7 @@ impl GatewayService {
                     machine: Some(v1::MachineIdentity {
                         auth: v1::MachineAuth::Certificate.into(),
                         name: cut(request.subject),
-                        certificate_serial: cut(request.certificate_serial),
+                        certificate_serial: request.certificate_serial,
                     }),
                     claimed_identity: cut(request.claimed_identity),
                     phase: v1::Phase::IkeMainMode.into(),

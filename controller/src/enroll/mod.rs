@@ -255,11 +255,20 @@ fn proof(shown: &Shown) -> Result<Option<ProofKind>, Refusal> {
             Ok(Some(ProofKind::Token(TokenProof { id: token.id.to_vec(), hash: token.hash().to_vec() })))
         }
         Shown::Certificate(der) => {
-            let certificate = Certificate::from_der(der)
-                .map_err(|_| unproven("what was shown as a certificate is none", "enroll with a token"))?;
+            let certificate = certificate_of(der)
+                .ok_or_else(|| unproven("what was shown as a certificate is none", "enroll with a token"))?;
             Ok(Some(ProofKind::Certificate(certificate.serial.to_string())))
         }
     }
+}
+
+/// Most octets of a serial number, RFC 5280 §4.1.2.2.
+const MAX_SERIAL: usize = 20;
+
+/// A certificate that a stranger shows. What he was refused for is recorded with its serial number, for ever, and that of a certificate that
+/// he has made himself may have all the octets that fit into a handshake.
+fn certificate_of(der: &[u8]) -> Option<Certificate> {
+    Certificate::from_der(der).ok().filter(|certificate| certificate.serial.as_be_bytes().len() <= MAX_SERIAL)
 }
 
 /// Whether a certificate is the one in the records, byte by byte: then this authority signed it, and it is not asked who may have
@@ -270,7 +279,7 @@ fn is_ours(core: &Core, der: &[u8]) -> Result<(), Refusal> {
         cause,
         remedy: "renew by the certificate that this authority issued, or enroll with a token".into(),
     };
-    let certificate = Certificate::from_der(der).map_err(|_| refused("what was shown is no certificate".into()))?;
+    let certificate = certificate_of(der).ok_or_else(|| refused("what was shown is no certificate".into()))?;
     let serial = certificate.serial.to_string();
     let state = core.node.shared().read();
     let recorded = state.certificates.get(&serial).is_some_and(|row| row.fingerprint == certificate.fingerprint.0);

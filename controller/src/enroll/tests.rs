@@ -436,6 +436,27 @@ async fn a_profile_that_allows_no_such_key_says_so() {
     site.end().await;
 }
 
+/// TLS and SCEP take any certificate whose key its holder has; what becomes of it is recorded and never forgotten.
+#[tokio::test]
+async fn a_serial_number_as_long_as_a_handshake_is_neither_recorded_nor_looked_for() {
+    let site = Site::new().await;
+    let mut params = rcgen::CertificateParams::default();
+    params.serial_number = Some(rcgen::SerialNumber::from_slice(&[0x7f; 30_000]));
+    let key_pair = rcgen::KeyPair::generate().expect("a key");
+    let der = params.self_signed(&key_pair).expect("a certificate").der().to_vec();
+    assert!(is_ours(&site.core, &der).is_err_and(|refusal| refusal.cause.len() < 200));
+    assert_eq!(site.refused(&Shown::Certificate(der), &key()).await, RefusalKind::Unproven);
+    let recorded = || site.core.node.shared().read().attempts.iter().map(|(_, a)| a.cause.len()).max();
+    for _ in 0..1_000 {
+        if recorded().is_some() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(recorded().is_some_and(|len| len < 200), "{:?}", recorded());
+    site.end().await;
+}
+
 #[tokio::test]
 async fn a_key_is_made_for_whoever_may_have_a_certificate_and_a_few_at_a_time() {
     use sallyport_endpoint::{Answer, Office};

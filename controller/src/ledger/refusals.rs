@@ -22,6 +22,9 @@ const HOUR_MS: u64 = 3_600_000;
 /// Places that are counted.
 const PLACES: usize = 4_096;
 
+/// Longest text of a record, characters: what strangers showed may be in it, and it is kept for ever.
+const MAX_TEXT: usize = 512;
+
 #[derive(Debug)]
 struct Room {
     /// Up to when the room is used up, monotonic milliseconds.
@@ -94,11 +97,12 @@ pub(crate) fn record(core: &Arc<Core>, source: IpAddr, refusal: &Refusal) {
         return;
     }
     let Some(left_out) = core.audit.refusals.admit(source, core.clock.monotonic_ms()) else { return };
-    let mut cause = refusal.cause.clone();
+    let short = |text: &str| text.chars().take(MAX_TEXT).collect::<String>();
+    let mut cause = short(&refusal.cause);
     if left_out > 0 {
         cause = format!("{cause} ({left_out} more refusals were left out before this one)");
     }
-    let (core, remedy) = (core.clone(), refusal.remedy.clone());
+    let (core, remedy) = (core.clone(), short(&refusal.remedy));
     tokio::spawn(async move {
         let Ok(id) = core.new_id() else { return };
         let attempt = v1::Attempt {
