@@ -26,6 +26,8 @@ const FRESH_MS: u64 = LISTS_SPAN_MS;
 const DELTA_FRESH_MS: u64 = 3_600 * 1_000;
 /// Lists are good from so long before they were made, as certificates are: readers' clocks differ.
 const CLOCKS_MS: u64 = 5 * 60 * 1_000;
+/// From making lists because of changes to doing so again.
+const PAUSE: Duration = Duration::from_secs(1);
 /// How often it is looked whether a list is due, besides at each change.
 const LOOK: Duration = Duration::from_secs(30);
 /// Numbers count seconds from here, and within one what happened: 2020-09-13.
@@ -362,6 +364,8 @@ pub(crate) async fn keep(core: Arc<Core>) {
                 tracing::warn!(issuer, ?part, %error, "a revocation list could not be made anew; trying again");
             }
         }
+        // Each renewal revokes a certificate: where there are a thousand in a second, lists are not made as often. Whoever asks does not wait.
+        tokio::time::sleep(PAUSE).await;
     }
 }
 
