@@ -392,7 +392,7 @@ async fn esc5_authorities_settings_and_members_are_out_of_reach_for_whoever_is_n
         let channel = estate.site.channel(issued).await.expect("connects");
         let mut peer = v1::peer_client::PeerClient::new(channel);
         let refused =
-            peer.propose(v1::ProposeRequest { target: 1, command: Vec::new() }).await.expect_err("is refused");
+            peer.propose(v1::ProposeRequest { target: 1, ..Default::default() }).await.expect_err("is refused");
         assert_eq!(refused.code(), Code::PermissionDenied);
     }
     estate.end().await;
