@@ -28,7 +28,7 @@ use crate::{
 
 pub use self::cross::MAX_ABOVE;
 pub use self::issuing::{DEFAULT_ISSUING_VALIDITY, IssuingConfig};
-pub use self::service::{MAX_OCSP_SIGNER_VALIDITY, MAX_RA_VALIDITY};
+pub use self::service::{MAX_OCSP_SIGNER_VALIDITY, MAX_RA_VALIDITY, RecordedService, Service};
 
 /// How long a root lives unless the configuration says otherwise: ten years.
 pub const DEFAULT_ROOT_VALIDITY: Duration = Duration::from_secs(3650 * 86_400);

@@ -59,7 +59,7 @@ mod weak;
 
 pub use authority::{
     Authority, DEFAULT_ISSUING_VALIDITY, DEFAULT_ROOT_VALIDITY, IssuingConfig, MAX_ABOVE, MAX_OCSP_SIGNER_VALIDITY,
-    MAX_RA_VALIDITY, Prepared, RevocationUrls, RootConfig,
+    MAX_RA_VALIDITY, Prepared, RecordedService, RevocationUrls, RootConfig, Service,
 };
 pub use certificate::{Certificate, Fingerprint, Serial};
 pub use constraints::{MAX_CONSTRAINTS, NameConstraints, Outside, Subtree};

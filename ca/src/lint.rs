@@ -7,7 +7,8 @@ use x509_parser::prelude::FromDer as _;
 use x509_parser::x509::X509Version;
 
 use crate::{
-    AltName, Fingerprint, IssuingConfig, KeyAlgorithm, NameConstraints, Profile, PublicKey, Serial, Subject, UnixTime,
+    AltName, Fingerprint, IssuingConfig, KeyAlgorithm, NameConstraints, Profile, PublicKey, RecordedService, Serial,
+    Service, Subject, UnixTime,
 };
 
 /// DER contents of id-at-commonName and id-at-organizationName, 2.5.4.3 and 2.5.4.10.
@@ -225,6 +226,42 @@ pub(crate) fn recheck(draft: &[u8], recorded: &Recorded<'_>, issuer: &Issuer) ->
     let hash = Fingerprint::of(key.spki_der()).0;
     rule(recorded.key_sha256.is_none_or(|recorded| *recorded == hash), Lint::Record("public key"))?;
     check_against(&cert, recorded.profile, recorded.subject, issuer)
+}
+
+/// The same for the certificate of a service; what its service makes of it is looked at there.
+pub(crate) fn check_service(
+    cert: &X509Certificate<'_>,
+    recorded: &RecordedService<'_>,
+    key: &PublicKey,
+    issuer: &Issuer,
+) -> Result<(), Lint> {
+    /// DER contents of id-pkix-ocsp-nocheck, 1.3.6.1.5.5.7.48.1.5.
+    const OCSP_NO_CHECK: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 48, 1, 5];
+    rule(Serial::from_be_bytes(cert.raw_serial()) == *recorded.serial, Lint::Record("serial number"))?;
+    let (from, to) = (cert.validity().not_before.timestamp(), cert.validity().not_after.timestamp());
+    rule((UnixTime(from), UnixTime(to)) == recorded.period, Lint::Record("validity period"))?;
+    rule(from >= issuer.not_before.0 && from < to && to <= issuer.not_after.0, Lint::Validity)?;
+    rule(key.algorithm() == recorded.key, Lint::Record("kind of key"))?;
+    let hash = Fingerprint::of(key.spki_der()).0;
+    rule(recorded.key_sha256.is_none_or(|recorded| *recorded == hash), Lint::Record("public key"))?;
+    check_common(cert, key, issuer)?;
+    let named = cert.subject().iter_common_name().next().and_then(|n| crate::name::attribute_text(n.attr_value()));
+    rule(named.as_deref() == Some(recorded.name), Lint::Subject)?;
+    rule(issuer.permits_names(cert), Lint::NameConstraints)?;
+    let known = cert.iter_extensions().all(|extension| {
+        let parsed = matches!(
+            extension.parsed_extension(),
+            ParsedExtension::AuthorityKeyIdentifier(_)
+                | ParsedExtension::SubjectKeyIdentifier(_)
+                | ParsedExtension::BasicConstraints(_)
+                | ParsedExtension::KeyUsage(_)
+                | ParsedExtension::ExtendedKeyUsage(_)
+                | ParsedExtension::CRLDistributionPoints(_)
+                | ParsedExtension::AuthorityInfoAccess(_)
+        );
+        parsed || (recorded.service == Service::OcspSigner && extension.oid.as_bytes() == OCSP_NO_CHECK)
+    });
+    rule(known, Lint::UnknownExtension)
 }
 
 fn check_against(cert: &X509Certificate<'_>, profile: Profile, subject: &Subject, issuer: &Issuer) -> Result<(), Lint> {

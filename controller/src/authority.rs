@@ -1,6 +1,7 @@
 //! The authority at work: keys made here, certificates signed and recorded in the log before anybody gets them.
 
 mod issuers;
+pub(crate) mod office;
 mod opened;
 pub(crate) mod published;
 pub(crate) mod rollover;
@@ -11,14 +12,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prost::Message;
-use sallyport_ca::{AltName, Certificate, KeyAlgorithm, KeyPair, Profile, PublicKey, Serial, Subject, UnixTime, pem};
+use sallyport_ca::{
+    AltName, Certificate, Fingerprint, KeyAlgorithm, KeyPair, Profile, PublicKey, Serial, Subject, UnixTime, pem,
+};
 use sallyport_proto::{CONTROLLER_NAME, v1};
 use zeroize::Zeroizing;
 
 use crate::app::Core;
 use crate::error::Error;
 use crate::seal::Request;
-use crate::state::{self, Action, CertificateRow, ConflictKind, GATEWAYS_LEVEL, Maker, Outcome, RecordCertificate};
+use crate::state::{
+    self, Action, CertificateRow, ConflictKind, GATEWAYS_LEVEL, Maker, OfficeProof, Outcome, RecordCertificate,
+};
 
 pub(crate) use self::issuers::{Wanted, add as add_issuers, first as first_issuers};
 pub(crate) use self::opened::{Issuing, Opened};
@@ -100,13 +105,14 @@ pub(crate) fn subject(request: &IssueRequest) -> Result<Subject, Error> {
     Ok(subject)
 }
 
-/// How a certificate is to be made by the profile's rules as they are now, which the log looks at again.
-fn rules(core: &Core, request: &IssueRequest, sans: &[String], maker: Maker) -> Result<Duration, Error> {
+/// How long a certificate is to live by the profile's rules as they are now, and their version; the log looks at them again.
+fn rules(core: &Core, request: &IssueRequest, sans: &[String], maker: Maker) -> Result<(Duration, u64), Error> {
     let names: Vec<String> = std::iter::once(&request.name).chain(sans).cloned().collect();
     let (key, validity_s) = (algorithm_to_proto(request.key), u64::from(request.days).saturating_mul(86_400));
     let state = core.node.shared().read();
     let rules = state.may_make(request.profile, maker, key, &names, validity_s).map_err(Error::Refused)?;
-    Ok(Duration::from_secs(if validity_s == 0 { rules.validity_s } else { validity_s }))
+    let validity = Duration::from_secs(if validity_s == 0 { rules.validity_s } else { validity_s });
+    Ok((validity, rules.version))
 }
 
 /// The kind of key in a certificate record.
@@ -199,35 +205,94 @@ pub(crate) async fn controller_certificate(
     certify(core, public, Certified { profile: Profile::Controller, name: CONTROLLER_NAME.into(), names, member }).await
 }
 
-/// The same for anybody.
-pub(crate) async fn certify(core: &Arc<Core>, public: &PublicKey, what: Certified) -> Result<CertifiedKey, Error> {
+/// Has a certificate for anybody's own public key signed and recorded, once for a request of this id.
+pub(crate) async fn certify_once(
+    core: &Arc<Core>,
+    public: &PublicKey,
+    what: Certified,
+    request_id: [u8; 16],
+) -> Result<state::Issued, Error> {
+    if !office::intends(core) {
+        let made = certify(core, public, what).await?;
+        let command = RecordCertificate { record: Some(made.record), answer: made.certificate };
+        let issued = record(core, command, Some(request_id)).await?;
+        let issued = issued.ok_or_else(|| Error::Internal("recording a certificate brought no answer".into()))?;
+        return Ok(state::Issued { certificate: issued.answer.clone(), ..issued });
+    }
+    if let Some(issued) = core.node.shared().read().answered_with(&request_id) {
+        let of_before = issued.certificate.is_empty();
+        let certificate = if of_before { issued.answer.clone() } else { issued.certificate.clone() };
+        return Ok(state::Issued { certificate, ..issued.clone() });
+    }
+    let mut tries = 1;
+    loop {
+        let draft = draft_for(core, public, what.clone())?;
+        let office = OfficeProof { request_id: request_id.to_vec(), ..OfficeProof::default() };
+        match office::issue(core, draft.wished(public, office)).await {
+            // Another authority issues since a moment ago.
+            Err(Error::Superseded(_)) if tries < MAX_TRIES => tries += 1,
+            issued => return issued,
+        }
+    }
+}
+
+/// A certificate that is not signed yet.
+struct Draft {
+    prepared: sallyport_ca::Prepared,
+    issuing: Issuing,
+    record: CertificateRow,
+    profile_version: u64,
+}
+
+impl Draft {
+    fn wished(self, key: &PublicKey, office: OfficeProof) -> office::Wished {
+        office::Wished {
+            tbs: self.prepared.tbs().to_vec(),
+            record: self.record,
+            key_sha256: Fingerprint::of(key.spki_der()).0,
+            profile_version: self.profile_version,
+            office,
+        }
+    }
+}
+
+/// The same for anybody. Nobody may see it before its record is in the log.
+async fn certify(core: &Arc<Core>, public: &PublicKey, what: Certified) -> Result<CertifiedKey, Error> {
+    let (name, profile, member) = (what.name.clone(), what.profile, what.member);
+    let draft = draft_for(core, public, what)?;
+    let (worker, signer) = (core.clone(), draft.issuing.clone());
+    let made = tokio::task::spawn_blocking(move || signer.authority.sign(&draft.prepared, worker.sealer.rng()));
+    let made = made.await.map_err(|_| Error::Internal("making a certificate panicked".into()))?;
+    let certificate = made.map_err(|e| Error::Refused(e.to_string()))?;
+    let record = record_of(&certificate, profile_to_proto(profile), &name, draft.record.sans, public.algorithm());
+    let mut issuers = draft.issuing.chain();
+    issuers.pop();
+    Ok(CertifiedKey {
+        certificate: certificate.der().to_vec(),
+        issuers,
+        record: CertificateRow { member, issuer: draft.issuing.number, ..record },
+    })
+}
+
+/// What would be signed for somebody's own public key.
+fn draft_for(core: &Core, public: &PublicKey, what: Certified) -> Result<Draft, Error> {
     let (profile, name) = (what.profile, what.name);
     let request = IssueRequest { profile, name: name.clone(), sans: what.names, key: public.algorithm(), days: 0 };
     let subject = subject(&request)?;
     let sans: Vec<String> = subject.alt_names().iter().map(ToString::to_string).collect();
     // As the log sees it: see `Maker::of`.
     let of_cluster = what.member != 0 || profile == Profile::Controller;
-    let validity = rules(core, &request, &sans, if of_cluster { Maker::Cluster } else { Maker::Operator })?;
+    let maker = if of_cluster { Maker::Cluster } else { Maker::Operator };
+    let (validity, profile_version) = rules(core, &request, &sans, maker)?;
     let issuing = core.issuing_for(profile, request.key)?;
     let now = UnixTime(i64::try_from(core.now_ms() / 1_000).unwrap_or(i64::MAX));
-    let (worker, signer, public) = (core.clone(), issuing.clone(), public.clone());
-    let made = tokio::task::spawn_blocking(move || -> Result<Certificate, sallyport_ca::Error> {
-        let (rng, authority) = (worker.sealer.rng(), signer.authority);
-        let serial = Serial::generate(rng)?;
-        let prepared = authority.prepare(profile, &subject, &public, now, validity, serial)?;
-        authority.sign(&prepared, rng)
-    })
-    .await
-    .map_err(|_| Error::Internal("making a certificate panicked".into()))?;
-    let certificate = made.map_err(|e| Error::Refused(e.to_string()))?;
-    let record = record_of(&certificate, profile_to_proto(profile), &name, sans, request.key);
-    let mut issuers = issuing.chain();
-    issuers.pop();
-    Ok(CertifiedKey {
-        certificate: certificate.der().to_vec(),
-        issuers,
-        record: CertificateRow { member: what.member, issuer: issuing.number, ..record },
-    })
+    let refused = |e: sallyport_ca::Error| Error::Refused(e.to_string());
+    let serial = Serial::generate(core.sealer.rng()).map_err(refused)?;
+    let prepared =
+        issuing.authority.prepare(profile, &subject, public, now, validity, serial.clone()).map_err(refused)?;
+    let before = office::record_before(&serial, prepared.period(), profile_to_proto(profile), &name, request.key);
+    let record = CertificateRow { sans, member: what.member, issuer: issuing.number, ..before };
+    Ok(Draft { prepared, issuing, record, profile_version })
 }
 
 /// Makes a key pair and a certificate, and records it. What is returned is in the log.
@@ -255,6 +320,21 @@ impl<'a> Owner<'a> {
 /// The same for somebody with whom it is revoked.
 pub(crate) async fn issue_to(core: &Arc<Core>, request: IssueRequest, owner: Owner<'_>) -> Result<Issued, Error> {
     let mut tries = 1;
+    while office::intends(core) {
+        let (key, draft) = draft(core, request.clone(), owner).await?;
+        let chain = draft.issuing.chain();
+        let wished = draft.wished(&key.public_key(), OfficeProof::default());
+        let record = wished.record.clone();
+        match office::issue(core, wished).await {
+            // Another authority issues since a moment ago.
+            Err(Error::Superseded(_)) if tries < MAX_TRIES => tries += 1,
+            Err(e) => return Err(e),
+            Ok(had) => {
+                let private_key = Zeroizing::new(key.pkcs8_der().to_vec());
+                return finish(core, Issued { private_key, certificate: had.certificate, chain, record }).await;
+            }
+        }
+    }
     loop {
         let made = make(core, request.clone(), owner).await?;
         let command = RecordCertificate { record: Some(made.record.clone()), answer: Vec::new() };
@@ -286,6 +366,18 @@ pub(crate) async fn issue_once(
         return reopen(core, &asked, &earlier);
     }
     let mut tries = 1;
+    while office::intends(core) {
+        let (key, draft) = draft(core, request.clone(), owner).await?;
+        let answer = sealed_key(core, &asked, &key)?;
+        let office = OfficeProof { request_id: asked.id.to_vec(), answer, ..OfficeProof::default() };
+        match office::issue(core, draft.wished(&key.public_key(), office)).await {
+            // Another authority issues since a moment ago.
+            Err(Error::Superseded(_)) if tries < MAX_TRIES => tries += 1,
+            Err(e) => return Err(e),
+            // Asked twice at a time: maybe the other one was first.
+            Ok(had) => return reopen(core, &asked, &had),
+        }
+    }
     loop {
         let made = make(core, request.clone(), owner).await?;
         let answer = v1::IssueCertificateResponse {
@@ -312,42 +404,60 @@ pub(crate) async fn issue_once(
     }
 }
 
-/// Makes a key pair and a certificate. Nobody may see them before they are recorded.
-async fn make(core: &Arc<Core>, request: IssueRequest, owner: Owner<'_>) -> Result<Issued, Error> {
+/// What a caller is answered beside the certificate, which is not signed yet: its key, sealed.
+fn sealed_key(core: &Core, asked: &Request<'_>, key: &KeyPair) -> Result<Vec<u8>, Error> {
+    let private_key = Some(v1::Secret::new(key.pkcs8_der().to_vec()));
+    let answer = v1::IssueCertificateResponse { private_key, ..Default::default() };
+    core.sealer.seal_answer(&core.cluster_id(), asked, &Zeroizing::new(answer.encode_to_vec()))
+}
+
+/// Makes a key pair, and what would be signed for it.
+async fn draft(core: &Arc<Core>, request: IssueRequest, owner: Owner<'_>) -> Result<(KeyPair, Draft), Error> {
     let Owner { member, gateway } = owner;
     let subject = subject(&request)?;
     let sans: Vec<String> = subject.alt_names().iter().map(ToString::to_string).collect();
     let maker = if member == 0 { Maker::Operator } else { Maker::Cluster };
-    let validity = rules(core, &request, &sans, maker)?;
+    let (validity, profile_version) = rules(core, &request, &sans, maker)?;
     let now = UnixTime(i64::try_from(core.now_ms() / 1_000).unwrap_or(i64::MAX));
     let (profile, algorithm) = (request.profile, request.key);
     let issuing = core.issuing_for(profile, algorithm)?;
     let (worker, authority) = (core.clone(), issuing.authority.clone());
     // Making an RSA key takes a tenth of a second and more.
-    let made = tokio::task::spawn_blocking(move || -> Result<(KeyPair, Certificate), sallyport_ca::Error> {
+    let made = tokio::task::spawn_blocking(move || -> Result<_, sallyport_ca::Error> {
         let rng = worker.sealer.rng();
         let key = KeyPair::generate(algorithm, rng)?;
         let serial = Serial::generate(rng)?;
-        let prepared = authority.prepare(profile, &subject, &key.public_key(), now, validity, serial)?;
-        let certificate = authority.sign(&prepared, rng)?;
-        Ok((key, certificate))
+        let prepared = authority.prepare(profile, &subject, &key.public_key(), now, validity, serial.clone())?;
+        Ok((key, prepared, serial))
     })
     .await
     .map_err(|_| Error::Internal("making a certificate panicked".into()))?;
-    let (key, certificate) = made.map_err(|e| Error::Refused(e.to_string()))?;
-    let record = record_of(&certificate, profile_to_proto(profile), &request.name, sans, algorithm);
+    let (key, prepared, serial) = made.map_err(|e| Error::Refused(e.to_string()))?;
+    let before = office::record_before(&serial, prepared.period(), profile_to_proto(profile), &request.name, algorithm);
+    // The log's time takes the place of this one, wherever the record can be read back.
+    let record = CertificateRow {
+        sans,
+        member,
+        gateway: gateway.to_owned(),
+        issuer: issuing.number,
+        issued_ms: core.now_ms(),
+        ..before
+    };
+    Ok((key, Draft { prepared, issuing, record, profile_version }))
+}
+
+/// Makes a key pair and a certificate. Nobody may see them before they are recorded.
+async fn make(core: &Arc<Core>, request: IssueRequest, owner: Owner<'_>) -> Result<Issued, Error> {
+    let (key, draft) = draft(core, request, owner).await?;
+    let (worker, signer) = (core.clone(), draft.issuing.clone());
+    let made = tokio::task::spawn_blocking(move || signer.authority.sign(&draft.prepared, worker.sealer.rng()));
+    let made = made.await.map_err(|_| Error::Internal("making a certificate panicked".into()))?;
+    let certificate = made.map_err(|e| Error::Refused(e.to_string()))?;
     Ok(Issued {
         private_key: Zeroizing::new(key.pkcs8_der().to_vec()),
         certificate: certificate.der().to_vec(),
-        chain: issuing.chain(),
-        // The log's time takes the place of this one, wherever the record can be read back.
-        record: CertificateRow {
-            member,
-            gateway: gateway.to_owned(),
-            issuer: issuing.number,
-            issued_ms: core.now_ms(),
-            ..record
-        },
+        chain: draft.issuing.chain(),
+        record: CertificateRow { fingerprint: certificate.fingerprint.0.to_vec(), ..draft.record },
     })
 }
 
@@ -400,7 +510,7 @@ fn reopen(core: &Core, asked: &Request<'_>, earlier: &state::Issued) -> Result<I
     tracing::info!(serial = %earlier.serial, "gave an issued certificate again, to the same request");
     Ok(Issued {
         private_key: Zeroizing::new(answer.private_key.ok_or_else(unreadable)?.into_inner().to_vec()),
-        certificate: answer.certificate,
+        certificate: if answer.certificate.is_empty() { earlier.certificate.clone() } else { answer.certificate },
         chain,
         record: record.ok_or_else(unreadable)?,
     })

@@ -6,19 +6,22 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use sallyport_ca::renewal::Life;
-use sallyport_ca::{AltName, Certificate, KeyAlgorithm, KeyPair, Profile, Serial, Subject, UnixTime, check_dns_name};
+use sallyport_ca::{
+    AltName, Certificate, Fingerprint, KeyAlgorithm, KeyPair, Prepared, Profile, Serial, Subject, UnixTime,
+    check_dns_name,
+};
 use sallyport_endpoint::{Endpoint, Kind, Limits, listen};
 use sallyport_proto::v1;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use crate::app::Core;
-use crate::authority::{self, Issuing, algorithm_to_proto, record_of};
+use crate::authority::{self, Issuing, algorithm_to_proto, office, record_of};
 use crate::clock::Clock;
 use crate::config::EnrollmentConfig;
 use crate::enroll::ControllerOffice;
 use crate::error::Error;
-use crate::state::{CertificateRow, Maker, RULES_LEVEL, RecordCertificate, State};
+use crate::state::{CertificateRow, Maker, OfficeProof, RULES_LEVEL, RecordCertificate, State};
 
 /// Connections that one gateway may carry to one controller at a time: somewhat more than it takes at its ports.
 const PER_GATEWAY: usize = 600;
@@ -233,19 +236,34 @@ async fn refresh(core: &Arc<Core>, front: &Front, shown: &mut Option<Shown>) -> 
     };
     let (worker, of, by) = (core.clone(), names.clone(), issuing.clone());
     let validity = Duration::from_secs(rules.validity_s);
-    let made = tokio::task::spawn_blocking(move || make(&worker, &by, &of, seconds(now_ms), validity));
-    let (certificate, key, sans) = made.await.map_err(|e| Error::Internal(e.to_string()))??;
-    if core.node.shared().read().level() >= RULES_LEVEL {
-        let record = record_of(&certificate, v1::CertificateProfile::Endpoint, common_name(&names), sans, KEY);
-        let record = CertificateRow { member: core.node.id(), issuer: issuing.number, ..record };
-        let command = RecordCertificate { record: Some(record), answer: Vec::new() };
-        match authority::record(core, command, None).await {
+    let drafted = tokio::task::spawn_blocking(move || draft(&worker, &by, &of, seconds(now_ms), validity));
+    let (prepared, key, serial, sans) = drafted.await.map_err(|e| Error::Internal(e.to_string()))??;
+    let certificate = if office::intends(core) {
+        let profile = v1::CertificateProfile::Endpoint;
+        let before = office::record_before(&serial, prepared.period(), profile, common_name(&names), KEY);
+        let record = CertificateRow { sans, member: core.node.id(), issuer: issuing.number, ..before };
+        let wished = office::Wished {
+            tbs: prepared.tbs().to_vec(),
+            record,
+            key_sha256: Fingerprint::of(key.public_key().spki_der()).0,
+            profile_version: rules.version,
+            office: OfficeProof::default(),
+        };
+        match office::issue(core, wished).await {
             // Another authority issues since a moment ago, or the rules are others: at the next look.
             Err(Error::Superseded(_)) => return Ok(false),
-            recorded => recorded?,
-        };
-        core.catch_up().await;
-    }
+            issued => Certificate::from_der(&issued?.certificate).map_err(|e| Error::Internal(e.to_string()))?,
+        }
+    } else {
+        let (worker, by) = (core.clone(), issuing.clone());
+        let signed = tokio::task::spawn_blocking(move || by.authority.sign(&prepared, worker.sealer.rng()));
+        let signed = signed.await.map_err(|e| Error::Internal(e.to_string()))?;
+        let certificate = signed.map_err(|e| Error::Internal(e.to_string()))?;
+        if !put_on_record(core, &certificate, common_name(&names), sans, issuing.number).await? {
+            return Ok(false);
+        }
+        certificate
+    };
     // With what is between it and the root, which machines have.
     let mut chain = above.clone();
     chain.pop();
@@ -259,14 +277,36 @@ async fn refresh(core: &Arc<Core>, front: &Front, shown: &mut Option<Shown>) -> 
     Ok(true)
 }
 
-/// A key and a certificate for the endpoint of this process, and the names in it. The key is nowhere else.
-fn make(
+/// Records a certificate that was signed before, from the level on to which that belongs. Whether it may be.
+async fn put_on_record(
+    core: &Core,
+    certificate: &Certificate,
+    name: &str,
+    sans: Vec<String>,
+    issuer: u64,
+) -> Result<bool, Error> {
+    if core.node.shared().read().level() < RULES_LEVEL {
+        return Ok(true);
+    }
+    let record = record_of(certificate, v1::CertificateProfile::Endpoint, name, sans, KEY);
+    let record = CertificateRow { member: core.node.id(), issuer, ..record };
+    match authority::record(core, RecordCertificate { record: Some(record), answer: Vec::new() }, None).await {
+        // Another authority issues since a moment ago, or the rules are others: at the next look.
+        Err(Error::Superseded(_)) => return Ok(false),
+        recorded => recorded?,
+    };
+    core.catch_up().await;
+    Ok(true)
+}
+
+/// A key for the endpoint of this process, what would be signed for it, and the names in that. The key is nowhere else.
+fn draft(
     core: &Core,
     issuing: &Issuing,
     names: &[String],
     now: UnixTime,
     validity: Duration,
-) -> Result<(Certificate, KeyPair, Vec<String>), Error> {
+) -> Result<(Prepared, KeyPair, Serial, Vec<String>), Error> {
     let rng = core.sealer.rng();
     let refused = |e: &dyn std::fmt::Display| Error::Internal(e.to_string());
     let alt_names = names.iter().filter_map(|name| alt_name(name)).collect();
@@ -276,8 +316,8 @@ fn make(
         let key = KeyPair::generate(KEY, rng)?;
         let serial = Serial::generate(rng)?;
         let (by, public) = (&issuing.authority, key.public_key());
-        let prepared = by.prepare(Profile::Endpoint, &subject, &public, now, validity, serial)?;
-        Ok((by.sign(&prepared, rng)?, key, sans))
+        let prepared = by.prepare(Profile::Endpoint, &subject, &public, now, validity, serial.clone())?;
+        Ok((prepared, key, serial, sans))
     };
     make().map_err(|e: sallyport_ca::Error| refused(&e))
 }

@@ -16,7 +16,7 @@
 //! | 5 | 0.1.0 | users can be changed and unlocked (`UpdateUser`, `UnlockUser`, `Done::forgotten`), and the remedy for a user's limit of sessions says so; rows of wrong passwords of names that no user has make room first (`LockoutRow::of_user`) |
 //! | 6 | 0.1.0 | issuing authorities below the root (`AddIssuers`, `RetireIssuer`, table 13, `CertificateRow::issuer`); enrollment: profiles, tokens, machines, requests, certificates from intent to record (tables 14 to 19) |
 //! | 7 | 0.1.0 | the rest of certificates: revocation by holder and with hold, the audit's tree, keys that the cluster shares for SCEP, the root's key out of the cluster, rollover |
-//! | 8 | 0.1.0 | who revokes machines leaves what is made for gateways, and tokens that were used up are not counted; a kept certificate goes with its compacted record; name constraints (`NewIssuer::constraints`, `IssuerRow::constraints`); delta lists (`SettingsRow::delta_crl`, `CoreRow::deltas`); a member sends several commands to the leader in one call (`ProposeRequest::commands`) |
+//! | 8 | 0.1.0 | who revokes machines leaves what is made for gateways, and tokens that were used up are not counted; a kept certificate goes with its compacted record; name constraints (`NewIssuer::constraints`, `IssuerRow::constraints`); delta lists (`SettingsRow::delta_crl`, `CoreRow::deltas`); a member sends several commands to the leader in one call (`ProposeRequest::commands`); certificates that nobody enrolls for have an intent, too (`ProofKind::Office`, `Issued::certificate`) |
 //!
 //! Whoever adds a level adds a row here and its version to `SINCE`, names the level in `Action::level`, and sees that
 //! nothing of it is written below that level. Below it, what is there stays as it is, to the letter.

@@ -9,10 +9,13 @@ use ring::rand::SecureRandom;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer as _;
 
-use super::{Authority, CERTIFICATE_HEAD, Unsigned, attach_signature, authority_information, date, period, tbs_of};
+use super::{
+    Authority, CERTIFICATE_HEAD, Unsigned, attach_signature, authority_information, date, period, tbs_of,
+    with_signature,
+};
 use crate::name::{check_attribute, distinguished_name};
 use crate::profile::CMC_RA;
-use crate::{Certificate, Error, Lint, PublicKey, Serial, UnixTime, der};
+use crate::{Certificate, Error, KeyAlgorithm, Lint, PublicKey, Serial, UnixTime, der, lint};
 
 /// The longest life of a responder's certificate, which cannot be revoked (ocsp-nocheck): 31 days.
 pub const MAX_OCSP_SIGNER_VALIDITY: Duration = Duration::from_secs(31 * 86_400);
@@ -21,10 +24,30 @@ pub const MAX_RA_VALIDITY: Duration = Duration::from_secs(398 * 86_400);
 /// id-pkix-ocsp-nocheck, 1.3.6.1.5.5.7.48.1.5 (RFC 6960 §4.2.2.2.1).
 const OCSP_NO_CHECK: [u64; 9] = [1, 3, 6, 1, 5, 5, 7, 48, 1];
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Service {
+/// A service of an authority's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Service {
+    /// It answers by OCSP (RFC 6960 §4.2.2.2): `id-kp-OCSPSigning` and `ocsp-nocheck`, for at most 31 days.
     OcspSigner,
+    /// It is a SCEP RA (RFC 8894 §2.1.2): an RSA key, for at most 398 days.
     ScepRa,
+}
+
+/// What was recorded of a service's certificate before it is signed.
+#[derive(Clone, Copy, Debug)]
+pub struct RecordedService<'a> {
+    /// Which service.
+    pub service: Service,
+    /// Its serial number.
+    pub serial: &'a Serial,
+    /// Its common name.
+    pub name: &'a str,
+    /// First and last second of its validity.
+    pub period: (UnixTime, UnixTime),
+    /// The kind of its key.
+    pub key: KeyAlgorithm,
+    /// SHA-256 of its key (SubjectPublicKeyInfo), where that is known.
+    pub key_sha256: Option<&'a [u8; 32]>,
 }
 
 impl Service {
@@ -75,10 +98,8 @@ impl Authority {
         serial: Serial,
         rng: &dyn SecureRandom,
     ) -> Result<Certificate, Error> {
-        if validity > MAX_OCSP_SIGNER_VALIDITY {
-            return Err(Error::Validity("a responder's certificate lives for at most 31 days"));
-        }
-        self.issue_service(Service::OcspSigner, name, key, now, validity, serial, rng)
+        let (tbs, _) = self.prepare_service(Service::OcspSigner, name, key, now, validity, serial)?;
+        Certificate::from_der(&attach_signature(&tbs, CERTIFICATE_HEAD, &self.key, rng)?)
     }
 
     /// Issues the certificate of a SCEP RA (RFC 8894 §2.1.2) for this RSA key, for at most 398 days. `name` becomes its common name.
@@ -91,17 +112,12 @@ impl Authority {
         serial: Serial,
         rng: &dyn SecureRandom,
     ) -> Result<Certificate, Error> {
-        if validity > MAX_RA_VALIDITY {
-            return Err(Error::Validity("an RA's certificate lives for at most 398 days"));
-        }
-        if !key.algorithm().is_rsa() {
-            return Err(Error::PublicKey("an RA needs an RSA key, since requests are encrypted to it"));
-        }
-        self.issue_service(Service::ScepRa, name, key, now, validity, serial, rng)
+        let (tbs, _) = self.prepare_service(Service::ScepRa, name, key, now, validity, serial)?;
+        Certificate::from_der(&attach_signature(&tbs, CERTIFICATE_HEAD, &self.key, rng)?)
     }
 
-    #[allow(clippy::too_many_arguments)]
-    fn issue_service(
+    /// What will be signed for a service, a TBSCertificate in DER, and its validity; the authority's key is not touched.
+    pub fn prepare_service(
         &self,
         service: Service,
         name: &str,
@@ -109,8 +125,19 @@ impl Authority {
         now: UnixTime,
         validity: Duration,
         serial: Serial,
-        rng: &dyn SecureRandom,
-    ) -> Result<Certificate, Error> {
+    ) -> Result<(Vec<u8>, (UnixTime, UnixTime)), Error> {
+        match service {
+            Service::OcspSigner if validity > MAX_OCSP_SIGNER_VALIDITY => {
+                return Err(Error::Validity("a responder's certificate lives for at most 31 days"));
+            }
+            Service::ScepRa if validity > MAX_RA_VALIDITY => {
+                return Err(Error::Validity("an RA's certificate lives for at most 398 days"));
+            }
+            Service::ScepRa if !key.algorithm().is_rsa() => {
+                return Err(Error::PublicKey("an RA needs an RSA key, since requests are encrypted to it"));
+            }
+            Service::OcspSigner | Service::ScepRa => {}
+        }
         check_attribute(name, "common name of 1 to 64 printable characters")?;
         if validity.is_zero() {
             return Err(Error::Validity("it would never be valid"));
@@ -146,7 +173,43 @@ impl Authority {
         if parsed.public_key().raw != key.spki_der() {
             return Err(Lint::PublicKey.into());
         }
-        let der = attach_signature(&tbs_of(draft.der())?, CERTIFICATE_HEAD, &self.key, rng)?;
-        Certificate::from_der(&der)
+        Ok((tbs_of(draft.der())?, (not_before, not_after)))
+    }
+
+    /// The signature over what [`Self::prepare_service`] made earlier, after it was held against its record.
+    pub fn sign_recorded_service(
+        &self,
+        tbs: &[u8],
+        recorded: &RecordedService<'_>,
+        rng: &dyn SecureRandom,
+    ) -> Result<Vec<u8>, Error> {
+        let draft = with_signature(tbs, CERTIFICATE_HEAD, &[0]).map_err(|_| Lint::Structure)?;
+        self.recheck_service(&draft, recorded)?;
+        self.key.sign(tbs, rng)
+    }
+
+    /// The certificate of what was recorded and its signature, after both were checked again.
+    pub fn check_recorded_service(
+        &self,
+        tbs: &[u8],
+        signature: &[u8],
+        recorded: &RecordedService<'_>,
+    ) -> Result<Certificate, Error> {
+        let certificate = Certificate::assemble(tbs, signature)?;
+        self.recheck_service(certificate.der(), recorded)?;
+        self.has_signed(&certificate)?;
+        Ok(certificate)
+    }
+
+    /// Holds a draft against what was recorded of it, and against what such a certificate may contain.
+    fn recheck_service(&self, draft: &[u8], recorded: &RecordedService<'_>) -> Result<(), Error> {
+        let Ok(([], cert)) = X509Certificate::from_der(draft) else { return Err(Lint::Structure.into()) };
+        let (service, key) = (recorded.service, PublicKey::from_spki_der(cert.public_key().raw)?);
+        lint::check_service(&cert, recorded, &key, &self.facts)?;
+        service.admits(&cert)?;
+        if service == Service::ScepRa && !key.algorithm().is_rsa() {
+            return Err(Lint::PublicKey.into());
+        }
+        Ok(())
     }
 }

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sallyport_ca::{Authority, KeyAlgorithm, Profile, Recorded, SecureRandom, Serial, Subject, UnixTime};
+use sallyport_ca::{
+    Authority, KeyAlgorithm, Profile, Recorded, RecordedService, SecureRandom, Serial, Service, Subject, UnixTime,
+};
+use sallyport_proto::v1;
 
 use super::{Case, Enrolled};
 use crate::app::Core;
@@ -139,7 +142,7 @@ pub(super) fn intent(core: &Core, case: &Case, grant: &Grant) -> Result<IntendCe
 
 /// Signs what was intended and records it. Two who do it at a time make two signatures over the same certificate, and one of them
 /// leaves this house. Whether there is one now, here or from somebody else.
-pub(super) async fn complete(core: &Arc<Core>, intent: IntentRow) -> Result<bool, Error> {
+pub(crate) async fn complete(core: &Arc<Core>, intent: IntentRow) -> Result<bool, Error> {
     let authority = core.issuing_by(intent.issuer)?.authority;
     let is_rsa = authority.key_algorithm().is_rsa();
     let (worker, signer, row) = (core.clone(), authority.clone(), intent.clone());
@@ -164,8 +167,8 @@ pub(super) async fn hand_in(
     intent: &IntentRow,
     signature: Vec<u8>,
 ) -> Result<bool, Error> {
-    let checked = Said::of(intent)
-        .and_then(|said| authority.check_recorded(&intent.tbs, &signature, &said.recorded()).map(|_| said.serial));
+    let checked =
+        Said::of(intent).and_then(|said| said.check(authority, &intent.tbs, &signature).map(|()| said.serial));
     let serial = match checked {
         Ok(serial) => serial.to_string(),
         Err(fault) => return abandon(core, intent, fault).await,
@@ -195,9 +198,16 @@ async fn abandon(core: &Core, intent: &IntentRow, fault: sallyport_ca::Error) ->
     Ok(false)
 }
 
+/// What a certificate is for.
+#[derive(Clone, Copy)]
+enum Kind {
+    Profile(Profile),
+    Service(Service),
+}
+
 /// What the log says of a certificate that is to be signed.
 struct Said {
-    profile: Profile,
+    kind: Kind,
     serial: Serial,
     subject: Subject,
     period: (UnixTime, UnixTime),
@@ -211,8 +221,13 @@ impl Said {
         let record = intent.record.as_ref().ok_or(unreadable.clone())?;
         let key = KeyAlgorithm::ALL.into_iter().find(|k| algorithm_to_proto(*k) == record.key_algorithm());
         let seconds = |ms: u64| UnixTime(i64::try_from(ms / 1_000).unwrap_or(i64::MAX));
+        let kind = match record.profile() {
+            v1::CertificateProfile::OcspSigner => Some(Kind::Service(Service::OcspSigner)),
+            v1::CertificateProfile::ScepRa => Some(Kind::Service(Service::ScepRa)),
+            _ => profile_of(record).map(Kind::Profile),
+        };
         Ok(Self {
-            profile: profile_of(record).ok_or(unreadable.clone())?,
+            kind: kind.ok_or(unreadable.clone())?,
             serial: record.serial.parse()?,
             subject: Subject::new(&record.name, record.sans.iter().map(|san| alt_name(san)).collect())?,
             period: (seconds(record.not_before_ms), seconds(record.not_after_ms)),
@@ -221,9 +236,9 @@ impl Said {
         })
     }
 
-    fn recorded(&self) -> Recorded<'_> {
+    fn recorded(&self, profile: Profile) -> Recorded<'_> {
         Recorded {
-            profile: self.profile,
+            profile,
             serial: &self.serial,
             subject: &self.subject,
             period: self.period,
@@ -232,8 +247,30 @@ impl Said {
         }
     }
 
+    fn recorded_service(&self, service: Service) -> RecordedService<'_> {
+        RecordedService {
+            service,
+            serial: &self.serial,
+            name: self.subject.common_name(),
+            period: self.period,
+            key: self.key,
+            key_sha256: self.key_sha256.as_ref(),
+        }
+    }
+
     fn sign(&self, by: &Authority, tbs: &[u8], rng: &dyn SecureRandom) -> Result<Vec<u8>, sallyport_ca::Error> {
-        by.sign_recorded(tbs, &self.recorded(), rng)
+        match self.kind {
+            Kind::Profile(profile) => by.sign_recorded(tbs, &self.recorded(profile), rng),
+            Kind::Service(service) => by.sign_recorded_service(tbs, &self.recorded_service(service), rng),
+        }
+    }
+
+    fn check(&self, by: &Authority, tbs: &[u8], signature: &[u8]) -> Result<(), sallyport_ca::Error> {
+        match self.kind {
+            Kind::Profile(profile) => by.check_recorded(tbs, signature, &self.recorded(profile)),
+            Kind::Service(service) => by.check_recorded_service(tbs, signature, &self.recorded_service(service)),
+        }
+        .map(drop)
     }
 }
 

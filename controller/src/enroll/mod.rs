@@ -26,7 +26,7 @@ use crate::state::{
 };
 
 pub(crate) use gateways::{Asked, for_gateway};
-pub(crate) use issue::finish_intents;
+pub(crate) use issue::{complete as complete_intent, finish_intents};
 pub(crate) use office::ControllerOffice;
 pub(crate) use scep::keep_ra;
 
@@ -236,7 +236,7 @@ fn transaction(proof: Option<&ProofKind>, key_sha256: &[u8]) -> [u8; 16] {
             (b"gateway's link", proof.link.as_bytes())
         }
         Some(ProofKind::Gateway(proof)) => (b"gateway", proof.link.as_bytes()),
-        Some(ProofKind::Listed(_) | ProofKind::Approved(_)) | None => (b"", b""),
+        Some(ProofKind::Listed(_) | ProofKind::Approved(_) | ProofKind::Office(_)) | None => (b"", b""),
     };
     let mut id16 = [0; 16];
     let hash = sha256(&[b"sallyport enrollment", kind, id, key_sha256]);

@@ -14,14 +14,14 @@ use std::time::Duration;
 use ring::digest;
 use sallyport_ca::crl::Status;
 use sallyport_ca::ocsp::{CertId, Issuer, Refusal, Request, Responder, Validity};
-use sallyport_ca::{KeyAlgorithm, KeyPair, Serial, UnixTime};
+use sallyport_ca::{Fingerprint, KeyAlgorithm, KeyPair, Serial, Service, UnixTime};
 use sallyport_proto::v1;
 use tokio::sync::Semaphore;
 
 use crate::app::Core;
-use crate::authority::record_of;
+use crate::authority::{Issuing, office, record_of};
 use crate::error::Error;
-use crate::state::{Action, CertificateRow, Outcome, RecordCertificate, State};
+use crate::state::{Action, CertificateRow, OfficeProof, Outcome, RecordCertificate, State};
 
 /// How long an answer is good, seconds.
 const GOOD_S: i64 = 3_600;
@@ -95,6 +95,9 @@ impl Slot {
 /// A key and a certificate to sign answers with, recorded before anybody sees it. The key is in this process only.
 async fn make(core: &Arc<Core>, issuer: u64) -> Result<Signer, Error> {
     let issuing = core.issuing_by(issuer)?;
+    if office::intends(core) {
+        return make_by_intent(core, issuing).await;
+    }
     // Whoever can verify the authority's signature can verify one of the same kind.
     let is_rsa = issuing.authority.key_algorithm().is_rsa();
     let kind = if is_rsa { KeyAlgorithm::Rsa2048 } else { KeyAlgorithm::EcdsaP256 };
@@ -126,6 +129,39 @@ async fn make(core: &Arc<Core>, issuer: u64) -> Result<Signer, Error> {
     tracing::info!(issuer, %serial, "this controller has a signer for OCSP");
     let due_ms = now_ms.saturating_add(not_after_ms.saturating_sub(now_ms) / 2);
     Ok(Signer { responder, is_rsa, serial, due_ms, not_after_ms })
+}
+
+/// The same where what will be signed is in the log before.
+async fn make_by_intent(core: &Arc<Core>, issuing: Issuing) -> Result<Signer, Error> {
+    let issuer = issuing.number;
+    let is_rsa = issuing.authority.key_algorithm().is_rsa();
+    let kind = if is_rsa { KeyAlgorithm::Rsa2048 } else { KeyAlgorithm::EcdsaP256 };
+    let name = format!("OCSP signer {} of controller {}", issuer, core.node.id());
+    let (worker, common_name, now_ms) = (core.clone(), name.clone(), core.now_ms());
+    let drafted = tokio::task::spawn_blocking(move || -> Result<_, sallyport_ca::Error> {
+        let rng = worker.sealer.rng();
+        let key = KeyPair::generate(kind, rng)?;
+        let (public, serial, now) = (key.public_key(), Serial::generate(rng)?, time(now_ms));
+        let (service, of) = (Service::OcspSigner, serial.clone());
+        let draft = issuing.authority.prepare_service(service, &common_name, &public, now, SIGNER_LIFE, of)?;
+        Ok((key, draft, serial))
+    });
+    let (key, (tbs, period), serial) = drafted
+        .await
+        .map_err(|_| Error::Internal("making a signer panicked".into()))?
+        .map_err(|e| Error::Authority(e.to_string()))?;
+    let before = office::record_before(&serial, period, v1::CertificateProfile::OcspSigner, &name, kind);
+    // With the member: it is revoked when that is removed.
+    let record = CertificateRow { member: core.node.id(), issuer, ..before };
+    let not_after_ms = record.not_after_ms;
+    let key_sha256 = Fingerprint::of(key.public_key().spki_der()).0;
+    let wished = office::Wished { tbs, record, key_sha256, profile_version: 0, office: OfficeProof::default() };
+    let issued = office::issue(core, wished).await?;
+    let responder = Responder::new(key, &issued.certificate);
+    let responder = responder.map_err(|e| Error::Internal(format!("the signer of OCSP: {e}")))?;
+    tracing::info!(issuer, serial = %issued.serial, "this controller has a signer for OCSP");
+    let due_ms = now_ms.saturating_add(not_after_ms.saturating_sub(now_ms) / 2);
+    Ok(Signer { responder, is_rsa, serial: issued.serial, due_ms, not_after_ms })
 }
 
 /// An answer and what it says.

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use sallyport_ca::scep::{self, FailInfo, Failure, Kind, Message, RaIdentity, Request};
-use sallyport_ca::{Certificate, Fingerprint, KeyAlgorithm, KeyPair, MAX_RA_VALIDITY, Serial, UnixTime};
+use sallyport_ca::{Certificate, Fingerprint, KeyAlgorithm, KeyPair, MAX_RA_VALIDITY, Serial, Service, UnixTime};
 use sallyport_endpoint::{Answer, Enrollment, Proof as Shown, Protocol, ScepAnswer};
 use sallyport_proto::v1;
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -18,9 +18,9 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use super::office::{BUSY, ControllerOffice};
 use super::{Applicant, Case, transaction};
 use crate::app::Core;
-use crate::authority::{algorithm_to_proto, record_of};
+use crate::authority::{Issuing, algorithm_to_proto, office, record_of};
 use crate::error::Error;
-use crate::state::{Action, AddScepRa, CertificateRow, ConflictKind, Outcome, STATUS_LEVEL, ScepRaRow};
+use crate::state::{Action, AddScepRa, CertificateRow, ConflictKind, OfficeProof, Outcome, STATUS_LEVEL, ScepRaRow};
 
 /// Messages that are opened or sealed at a time: each costs an operation with the RA's key.
 const AT_A_TIME: usize = 4;
@@ -328,6 +328,9 @@ pub(super) async fn refresh(core: &Arc<Core>) -> Result<(), Error> {
     core.linearizable().await?;
     let issuing = core.issuing(KeyAlgorithm::Rsa2048)?;
     let (issuer, number) = (issuing.number, core.node.shared().read().next_scep_ra());
+    if office::intends(core) {
+        return make_by_intent(core, issuing, number, now_ms).await;
+    }
     let worker = core.clone();
     let made = aside(move || -> Result<_, sallyport_ca::Error> {
         let rng = worker.sealer.rng();
@@ -356,6 +359,41 @@ pub(super) async fn refresh(core: &Arc<Core>) -> Result<(), Error> {
         // Another leader was first.
         Some(Outcome::Conflict(c)) if c.kind() == ConflictKind::Changed => Ok(()),
         other => Err(Error::Internal(format!("recording an RA: {other:?}"))),
+    }
+}
+
+/// The same where what will be signed is in the log before.
+async fn make_by_intent(core: &Arc<Core>, issuing: Issuing, number: u64, now_ms: u64) -> Result<(), Error> {
+    let (issuer, worker) = (issuing.number, core.clone());
+    let drafted = aside(move || -> Result<_, sallyport_ca::Error> {
+        let rng = worker.sealer.rng();
+        let key = KeyPair::generate(KeyAlgorithm::Rsa2048, rng)?;
+        let now = UnixTime(i64::try_from(now_ms / 1_000).unwrap_or(i64::MAX));
+        let (public, serial) = (key.public_key(), Serial::generate(rng)?);
+        let of = serial.clone();
+        let draft = issuing.authority.prepare_service(Service::ScepRa, RA_NAME, &public, now, RA_LIFE, of)?;
+        Ok((key, draft, serial))
+    });
+    let drafted = drafted.await.ok_or_else(|| Error::Internal("making an RA panicked".into()))?;
+    let (key, (tbs, period), serial) = drafted.map_err(|e| Error::Authority(e.to_string()))?;
+    let profile = v1::CertificateProfile::ScepRa;
+    let before = office::record_before(&serial, period, profile, RA_NAME, KeyAlgorithm::Rsa2048);
+    let sealed_key = core.sealer.seal_scep_ra(&core.cluster_id(), number, key.pkcs8_der())?;
+    let wished = office::Wished {
+        tbs,
+        record: CertificateRow { issuer, ..before },
+        key_sha256: Fingerprint::of(key.public_key().spki_der()).0,
+        profile_version: 0,
+        office: OfficeProof { sealed_key, number, ..OfficeProof::default() },
+    };
+    match office::issue(core, wished).await {
+        Ok(issued) => {
+            tracing::info!(number, serial = %issued.serial, "SCEP has a new RA");
+            Ok(())
+        }
+        // Another leader was first.
+        Err(Error::Superseded(_)) => Ok(()),
+        Err(e) => Err(e),
     }
 }
 

@@ -107,7 +107,7 @@ impl State {
     }
 
     /// Remembers an answer, and forgets by the time that the log carries.
-    fn remember(&mut self, request_id: &[u8], now_ms: u64, reply: &Reply) {
+    pub(super) fn remember(&mut self, request_id: &[u8], now_ms: u64, reply: &Reply) {
         if request_id.is_empty() {
             return;
         }

@@ -47,20 +47,32 @@ impl State {
 
     /// The answer to the caller is the answer to the command: remembered like every other, it is given again.
     pub(super) fn issue_certificate(&mut self, command: &RecordCertificate) -> Reply {
-        if let Some(superseded) = command.record.as_ref().and_then(|record| self.superseded(record, record.issuer)) {
-            return superseded;
-        }
-        if let Some(refused) = command.record.as_ref().and_then(|record| self.against_rules(record)) {
+        if let Some(refused) = command.record.as_ref().and_then(|record| self.refuses_to_record(record, record.issuer))
+        {
             return refused;
         }
-        if let Some(why) = command.record.as_ref().and_then(|record| self.refuses_name_of(record)) {
-            return Reply::conflict(ConflictKind::Precondition, why);
+        let recorded = self.record_unenrolled(command.record.as_ref());
+        match (&recorded.outcome, &command.record) {
+            (Some(Outcome::Done(_)), Some(record)) if !command.answer.is_empty() => {
+                let (serial, answer) = (record.serial.clone(), command.answer.clone());
+                Outcome::Issued(Issued { serial, answer, certificate: Vec::new() }).into()
+            }
+            _ => recorded,
         }
-        if let Some(why) = command.record.as_ref().and_then(|record| self.refuses_while_on_hold(record)) {
-            return Reply::conflict(ConflictKind::Precondition, why);
-        }
-        let recorded = self.record_certificate(command.record.as_ref());
-        if let (Some(Outcome::Done(_)), Some(record)) = (&recorded.outcome, &command.record)
+    }
+
+    /// Why a certificate that nobody enrolls for may not be there, by what the state says now.
+    pub(super) fn refuses_to_record(&self, record: &CertificateRow, issuer: u64) -> Option<Reply> {
+        let precondition = |why: String| Reply::conflict(ConflictKind::Precondition, why);
+        let superseded = self.superseded(record, issuer).or_else(|| self.against_rules(record));
+        let named = || self.refuses_name_of(record).map(precondition);
+        superseded.or_else(named).or_else(|| self.refuses_while_on_hold(record).map(precondition))
+    }
+
+    /// A certificate that nobody enrolled for is there, and what follows from it.
+    pub(super) fn record_unenrolled(&mut self, record: Option<&CertificateRow>) -> Reply {
+        let recorded = self.record_certificate(record);
+        if let (Some(Outcome::Done(_)), Some(record)) = (&recorded.outcome, record)
             && record.profile() == v1::CertificateProfile::Machine
             && self.level() >= ENROLL_LEVEL
         {
@@ -69,18 +81,13 @@ impl State {
             let due_ms = Life { from: self.now_ms(), length: life_ms }.overdue_from(rules.overdue_percent);
             self.note_enrolled(record, (v1::EnrollMethod::Operator, due_ms, ""));
         }
-        if let (Some(Outcome::Done(_)), Some(record)) = (&recorded.outcome, &command.record)
+        if let (Some(Outcome::Done(_)), Some(record)) = (&recorded.outcome, record)
             && record.profile() == v1::CertificateProfile::GatewayLink
             && self.level() >= GATEWAYS_LEVEL
         {
             self.note_gateway_certificate(record, &record.name, 0, None);
         }
-        match (&recorded.outcome, &command.record) {
-            (Some(Outcome::Done(_)), Some(record)) if !command.answer.is_empty() => {
-                Outcome::Issued(Issued { serial: record.serial.clone(), answer: command.answer.clone() }).into()
-            }
-            _ => recorded,
-        }
+        recorded
     }
 
     pub(super) fn record_certificate(&mut self, record: Option<&CertificateRow>) -> Reply {

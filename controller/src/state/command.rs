@@ -8,8 +8,8 @@ use super::constraints::CONSTRAINTS_LEVEL;
 use super::deltas::DELTAS_LEVEL;
 use super::enroll::{
     AbandonCertificate, CompleteCertificate, CreateEnrollToken, DecideRequest, ENROLL_LEVEL, GATEWAYS_LEVEL,
-    GUARDS_LEVEL, IntendCertificate, PutMachines, QueueRequest, RULES_LEVEL, RemoveMachine, RevokeEnrollToken,
-    SetGatewayNames, SetProfile,
+    GUARDS_LEVEL, IntendCertificate, OFFICE_LEVEL, Proof, ProofKind, PutMachines, QueueRequest, RULES_LEVEL,
+    RemoveMachine, RevokeEnrollToken, SetGatewayNames, SetProfile,
 };
 use super::issuers::ISSUERS_LEVEL;
 use super::ledger::{AcceptHeads, Attributed, LEDGER_LEVEL, NoteKeyUse};
@@ -301,6 +301,10 @@ impl Action {
                 Some(Some(action)) => action.level().max(LEDGER_LEVEL),
             },
             Self::CreateEnrollToken(c) if c.profile == Profile::GatewayLink.name() => GATEWAYS_LEVEL,
+            Self::IntendCertificate(IntendCertificate {
+                proof: Some(Proof { kind: Some(ProofKind::Office(_)) }),
+                ..
+            }) => OFFICE_LEVEL,
             Self::IntendCertificate(c) => match &c.record {
                 Some(record) if record.profile() != v1::CertificateProfile::Machine => GATEWAYS_LEVEL,
                 _ => ENROLL_LEVEL,

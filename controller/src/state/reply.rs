@@ -118,6 +118,9 @@ pub struct Issued {
     /// What the caller is answered, sealed.
     #[prost(bytes = "vec", tag = "2")]
     pub answer: Vec<u8>,
+    /// The certificate, DER, where that is not in the answer. Since level 8.
+    #[prost(bytes = "vec", tag = "3")]
+    pub certificate: Vec<u8>,
 }
 
 /// What will be signed, or was, is in the state under the transaction: this or what the same question brought before.

@@ -9,7 +9,6 @@ use super::super::gateway::dedup_id;
 use super::super::gateway::renew::MAX_CSR;
 use super::OperatorService;
 use crate::authority::{self, Certified};
-use crate::state::{Action, Outcome, RecordCertificate};
 
 impl OperatorService {
     pub(super) async fn do_renew_operator(
@@ -25,19 +24,13 @@ impl OperatorService {
         let present = present.ok_or_else(|| Status::internal("a caller without a record"))?;
         let what =
             Certified { profile: Profile::Operator, name: present.name, names: Vec::new(), member: present.member };
-        let made = authority::certify(&self.core, &public, what).await?;
         // The same operator with the same key asks the same question.
         let id = dedup_id(&caller.serial, "renew operator", &Fingerprint::of(public.spki_der()).0);
-        let command = RecordCertificate { record: Some(made.record), answer: made.certificate };
-        let issued = match self.core.propose_as(id, Action::RecordCertificate(command)).await?.outcome {
-            Some(Outcome::Issued(issued)) => issued,
-            Some(Outcome::Conflict(c)) => return Err(super::super::conflict(c)),
-            other => return Err(Status::internal(format!("unexpected answer {other:?}"))),
-        };
+        let issued = authority::certify_once(&self.core, &public, what, id).await?;
         self.core.catch_up().await;
         tracing::info!(operator = %caller.name, serial = %issued.serial, "an operator has a new certificate");
         let state = self.core.node.shared().read();
         let issuer = state.certificates.get(&issued.serial).map_or(0, |record| record.issuer);
-        Ok(v1::RenewOperatorResponse { certificate: issued.answer, chain: state.chain_of(issuer) })
+        Ok(v1::RenewOperatorResponse { certificate: issued.certificate, chain: state.chain_of(issuer) })
     }
 }

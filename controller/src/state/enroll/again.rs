@@ -123,7 +123,7 @@ impl State {
             Some(ProofKind::Certificate(serial)) => {
                 self.machine(&self.certificates.get(serial).filter(|row| row.revoked_ms == 0)?.name)
             }
-            Some(ProofKind::Gateway(_)) => None,
+            Some(ProofKind::Gateway(_) | ProofKind::Office(_)) => None,
             Some(ProofKind::Listed(_) | ProofKind::Approved(_)) | None => {
                 let listed = self.index.enroll.machine_of_key.get(&applicant.key_sha256);
                 let asked = || self.index.enroll.request_of_key.get(&applicant.key_sha256);

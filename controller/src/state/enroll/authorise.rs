@@ -111,6 +111,10 @@ impl State {
             Some(ProofKind::Certificate(serial)) => self.by_certificate(serial, at_ms),
             Some(ProofKind::Gateway(proof)) => self.by_gateway(proof, at_ms),
             None | Some(ProofKind::Listed(_) | ProofKind::Approved(_)) => self.by_list(applicant),
+            // Nobody shows that.
+            Some(ProofKind::Office(_)) => {
+                refused(RefusalKind::Unproven, "neither a token nor a certificate was shown", NEW_TOKEN)
+            }
         };
         let Verdict::Granted(grant) = verdict else { return verdict };
         // Ways are for machines: gateways have theirs, whatever the row says.
@@ -186,7 +190,7 @@ impl State {
             Some(ProofKind::Gateway(proof)) => {
                 self.certificates.get(&proof.link).is_some_and(|row| row.revoked_ms == 0)
             }
-            Some(ProofKind::Listed(_) | ProofKind::Approved(_)) | None => true,
+            Some(ProofKind::Listed(_) | ProofKind::Approved(_) | ProofKind::Office(_)) | None => true,
         }
     }
 

@@ -10,7 +10,7 @@ use crate::state::row::CertificateRow;
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Proof {
     /// Which.
-    #[prost(oneof = "ProofKind", tags = "1, 2, 3, 4, 5")]
+    #[prost(oneof = "ProofKind", tags = "1, 2, 3, 4, 5, 8")]
     pub kind: Option<ProofKind>,
 }
 
@@ -32,6 +32,29 @@ pub enum ProofKind {
     /// A gateway, by the certificate that it calls with. Since level 7.
     #[prost(message, tag = "5")]
     Gateway(GatewayProof),
+    /// Nobody enrolls: the controllers make it for one of themselves, or because an operator asks. Since level 8.
+    #[prost(message, tag = "8")]
+    Office(OfficeProof),
+}
+
+/// What comes of a certificate that nobody enrolls for. Since level 8.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct OfficeProof {
+    /// What names the request of a caller who may ask again, and has the same answer then; empty where nobody does.
+    #[prost(bytes = "vec", tag = "1")]
+    pub request_id: Vec<u8>,
+    /// What he is answered beside the certificate, sealed.
+    #[prost(bytes = "vec", tag = "2")]
+    pub answer: Vec<u8>,
+    /// Of an RA of SCEP: its key, sealed.
+    #[prost(bytes = "vec", tag = "3")]
+    pub sealed_key: Vec<u8>,
+    /// And its number.
+    #[prost(uint64, tag = "4")]
+    pub number: u64,
+    /// Whether the controller that it goes with was a member by then: the state fills it in.
+    #[prost(bool, tag = "5")]
+    pub of_member: bool,
 }
 
 /// A token that was shown.

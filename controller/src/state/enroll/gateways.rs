@@ -81,6 +81,8 @@ impl IntentRow {
     pub(super) fn lane(&self) -> String {
         let record = self.record.clone().unwrap_or_default();
         match record.profile() {
+            // What is not proven with cannot be used for two.
+            _ if self.office().is_some() => format!("office {}", record.serial),
             // Many gateways have the same public name. No name holds a blank.
             v1::CertificateProfile::Gateway | v1::CertificateProfile::GatewayLink => {
                 format!("{} {} {}", self.holder, record.profile, is_rsa(&record))

@@ -27,6 +27,9 @@ impl State {
         else {
             return Reply::conflict(ConflictKind::Invalid, "no certificate in the command");
         };
+        if let Some(ProofKind::Office(office)) = command.proof.as_ref().and_then(|p| p.kind.as_ref()) {
+            return self.intend_by_office(command, record, office);
+        }
         // Of one that was revoked meanwhile there is nothing to give again.
         let issued = self.issued(&command.transaction).map(|row| row.serial.clone());
         let live = issued.and_then(|serial| self.certificates.get(&serial)).is_some_and(|row| row.revoked_ms == 0);
@@ -107,6 +110,9 @@ impl State {
         let mut record = intent.record.clone().unwrap_or_default();
         record.fingerprint = digest::digest(&digest::SHA256, certificate.der()).as_ref().to_vec();
         record.issuer = intent.issuer;
+        if let Some(office) = intent.office() {
+            return self.complete_by_office((number, &intent), office, &record, &certificate);
+        }
         record.key_sha256.clone_from(&intent.key_sha256); // empty below the level that knows it
         // What allowed it may be gone since: a token that was taken back, a certificate that was revoked or is on hold, a place on the
         // list, an authority that retired, a profile that was changed. Whoever asked is asked to ask again, and gets what is right by then.
@@ -130,7 +136,7 @@ impl State {
             Some(ProofKind::Certificate(_) | ProofKind::Gateway(_)) => v1::EnrollMethod::Renewal,
             Some(ProofKind::Listed(_)) => v1::EnrollMethod::List,
             Some(ProofKind::Approved(_)) => v1::EnrollMethod::Approval,
-            None => v1::EnrollMethod::Operator,
+            Some(ProofKind::Office(_)) | None => v1::EnrollMethod::Operator,
         };
         match record.profile() {
             v1::CertificateProfile::Gateway | v1::CertificateProfile::GatewayLink => {
@@ -143,20 +149,7 @@ impl State {
             _ => self.note_enrolled(&record, (method, intent.due_ms, &intent.holder)),
         }
         self.keep_certificate(&record, certificate.der());
-        let now_ms = self.now_ms();
-        let row = IssuedRow {
-            transaction: intent.transaction.clone(),
-            certificate: certificate.der().to_vec(),
-            at_ms: now_ms,
-            issuer: intent.issuer,
-            serial: record.serial.clone(),
-        };
-        // Of one question there is one answer, in the rows as in the index: the one before was revoked.
-        if let Some(before) = self.index.enroll.issued_of.insert(row.transaction.clone(), number) {
-            self.issued.remove(&before);
-        }
-        self.issued.insert(number, row);
-        self.forget_issued(now_ms);
+        self.keep_issued(number, &intent, record.serial.clone(), certificate.der().to_vec());
         Reply::done()
     }
 
@@ -173,7 +166,7 @@ impl State {
         Some((number, self.intents.get(&number)?.clone()))
     }
 
-    fn drop_intent(&mut self, number: u64, intent: &IntentRow) {
+    pub(super) fn drop_intent(&mut self, number: u64, intent: &IntentRow) {
         self.index.forget_intent(number, intent);
         self.intents.remove(&number);
     }
@@ -189,11 +182,12 @@ impl State {
                 let state = if times > 0 { v1::RequestState::Issued } else { v1::RequestState::Approved };
                 self.change_request(*number, |row| row.state = state.into());
             }
-            Some(ProofKind::Certificate(_) | ProofKind::Listed(_) | ProofKind::Gateway(_)) | None => {}
+            Some(ProofKind::Certificate(_) | ProofKind::Listed(_) | ProofKind::Gateway(_) | ProofKind::Office(_))
+            | None => {}
         }
     }
 
-    fn forget_issued(&mut self, now_ms: u64) {
+    pub(super) fn forget_issued(&mut self, now_ms: u64) {
         // Numbers grow with the log's time, about: an intent that took long has an old one, and goes a little early.
         while self.issued.len() > MAX_ISSUED
             || self.issued.iter().next().is_some_and(|(_, oldest)| oldest.at_ms.saturating_add(ISSUED_MS) < now_ms)

@@ -8,6 +8,7 @@ use super::*;
 use crate::state::tests::Bench;
 use crate::state::{Action, CertificateRow, Command, ConflictKind, Done, Outcome, RevokeCertificate};
 
+mod office;
 mod rules;
 
 pub(super) const NAME: &str = "laptop7.example.com";

@@ -52,6 +52,7 @@ fn proof_text(proof: Option<&ProofKind>) -> String {
             let late = if gateway.late { ", shown outside of a handshake" } else { "" };
             format!("the link certificate {} of the gateway{late}", gateway.link)
         }
+        Some(ProofKind::Office(_)) => "nobody enrolls: an operator asks, or a controller for itself".into(),
         None => "an operator".into(),
     }
 }
