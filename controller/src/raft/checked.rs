@@ -7,7 +7,8 @@
 //! - each row carries a CRC-32 over its table, key and value, checked whenever it is read;
 //! - each write counts, and keeps the number of rows and the sum of their checksums of each table in a row of
 //!   [`Table::About`], in the same atomic write. The small tables are checked against them when the store is opened, the
-//!   state when it is read as a whole;
+//!   state when it is read as a whole; of the state, rows that nobody reads at the start are checked behind it, beside what is
+//!   read and written then ([`Kv::check_more`]);
 //! - after each sync the number of the last write goes to a file outside the engine (`SYNCED`), not synced itself: it is
 //!   never ahead of what is durable, and an engine that comes back with less has lost something.
 //!
@@ -17,11 +18,13 @@
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::ops::Bound;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
-use super::kv::{KEY_END, Kv, KvError, Op, Result, Room, Row, Table, caught};
+use super::kv::{KEY_END, Kv, KvError, Op, Result, Room, Row, Sink, Table, caught, parts};
 
 /// Row of [`Table::About`]: [`Totals`].
 const TOTALS: &[u8] = b"totals";
@@ -42,6 +45,11 @@ impl Sum {
     fn add(&mut self, crc: u32) {
         self.rows = self.rows.wrapping_add(1);
         self.sum = self.sum.wrapping_add(u64::from(crc));
+    }
+
+    fn merge(&mut self, other: Self) {
+        self.rows = self.rows.wrapping_add(other.rows);
+        self.sum = self.sum.wrapping_add(other.sum);
     }
 
     fn take(&mut self, crc: u32) {
@@ -147,8 +155,30 @@ pub(super) struct Checked {
     /// No row of the log has a greater key.
     log_end: Mutex<Vec<u8>>,
     witness: Witness,
+    /// What is still to be checked.
+    rest: Mutex<Option<Rest>>,
     /// What failed first.
     failed: OnceLock<String>,
+}
+
+/// Parts of a table that are checked while the store is in use.
+struct Rest {
+    table: Table,
+    /// Where they begin and end.
+    left: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// The rows that were read, and those of them that were changed since as they were.
+    found: Sum,
+    /// What these and those to come make together.
+    expected: Option<Sum>,
+}
+
+impl Rest {
+    /// Where a row stands that is still to be read, what is expected.
+    fn expects(&mut self, table: Table, key: &[u8]) -> Option<&mut Sum> {
+        let up_to = (Bound::Unbounded, Bound::Included(key));
+        let within = self.left.range::<[u8], _>(up_to).next_back().is_some_and(|(_, to)| key < to.as_slice());
+        if within && table == self.table { self.expected.as_mut() } else { None }
+    }
 }
 
 impl Checked {
@@ -181,8 +211,8 @@ impl Checked {
             )));
         }
         let log_end = Mutex::new(inner.last(Table::Log)?.map(|(key, _)| key).unwrap_or_default());
-        let totals = RwLock::new(totals);
-        let this = Self { inner, path: path.into(), totals, log_end, witness, failed: OnceLock::new() };
+        let (totals, rest) = (RwLock::new(totals), Mutex::default());
+        let this = Self { inner, path: path.into(), totals, log_end, witness, rest, failed: OnceLock::new() };
         this.verify(Table::Meta)?;
         this.verify(Table::Log)?;
         Ok(this)
@@ -210,14 +240,37 @@ impl Checked {
 
     /// The value of a stored row.
     fn checked(&self, table: Table, key: &[u8], mut stored: Vec<u8>) -> Result<Vec<u8>> {
-        let crc = carried(&stored);
-        if let Some(length) = stored.len().checked_sub(CRC) {
-            stored.truncate(length);
-            if row_crc(table, key, &stored) == crc {
-                return Ok(stored);
+        let length = self.value_of(table, key, &stored)?.len();
+        stored.truncate(length);
+        Ok(stored)
+    }
+
+    /// The same, lent.
+    fn value_of<'r>(&self, table: Table, key: &[u8], stored: &'r [u8]) -> Result<&'r [u8]> {
+        match stored.split_last_chunk::<CRC>() {
+            Some((value, crc)) if row_crc(table, key, value) == u32::from_be_bytes(*crc) => Ok(value),
+            _ => {
+                Err(self
+                    .fail(self.corrupt(format!("a row of table {table:?} is not what was written (key {key:02x?})"))))
             }
         }
-        Err(self.fail(self.corrupt(format!("a row of table {table:?} is not what was written (key {key:02x?})"))))
+    }
+
+    /// Lends each row of a part of a table; what they come to.
+    fn part(&self, table: Table, (from, to): (&[u8], &[u8]), row: &mut dyn FnMut(&[u8], &[u8])) -> Result<Sum> {
+        let (mut found, mut first) = (Sum::default(), Ok(()));
+        self.engine(|kv| {
+            kv.each_in(table, from, to, &mut |key, stored| {
+                found.add(carried(stored));
+                if first.is_ok() {
+                    match self.value_of(table, key, stored) {
+                        Ok(value) => row(key, value),
+                        Err(e) => first = Err(e),
+                    }
+                }
+            })
+        })?;
+        first.map(|()| found)
     }
 
     fn corrupt(&self, what: String) -> KvError {
@@ -330,6 +383,84 @@ impl Kv for Checked {
         self.compare(table, found, totals.of(table))
     }
 
+    fn each_in(&self, table: Table, from: &[u8], to: &[u8], row: &mut dyn FnMut(&[u8], &[u8])) -> Result<()> {
+        self.part(table, (from, to), row).map(drop)
+    }
+
+    /// One thread for each processor takes part after part. In the end all is held against the total of the table; what nobody takes in
+    /// is left for [`Kv::check_more`], to come to what is missing then.
+    fn each_part<'s>(
+        &self,
+        table: Table,
+        ends: &[Vec<u8>],
+        sink: &(dyn Fn(usize) -> Option<Sink<'s>> + Sync),
+    ) -> Result<()> {
+        // Nothing is written meanwhile.
+        let totals = self.totals.read().unwrap_or_else(PoisonError::into_inner);
+        let parts: Vec<_> = parts(ends).collect();
+        let (next, left) = (AtomicUsize::new(0), Mutex::new(BTreeMap::new()));
+        let work = || -> Result<Sum> {
+            let mut found = Sum::default();
+            loop {
+                let number = next.fetch_add(1, Ordering::Relaxed);
+                let Some((from, to)) = parts.get(number).copied() else { return Ok(found) };
+                match sink(number) {
+                    Some(mut row) => found.merge(self.part(table, (from, to), &mut *row)?),
+                    None => {
+                        let mut left = left.lock().unwrap_or_else(PoisonError::into_inner);
+                        left.insert(from.to_vec(), to.to_vec());
+                    }
+                }
+            }
+        };
+        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(parts.len());
+        let mut ended = std::thread::scope(|scope| {
+            let mut others = Vec::new();
+            for _ in 1..threads {
+                // With fewer it takes longer.
+                others.extend(std::thread::Builder::new().name("read-state".into()).spawn_scoped(scope, work));
+            }
+            let mut ended = vec![work()];
+            let panicked = |_| Err(self.fail(KvError::panicked(&self.path)));
+            ended.extend(others.into_iter().map(|other| other.join().unwrap_or_else(panicked)));
+            ended
+        });
+        // What failed first says more than that something failed.
+        ended.sort_by_key(|ended| matches!(ended, Err(KvError::Failed { .. })));
+        let mut found = Sum::default();
+        for ended in ended {
+            found.merge(ended?);
+        }
+        let left = left.into_inner().unwrap_or_else(PoisonError::into_inner);
+        if left.is_empty() {
+            return self.compare(table, found, totals.of(table));
+        }
+        let rest = Rest { table, left, found, expected: totals.of(table) };
+        *self.rest.lock().unwrap_or_else(PoisonError::into_inner) = Some(rest);
+        Ok(())
+    }
+
+    fn check_more(&self) -> Result<bool> {
+        // What is written between two pages changes what is expected of those to come, and nothing is written while one is read.
+        let _totals = self.totals.read().unwrap_or_else(PoisonError::into_inner);
+        let mut unchecked = self.rest.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(rest) = &mut *unchecked else { return Ok(false) };
+        let Some((from, to)) = rest.left.pop_first() else {
+            let Rest { table, found, expected, .. } = *rest;
+            *unchecked = None;
+            return self.compare(table, found, expected).map(|()| false);
+        };
+        let rows = self.engine(|kv| kv.scan(rest.table, &from, &to, PAGE))?;
+        for (key, stored) in &rows {
+            self.value_of(rest.table, key, stored)?;
+            rest.found.add(carried(stored));
+        }
+        if let Some((last, _)) = rows.last().filter(|_| rows.len() == PAGE) {
+            rest.left.insert(after(last.clone()), to);
+        }
+        Ok(true)
+    }
+
     fn last(&self, table: Table) -> Result<Option<Row>> {
         match self.engine(|kv| kv.last(table))? {
             Some((key, value)) => {
@@ -344,6 +475,7 @@ impl Kv for Checked {
         let mut totals = self.totals.write().unwrap_or_else(PoisonError::into_inner);
         let mut log_end = self.log_end.lock().unwrap_or_else(PoisonError::into_inner);
         let mut next = Totals { writes: totals.writes + 1, ..*totals };
+        let mut unchecked = self.rest.lock().unwrap_or_else(PoisonError::into_inner);
         let words = self.resolve(ops)?;
         let mut ops = Vec::with_capacity(words.len() + 1);
         for ((table, key), Word { old, new }) in words {
@@ -364,13 +496,14 @@ impl Kv for Checked {
             if table == Table::Log && new.is_some() && key > *log_end {
                 log_end.clone_from(&key);
             }
+            let mut sums = [Some(sum), unchecked.as_mut().and_then(|rest| rest.expects(table, &key))];
             if let Some(crc) = old {
-                sum.take(crc);
+                sums.iter_mut().flatten().for_each(|sum| sum.take(crc));
             }
             match new {
                 Some(value) => {
                     let (value, crc) = stored(table, &key, value);
-                    sum.add(crc);
+                    sums.iter_mut().flatten().for_each(|sum| sum.add(crc));
                     ops.push(Op::Put(table, key, value));
                 }
                 None if old.is_some() => ops.push(Op::Del(table, key)),

@@ -28,6 +28,9 @@ impl Table {
 /// A key and its value.
 pub type Row = (Vec<u8>, Vec<u8>);
 
+/// Takes in the rows of a part of a table: keys and values, lent.
+pub type Sink<'s> = Box<dyn FnMut(&[u8], &[u8]) + 's>;
+
 /// One change.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Op {
@@ -155,7 +158,7 @@ impl KvError {
         }
     }
 
-    fn panicked(path: &Path) -> Self {
+    pub(super) fn panicked(path: &Path) -> Self {
         Self::Corrupt { path: path.into(), what: "the storage engine panicked".into() }
     }
 }
@@ -199,6 +202,38 @@ pub trait Kv: Send + Sync + 'static {
             from.push(0);
         }
     }
+    /// Lends each row from `from`, inclusive, to `to`, exclusive, in order.
+    fn each_in(&self, table: Table, from: &[u8], to: &[u8], row: &mut dyn FnMut(&[u8], &[u8])) -> Result<()> {
+        let mut from = from.to_vec();
+        loop {
+            let rows = self.scan(table, &from, to, EACH)?;
+            for (key, value) in &rows {
+                row(key, value);
+            }
+            let Some((last, _)) = rows.last().filter(|_| rows.len() == EACH) else { return Ok(()) };
+            from.clone_from(last);
+            from.push(0);
+        }
+    }
+    /// Every row of a table, in parts that end before each of these keys and behind the last one: those of a part in order, the parts
+    /// beside each other where that is faster. `sink` is asked for what takes in a part; where there is none, the part need not be read.
+    fn each_part<'s>(
+        &self,
+        table: Table,
+        ends: &[Vec<u8>],
+        sink: &(dyn Fn(usize) -> Option<Sink<'s>> + Sync),
+    ) -> Result<()> {
+        for (part, (from, to)) in parts(ends).enumerate() {
+            if let Some(mut sink) = sink(part) {
+                self.each_in(table, from, to, &mut *sink)?;
+            }
+        }
+        Ok(())
+    }
+    /// Checks some of the rows that [`Self::each_part`] left out, beside whoever reads and writes: whether there are more of them.
+    fn check_more(&self) -> Result<bool> {
+        Ok(false)
+    }
     /// The row with the greatest key.
     fn last(&self, table: Table) -> Result<Option<Row>>;
     /// Applies all changes or none, over all tables; visible on return, not yet durable. A later change of the same key
@@ -234,6 +269,12 @@ pub const KEY_END: [u8; 33] = [0xff; 33];
 /// Rows that [`Kv::each`] reads at a time.
 const EACH: usize = 512;
 
+/// From where to where the parts of a table go that end before these keys.
+pub(super) fn parts(ends: &[Vec<u8>]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    let begins = std::iter::once(&[][..]).chain(ends.iter().map(Vec::as_slice));
+    begins.zip(ends.iter().map(Vec::as_slice).chain([KEY_END.as_slice()]))
+}
+
 /// Runs a call into an engine. A panic is an error: sled panics where it finds its own invariants broken, and a panic in
 /// openraft's state machine task would leave a node that seems to live and answers nobody.
 pub(super) fn caught<T>(path: &Path, call: impl FnOnce() -> Result<T>) -> Result<T> {
@@ -259,6 +300,20 @@ impl Kv for CatchPanics {
     }
     fn each(&self, table: Table, row: &mut dyn FnMut(Row)) -> Result<()> {
         self.caught(|kv| kv.each(table, row))
+    }
+    fn each_in(&self, table: Table, from: &[u8], to: &[u8], row: &mut dyn FnMut(&[u8], &[u8])) -> Result<()> {
+        self.caught(|kv| kv.each_in(table, from, to, row))
+    }
+    fn each_part<'s>(
+        &self,
+        table: Table,
+        ends: &[Vec<u8>],
+        sink: &(dyn Fn(usize) -> Option<Sink<'s>> + Sync),
+    ) -> Result<()> {
+        self.caught(|kv| kv.each_part(table, ends, sink))
+    }
+    fn check_more(&self) -> Result<bool> {
+        self.caught(|kv| kv.check_more())
     }
     fn last(&self, table: Table) -> Result<Option<Row>> {
         self.caught(|kv| kv.last(table))

@@ -15,6 +15,7 @@ use redb::{
 };
 
 use super::kv::{Kv, KvError, Op, Result, Row, Table};
+use super::read_ahead::read_ahead;
 
 /// Memory for redb's page cache, bytes. The state itself is in memory anyway; the log is read only by lagging peers.
 const CACHE_BYTES: usize = 64 * 1024 * 1024;
@@ -49,6 +50,7 @@ impl RedbKv {
         if !file.try_exists().map_err(io_at(&file))? {
             create(path, &file)?;
         }
+        read_ahead(&file);
         let db = builder().open(&file).map_err(|e| database_error(path, e))?;
         sync_file(path)?;
         if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
@@ -134,6 +136,19 @@ impl Kv for RedbKv {
         for found in table.iter().map_err(|e| self.engine(e))? {
             let (key, value) = found.map_err(|e| self.engine(e))?;
             row((key.value().to_vec(), value.value().to_vec()));
+        }
+        Ok(())
+    }
+
+    fn each_in(&self, table: Table, from: &[u8], to: &[u8], row: &mut dyn FnMut(&[u8], &[u8])) -> Result<()> {
+        if from >= to {
+            return Ok(());
+        }
+        let transaction = self.read()?;
+        let table = transaction.open_table(definition(table)).map_err(|e| self.engine(e))?;
+        for found in table.range::<&[u8]>(from..to).map_err(|e| self.engine(e))? {
+            let (key, value) = found.map_err(|e| self.engine(e))?;
+            row(key.value(), value.value());
         }
         Ok(())
     }

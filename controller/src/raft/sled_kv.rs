@@ -23,6 +23,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError, RwLock};
 
 use super::kv::{Kv, KvError, Op, Result, Room, Row, Table};
+use super::read_ahead::read_ahead;
 
 /// Longest value that is stored in one piece. A leaf holds up to 16 values and moves to a file of its own above 128 KiB.
 const INLINE_MAX: usize = 4_000;
@@ -81,6 +82,7 @@ impl SledKv {
         make_conf(path)?;
         let segment = segment_of(path)?;
         sync_leftovers(path)?;
+        read_ahead(&path.join("db"));
         let config = config().path(path).segment_size(segment).cache_capacity(CACHE_BYTES);
         let db = config.open().map_err(|e| engine_error(path, e))?;
         let file = path.join("db");
@@ -261,6 +263,23 @@ impl Kv for SledKv {
         for found in self.db.range([table as u8]..[table as u8 + 1]) {
             let (key, stored) = found.map_err(|e| self.engine(e))?;
             row((key.get(1..).unwrap_or_default().to_vec(), self.load(&key, &stored)?));
+        }
+        Ok(())
+    }
+
+    fn each_in(&self, table: Table, from: &[u8], to: &[u8], row: &mut dyn FnMut(&[u8], &[u8])) -> Result<()> {
+        let (from, to) = (full_key(table, from), full_key(table, to));
+        if from >= to {
+            return Ok(());
+        }
+        let _gate = self.gate.read().unwrap_or_else(PoisonError::into_inner);
+        for found in self.db.range(from..to) {
+            let (full, stored) = found.map_err(|e| self.engine(e))?;
+            let key = full.get(1..).unwrap_or_default();
+            match stored.split_first() {
+                Some((&INLINE, value)) => row(key, value),
+                _ => row(key, &self.load(&full, &stored)?),
+            }
         }
         Ok(())
     }

@@ -4,7 +4,7 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, mpsc};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 
 use openraft::storage::{RaftStateMachine, Snapshot};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder, StorageIOError};
@@ -27,8 +27,6 @@ pub(super) const INSTALLING: &[u8] = b"installing";
 pub(super) const PAGE: usize = 96;
 /// Writes between two barriers of an installation.
 const PAGES_PER_SYNC: usize = 512;
-/// Rows that go from the thread that reads the store to the one that understands them.
-const BATCH: usize = 2_048;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -138,7 +136,8 @@ impl StateMachine {
             None => Applied::default(),
         };
         snapshots.put_away_ahead_of(applied.log_id)?;
-        let state = load(&*kv)?;
+        let state = super::load::load(&*kv)?;
+        super::load::check_rest(&kv)?;
         let (changed, _) = watch::channel(0);
         let shared = Arc::new(Shared {
             state: RwLock::new(state),
@@ -310,33 +309,6 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         let newest = self.snapshots.newest().map_err(|e| StorageIOError::read_snapshot(None, &e))?;
         Ok(newest.map(|(meta, data)| Snapshot { meta, snapshot: Box::new(data) }))
     }
-}
-
-/// Reads the state: one thread reads and checks the rows, this one understands them.
-fn load(kv: &dyn Kv) -> Result<State, BoxError> {
-    std::thread::scope(|scope| {
-        let (tx, batches) = mpsc::sync_channel::<Vec<Row>>(8);
-        let reading = std::thread::Builder::new().name("load-state".into()).spawn_scoped(scope, move || {
-            let mut batch = Vec::with_capacity(BATCH);
-            kv.each(Table::State, &mut |row| {
-                batch.push(row);
-                if batch.len() == BATCH {
-                    let _ = tx.send(std::mem::replace(&mut batch, Vec::with_capacity(BATCH))); // it found a bad row
-                }
-            })?;
-            let _ = tx.send(batch);
-            Ok::<_, super::kv::KvError>(())
-        })?;
-        let mut loading = State::loading_beside_store();
-        let mut understood = Ok(());
-        for batch in batches {
-            // A row that the store itself finds damaged is the better explanation.
-            understood = understood.and_then(|()| batch.iter().try_for_each(|(key, value)| loading.row(key, value)));
-        }
-        reading.join().map_err(|_| "reading the state panicked")??;
-        understood?;
-        Ok(loading.end())
-    })
 }
 
 /// The state in a snapshot, whose rows must be in order.

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use super::checked::{Checked, Totals, Witness};
 use super::convert;
-use super::kv::{Kv, KvError, Op, Result, Room, Row, Table, caught};
+use super::kv::{Kv, KvError, Op, Result, Room, Row, Sink, Table, caught};
 use super::redb_kv::RedbKv;
 use super::schema::{self, MIGRATIONS, Migration};
 use super::sled_kv::SledKv;
@@ -109,6 +109,20 @@ impl Kv for Store {
     }
     fn each(&self, table: Table, row: &mut dyn FnMut(Row)) -> Result<()> {
         self.kv.each(table, row)
+    }
+    fn each_in(&self, table: Table, from: &[u8], to: &[u8], row: &mut dyn FnMut(&[u8], &[u8])) -> Result<()> {
+        self.kv.each_in(table, from, to, row)
+    }
+    fn each_part<'s>(
+        &self,
+        table: Table,
+        ends: &[Vec<u8>],
+        sink: &(dyn Fn(usize) -> Option<Sink<'s>> + Sync),
+    ) -> Result<()> {
+        self.kv.each_part(table, ends, sink)
+    }
+    fn check_more(&self) -> Result<bool> {
+        self.kv.check_more()
     }
     fn last(&self, table: Table) -> Result<Option<Row>> {
         self.kv.last(table)

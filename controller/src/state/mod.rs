@@ -300,7 +300,25 @@ impl State {
         Loading(Self { ledger: Ledger::new(false), kept_certificates: Kept::new(false), ..Self::new() })
     }
 
+    /// Whether the rows of a table are in the store and nowhere else ([`Self::loading_beside_store`]).
+    pub(crate) fn stays_in_store(table: u8) -> bool {
+        matches!(table, LEAVES | NODES | KEPT_CERTIFICATES)
+    }
+
+    /// On several processors: of what there are millions of, each has some.
     fn build_index(&self) -> Index {
+        std::thread::scope(|scope| {
+            let names = scope.spawn(|| self.certificates_of_name());
+            let enroll = scope.spawn(|| self.enroll_index());
+            let mut index = self.build_rest();
+            index.certificates_of_name = joined(names);
+            let of_certificates = std::mem::replace(&mut index.enroll, joined(enroll));
+            index.enroll.links_of_gateway = of_certificates.links_of_gateway;
+            index
+        })
+    }
+
+    fn build_rest(&self) -> Index {
         let mut index = Index::default();
         for (name, pool) in self.pools.iter() {
             index.ranges.insert(name.clone(), pool.ranges());
@@ -323,21 +341,18 @@ impl State {
             index.note_evidence(*number, attempt);
             index.attempt_ids.insert((attempt.gateway.clone(), attempt.id.clone()), *number);
         }
-        for (number, answer) in self.answers.iter() {
-            index.answer_of.insert(answer.request_id.clone(), *number);
-        }
+        index.answer_of = self.answers.iter().map(|(number, row)| (row.request_id.clone(), *number)).collect();
         for (key, row) in self.lockouts.iter() {
             index.note_lockout(key, row);
         }
-        for (serial, certificate) in self.certificates.iter() {
-            index.certificates.insert(certificate.number, serial.clone());
+        index.certificates = self.certificates.iter().map(|(serial, row)| (row.number, serial.clone())).collect();
+        for (_, certificate) in self.certificates.iter() {
             index.note_member_certificate(certificate);
             index.note_gateway_certificate(certificate);
-            index.note_standing(certificate);
+            index.note_revocation(certificate);
             index.note_link_certificate(certificate);
             index.note_operator_certificate(certificate);
         }
-        self.index_enrollment(&mut index);
         index
     }
 
@@ -498,8 +513,21 @@ impl State {
     }
 }
 
-/// A state while its rows are loaded.
+/// What a thread has made; a panic goes on.
+fn joined<T>(thread: std::thread::ScopedJoinHandle<'_, T>) -> T {
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// A state, or a part of one, while its rows are loaded.
 pub(crate) struct Loading(State);
+
+/// Has a macro do something with each table whose rows are all in memory.
+macro_rules! for_tables {
+    ($do:ident) => {
+        $do!(core users pools sessions certificates roots gateways attempts answers members tokens lockouts issuers profiles
+            enroll_tokens machines requests intents issued root_lives scep_ras gateway_identities operators)
+    };
+}
 
 impl Loading {
     /// The next row, as it is stored.
@@ -537,9 +565,39 @@ impl Loading {
         }
     }
 
+    /// Takes in a part whose rows come behind those that are here. No table of another kind than [`Rows`] may be in two parts.
+    pub(crate) fn absorb(&mut self, part: Self) {
+        let whole = &mut self.0;
+        macro_rules! absorb {
+            ($($table:ident)*) => {
+                // Whoever adds a field is asked by the compiler what becomes of it here.
+                let State { $($table,)* ended, ledger, kept_certificates: _, index: _, notices: _ } = part.0;
+                $(whole.$table.absorb($table);)*
+                if !ended.is_empty() {
+                    whole.ended = ended;
+                }
+                if ledger.has_rows() {
+                    whole.ledger = ledger;
+                }
+            };
+        }
+        for_tables!(absorb);
+    }
+
     /// The whole state.
     pub(crate) fn end(mut self) -> State {
-        self.0.index = self.0.build_index();
+        let state = &mut self.0;
+        macro_rules! loaded {
+            ($($table:ident)*) => { $(state.$table.loaded();)* };
+        }
+        let mut certificates = std::mem::replace(&mut state.certificates, Rows::new(CERTIFICATES));
+        std::thread::scope(|scope| {
+            let most = scope.spawn(|| certificates.loaded());
+            for_tables!(loaded);
+            joined(most);
+        });
+        state.certificates = certificates;
+        state.index = state.build_index();
         self.0
     }
 }

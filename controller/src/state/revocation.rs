@@ -4,7 +4,7 @@
 //! number n" is three ranges of the index ([`State::live_changes`]), and what is said of a certificate is always what its row says now:
 //! hearing a change twice, or an older one after a newer, leaves the same.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::{Bound, RangeInclusive};
 
@@ -131,15 +131,20 @@ fn of_name(row: &CertificateRow) -> OfName {
 impl Index {
     /// What follows from whether a certificate is revoked, on hold, released or nothing of that.
     pub(super) fn note_standing(&mut self, row: &CertificateRow) {
+        self.note_revocation(row);
+        if row.profile() == v1::CertificateProfile::Machine {
+            self.certificates_of_name.insert(of_name(row));
+        }
+    }
+
+    /// The part of it that most certificates have none of.
+    pub(super) fn note_revocation(&mut self, row: &CertificateRow) {
         if row.revocation_number != 0 {
             self.revocations.insert(row.revocation_number, row.serial.clone());
             self.revoked_of_issuer.insert((row.issuer, row.not_after_ms, row.revocation_number));
         }
         if row.release_number != 0 {
             self.releases.insert(row.release_number, row.serial.clone());
-        }
-        if row.profile() == v1::CertificateProfile::Machine {
-            self.certificates_of_name.insert(of_name(row));
         }
     }
 
@@ -154,6 +159,12 @@ impl Index {
 }
 
 impl State {
+    /// Machines' certificates by name, as the index has them.
+    pub(super) fn certificates_of_name(&self) -> BTreeSet<OfName> {
+        let machines = self.certificates.iter().filter(|(_, row)| row.profile() == v1::CertificateProfile::Machine);
+        machines.map(|(_, row)| of_name(row)).collect()
+    }
+
     /// Revokes one row, and ends the sessions on it. One that is revoked already stays as it is, but for one on hold.
     pub(super) fn revoke_row(&mut self, serial: &String, reason: Reason, text: &str) -> u32 {
         let (now_ms, number) = (self.now_ms(), self.next_certificate());

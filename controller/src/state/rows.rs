@@ -74,12 +74,14 @@ pub struct Rows<K, V> {
     tag: u8,
     map: BTreeMap<K, V>,
     dirty: BTreeSet<K>,
+    /// Rows that are being loaded, in parts: a map that is made of all at once, in their order, takes half the memory and less time.
+    loading: Vec<Vec<(K, V)>>,
 }
 
 impl<K: Key, V: Message + Default> Rows<K, V> {
     /// An empty table. The tag is part of the stored key: never reuse one.
     pub(super) fn new(tag: u8) -> Self {
-        Self { tag, map: BTreeMap::new(), dirty: BTreeSet::new() }
+        Self { tag, map: BTreeMap::new(), dirty: BTreeSet::new(), loading: Vec::new() }
     }
 
     /// One row.
@@ -165,7 +167,7 @@ impl<K: Key, V: Message + Default> Rows<K, V> {
         self.map.iter().try_for_each(|(key, row)| each(self.stored_key(key), Self::stored_value(row)))
     }
 
-    /// Takes in a stored row without counting it as changed.
+    /// Takes in a stored row without counting it as changed. It is there once all are ([`Self::loaded`]).
     pub(super) fn load(&mut self, key: &[u8], value: &[u8]) -> Result<(), RowError> {
         let damaged = || RowError::Damaged(self.tag);
         let row = match value.split_first() {
@@ -174,7 +176,25 @@ impl<K: Key, V: Message + Default> Rows<K, V> {
             None => return Err(damaged()),
         };
         let key = K::from_bytes(key).ok_or_else(damaged)?;
-        self.map.insert(key, row);
+        match self.loading.last_mut() {
+            Some(rows) => rows.push((key, row)),
+            None => self.loading.push(vec![(key, row)]),
+        }
         Ok(())
+    }
+
+    /// Takes in what another one has loaded.
+    pub(super) fn absorb(&mut self, mut other: Self) {
+        self.loading.append(&mut other.loading);
+    }
+
+    /// All rows have been loaded.
+    pub(super) fn loaded(&mut self) {
+        let mut all = Vec::with_capacity(self.loading.iter().map(Vec::len).sum());
+        for rows in std::mem::take(&mut self.loading) {
+            all.extend(rows);
+        }
+        // Sorts them, if they are not in order.
+        self.map = all.into_iter().collect();
     }
 }

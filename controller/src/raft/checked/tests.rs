@@ -227,3 +227,82 @@ fn a_panic_of_the_engine_is_a_failure_for_good() {
     drop(kv);
     assert_eq!(whole(&place.open().expect("opens"), Table::Log).expect("reads").len(), 600);
 }
+
+/// A store whose rows of the state from 100 to 500 are left for later.
+fn partly_read(place: &Place) -> Checked {
+    let kv = place.open().expect("opens");
+    let ends = [100_u64, 500].map(|n| n.to_be_bytes().to_vec());
+    let read = Mutex::new(0);
+    kv.each_part(Table::State, &ends, &|part| {
+        let mut read = read.lock().expect("no panic");
+        *read += part;
+        (part != 1).then(|| Box::new(|_: &[u8], _: &[u8]| {}) as Sink<'static>)
+    })
+    .expect("reads");
+    assert_eq!(*read.lock().expect("no panic"), 3, "each part once");
+    kv
+}
+
+fn put(kv: &Checked, key: &[u8]) {
+    kv.write(vec![Op::Put(Table::State, key.to_vec(), b"changed".to_vec())]).expect("writes");
+}
+
+fn rest(kv: &Checked) -> Result<usize> {
+    let mut steps = 1;
+    while kv.check_more()? {
+        steps += 1;
+    }
+    Ok(steps)
+}
+
+#[test]
+fn what_was_left_out_is_checked_while_it_changes() {
+    let place = Place::new();
+    let kv = partly_read(&place);
+    let key = |n: u64| n.to_be_bytes();
+    // Rows that were read and rows that were not, before the first page, behind it and beyond it.
+    for n in [5, 150, 450, 550] {
+        put(&kv, &key(n));
+    }
+    kv.write(vec![Op::Del(Table::State, key(160).to_vec())]).expect("writes");
+    assert!(kv.check_more().expect("as written"));
+    for n in [6, 151, 451, 551] {
+        put(&kv, &key(n));
+        put(&kv, &[key(n).as_slice(), &[7]].concat());
+    }
+    let range = |from, to| Op::DelRange(Table::State, key(from).to_vec(), key(to).to_vec());
+    kv.write(vec![range(200, 210), range(470, 480), range(495, 505)]).expect("writes");
+    assert_eq!(rest(&kv).expect("as written"), 2, "and the sum");
+    assert!(!kv.check_more().expect("nothing is left"));
+    put(&kv, &key(170));
+    assert_eq!(rest(&place.open().expect("opens")).expect("nothing was left out"), 1);
+    whole(&place.open().expect("opens"), Table::State).expect("as written");
+}
+
+#[test]
+fn damage_in_what_was_left_out_stops_the_store() {
+    let key = |n: u64| (Table::State, n.to_be_bytes().to_vec());
+    type Tamper = fn(&mut Rows, (Table, Vec<u8>));
+    let tampers: [Tamper; 3] = [
+        |rows, key| drop(rows.remove(&key)),
+        |rows, key| rows.get_mut(&key).expect("there")[0] ^= 1,
+        |rows, key| {
+            let value = rows[&key].clone();
+            rows.insert((Table::State, 499_u64.to_be_bytes().to_vec()), value);
+        },
+    ];
+    for tamper in tampers {
+        for n in [100, 300, 498] {
+            let place = Place::new();
+            place.memory.tamper(|rows| tamper(rows, key(n)));
+            let kv = partly_read(&place);
+            let error = rest(&kv).expect_err("damaged");
+            assert!(matches!(error, KvError::Corrupt { .. }), "{error}");
+            assert!(matches!(kv.get(Table::Meta, b"vote"), Err(KvError::Failed { .. })));
+        }
+    }
+    // Nothing of that is in the parts that were read at once.
+    let place = Place::new();
+    place.memory.tamper(|rows| rows.remove(&key(50)));
+    assert!(rest(&partly_read(&place)).is_err(), "found with the sum of all");
+}

@@ -187,6 +187,11 @@ impl Ledger {
         kept.chain(self.row()).chain(accepted).try_for_each(|(key, value)| each(key, value))
     }
 
+    /// Whether there is anything in memory.
+    pub(crate) fn has_rows(&self) -> bool {
+        self.frontier.size() > 0 || !self.accepted.is_empty()
+    }
+
     /// Takes in a stored row, `key` without the table's number.
     pub(crate) fn load(&mut self, tag: u8, key: &[u8], value: &[u8]) -> Result<(), RowError> {
         let damaged = || RowError::Damaged(tag);
