@@ -31,6 +31,7 @@ use openraft::storage::{RaftLogStorage, RaftStateMachine};
 use sallyport_controller::Engine;
 use sallyport_controller::raft::{LogStore, StateMachine, store};
 use sallyport_controller::state::{Action, CertificateRow, RecordCertificate};
+use sallyport_proto::v1;
 
 use crate::fill::{Filler, LOG, serial};
 
@@ -88,7 +89,12 @@ async fn open_it(path: &Path, engine: Engine, copy: bool) {
             n += 1;
             let begun = Instant::now();
             let record = sessions::certificate(n);
-            let record = CertificateRow { serial: serial(u64::MAX / 2 + n), not_after_ms: at_ms + 1_000, ..record };
+            let record = CertificateRow {
+                serial: serial(u64::MAX / 2 + n),
+                key_algorithm: v1::KeyAlgorithm::EcdsaP256.into(),
+                not_after_ms: at_ms + 1_000,
+                ..record
+            };
             filler.put(Action::RecordCertificate(RecordCertificate { record: Some(record), answer: Vec::new() })).await;
             filler.apply().await;
             longest[place] = longest[place].max(begun.elapsed().as_secs_f64() * 1e3);
