@@ -50,6 +50,7 @@ pub mod pkcs12;
 mod profile;
 pub mod renewal;
 pub mod request;
+pub mod roots;
 pub mod scep;
 pub mod seal;
 pub mod shares;

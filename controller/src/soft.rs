@@ -21,6 +21,8 @@ pub(crate) struct GatewaySigns {
     pub(crate) half_open: u32,
     /// It takes no new sessions.
     pub(crate) draining: bool,
+    /// The roots that it trusts: bit N - 1 for root N; 0 where it has not said.
+    pub(crate) roots: u64,
 }
 
 /// A session's last report.

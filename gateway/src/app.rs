@@ -158,7 +158,8 @@ impl Gateway {
             report_interval: Duration::from_millis(u64::from(registered.report_interval_ms.max(1_000))),
         };
         let mut machine = Machine::new(machine_config, random()?, clock.now());
-        let mut applier = policy::Applier { base, inside: Some(inside), ppp: server };
+        let mut applier =
+            policy::Applier { base, inside: Some(inside), ppp: server, roots: controllers.roots().clone() };
         if let Some(policy) = registered.policy {
             machine.set_stale_policy(clock.now(), policy.max_stale_s, policy.fail_closed);
             applier.apply(policy, &mut machine, &jobs).await;

@@ -54,16 +54,16 @@ fn endpoint(address: &str) -> Result<tonic::transport::Endpoint, RenewalError> {
     Ok(endpoint.connect_timeout(PATIENCE).timeout(PATIENCE))
 }
 
-/// The next link certificate of a gateway whose present one has ended; one round over all controllers. `revoked` are the lists of
-/// controllers that are none any more, as far as they are known.
+/// The next link certificate of a gateway whose present one has ended; one round over all controllers, as far as this identity knows
+/// them for such.
 pub(crate) async fn late(
     addresses: &[String],
-    (ca, revoked): (&[u8], Option<&[u8]>),
+    identity: &Identity,
     present: v1::Possession,
     csr: Vec<u8>,
 ) -> Result<Said<v1::EnrollGatewayResponse>, RenewalError> {
     let request = v1::EnrollGatewayRequest { proof: Some(Proof::Present(present)), csr };
-    Known::by(ca, revoked)?.round(addresses, &request).await
+    Known::by_identity(identity)?.round(addresses, &request).await
 }
 
 /// The root that a controller shows, DER, if it is the one of the token.
@@ -142,6 +142,7 @@ pub async fn enroll(addresses: &[String], token: &str, dir: &Path) -> Result<Ide
         grpc_chain: pems(&shown(&link.public_key(), &answer.certificate, &answer.chain)?),
         grpc_key: Zeroizing::new(link.pkcs8_pem().as_bytes().to_vec()),
         ca,
+        gone: Vec::new(),
         revoked: (!answer.revoked_controllers.is_empty()).then_some(answer.revoked_controllers),
         ike: Vec::new(),
     };
@@ -180,8 +181,7 @@ pub async fn revive(
         let possession = possess(link.der(), &present, v1::GatewayPurpose::Link, &csr)?;
         let mut pause = PAUSE.0;
         let answer = loop {
-            let known = (identity.ca.as_slice(), identity.revoked.as_deref());
-            match late(addresses, known, possession.clone(), csr.clone()).await? {
+            match late(addresses, &identity, possession.clone(), csr.clone()).await? {
                 Said::Yes(answer) => break answer,
                 Said::NotNow(said) => warn!(said, "waiting for a controller"),
             }
@@ -208,7 +208,7 @@ async fn for_ike(
     present: &[IkeIdentity],
 ) -> Result<Vec<IkeIdentity>, RenewalError> {
     let unreadable = |e: sallyport_ca::Error| RenewalError::Unusable(e.to_string());
-    let known = Known::by(&identity.ca, identity.revoked.as_deref())?;
+    let known = Known::by_identity(identity)?;
     let channels = known.callers(addresses, identity)?;
     known.look(&channels).await;
     let mut client = GatewayClient::new(Failover::new(channels, 0).patience(PATIENCE));

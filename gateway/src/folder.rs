@@ -19,7 +19,7 @@ use ring::digest;
 use sallyport_ca::{KeyPair, pem};
 use sallyport_proto::dial::REVOKED;
 
-use crate::identity::{CA, GRPC, IKE, Identity};
+use crate::identity::{CA, GONE, GRPC, IKE, Identity};
 
 const CURRENT: &str = "current";
 /// The set that is being written.
@@ -57,6 +57,9 @@ fn stage(dir: &Path, identity: &Identity) -> io::Result<()> {
     remove(&next)?;
     DirBuilder::new().mode(0o700).create(&next)?;
     put(&next.join(CA), PUBLIC, &identity.ca)?;
+    if !identity.gone.is_empty() {
+        put(&next.join(GONE), PUBLIC, &identity.gone)?;
+    }
     put(&next.join(GRPC.0), PUBLIC, &identity.grpc_chain)?;
     put(&next.join(GRPC.1), PRIVATE, &identity.grpc_key)?;
     for ike in &identity.ike {

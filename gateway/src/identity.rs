@@ -32,8 +32,10 @@ pub struct Identity {
     pub grpc_chain: Vec<u8>,
     /// Its key, PEM.
     pub grpc_key: Zeroizing<Vec<u8>>,
-    /// The authority's root, PEM: whom we believe to be a controller.
+    /// The roots, PEM: whom we believe to be a controller.
     pub ca: Vec<u8>,
+    /// Roots that were given up, PEM: never trusted again. Empty where there is none.
+    pub gone: Vec<u8>,
     /// Certificates of controllers that were taken back when the folder was written: a list in DER that the root has signed.
     pub revoked: Option<Vec<u8>>,
     /// Identities for IKE, one per kind of key.
@@ -73,6 +75,7 @@ pub enum IdentityError {
 pub(crate) const GRPC: (&str, &str) = ("grpc.pem", "grpc.key");
 pub(crate) const IKE: [(&str, &str); 2] = [("ike-rsa.pem", "ike-rsa.key"), ("ike-ecdsa.pem", "ike-ecdsa.key")];
 pub(crate) const CA: &str = "ca.pem";
+pub(crate) const GONE: &str = "ca-gone.pem";
 
 impl Identity {
     /// Reads the folder that the controller or `sallyport cert issue --gateway` wrote: `ca.pem`, `grpc.pem` and `.key`,
@@ -94,6 +97,7 @@ impl Identity {
             grpc_chain: read(&dir.join(GRPC.0))?,
             grpc_key: Zeroizing::new(read(&dir.join(GRPC.1))?),
             ca: read(&dir.join(CA))?,
+            gone: read_if_there(&dir.join(GONE))?.unwrap_or_default(),
             revoked: read_if_there(&dir.join(REVOKED))?,
             ike,
         })

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use sallyport_ca::roots::Roots;
 use sallyport_ca::{AltName, Certificate, KeyAlgorithm, KeyPair, PublicKey, SystemRandom, UnixTime, pem};
 use sallyport_proto::{possession, v1};
 use tracing::{info, warn};
@@ -128,6 +129,8 @@ pub struct Renewer {
     dir: Option<PathBuf>,
     metrics: Option<Arc<Metrics>>,
     pending: BTreeMap<Slot, Pending>,
+    /// Who issued, in their words, when certificates were last renewed because another authority does.
+    followed: Vec<Vec<u8>>,
     /// Counts the sets of credentials, so that handshakes under way end with the key that they began with.
     generation: u32,
 }
@@ -140,7 +143,8 @@ impl Renewer {
         dir: Option<PathBuf>,
         metrics: Option<Arc<Metrics>>,
     ) -> Self {
-        let this = Self { controllers, identity, dir, metrics, pending: BTreeMap::new(), generation: 0 };
+        let this =
+            Self { controllers, identity, dir, metrics, pending: BTreeMap::new(), followed: Vec::new(), generation: 0 };
         this.publish();
         this
     }
@@ -153,6 +157,7 @@ impl Renewer {
     /// Looks after them until the gateway ends.
     pub async fn run(mut self) {
         let mut names = self.controllers.public_names();
+        let mut roots = self.controllers.roots().changes();
         let mut failures = 0_u32;
         while !self.controllers.is_over() {
             let pause = match self.look().await {
@@ -170,6 +175,7 @@ impl Renewer {
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 changed = names.changed() => if changed.is_err() { return },
+                changed = roots.changed() => if changed.is_err() { return },
             }
         }
     }
@@ -208,17 +214,40 @@ impl Renewer {
         key.map_err(|e| RenewalError::Unusable(e.to_string()))
     }
 
-    /// Which are due: by their age, or because their names are others than those that were set.
+    /// Keeps the roots that the gateway has learned of, or given up, with its certificates.
+    fn keep_roots(&mut self) {
+        let roots = self.controllers.roots().roots();
+        if Roots::from_pem(&self.identity.ca, Some(&self.identity.gone)).is_ok_and(|kept| kept == roots) {
+            return;
+        }
+        (self.identity.ca, self.identity.gone) = (roots.pem().into_bytes(), roots.gone_pem().into_bytes());
+        if let Some(dir) = &self.dir {
+            keep(dir, &self.identity);
+        }
+    }
+
+    fn chain(&self, slot: Slot) -> Vec<Vec<u8>> {
+        match slot {
+            Slot::Link => pem::certificates(&self.identity.grpc_chain).unwrap_or_default(),
+            Slot::Ike(at) => self.identity.ike.get(at).map(|ike| ike.chain.clone()).unwrap_or_default(),
+        }
+    }
+
+    /// Which are due: by their age, because their names are others than those that were set, or because their issuer issues no more:
+    /// another root may be in force, or a key have been stolen.
     fn due(&self, now: UnixTime) -> Result<Vec<Slot>, RenewalError> {
         let wanted = self.controllers.public_names().borrow().clone();
         let named = if wanted.is_empty() { Vec::new() } else { app::names(&self.identity)? };
+        // Once for each change: who is given a certificate of another authority all the same does not ask on.
+        let followed = self.controllers.roots().issuing() == self.followed;
         let mut due = Vec::new();
         for slot in self.slots() {
             let other_names = match slot {
                 Slot::Ike(at) => named.get(at).is_some_and(|names| !same(names, &wanted)),
                 Slot::Link => false,
             };
-            if other_names || now >= self.leaf(slot)?.renewal_due() {
+            let superseded = !followed && self.controllers.roots().is_superseded(&self.chain(slot));
+            if other_names || superseded || now >= self.leaf(slot)?.renewal_due() {
                 due.push(slot);
             }
         }
@@ -232,8 +261,10 @@ impl Renewer {
 
     /// The same at a time.
     pub async fn look_at(&mut self, now: UnixTime) -> Result<bool, RenewalError> {
-        let mut due = self.due(now)?;
+        self.keep_roots();
+        let (mut due, issuing) = (self.due(now)?, self.controllers.roots().issuing());
         if due.is_empty() {
+            self.followed = issuing;
             return Ok(false);
         }
         // With a link that has ended nothing else can be asked for.
@@ -244,6 +275,7 @@ impl Renewer {
         if !due.is_empty() {
             self.renew(&due, now).await?;
         }
+        self.followed = issuing;
         Ok(true)
     }
 
@@ -297,8 +329,7 @@ impl Renewer {
         let possession = possess(leaf.der(), &present, purpose, &csr)?;
         let answer = if slot == Slot::Link && now >= leaf.not_after {
             // No controller takes a connection with it any more.
-            let known = (self.identity.ca.as_slice(), self.identity.revoked.as_deref());
-            match first::late(self.controllers.addresses(), known, possession, csr).await? {
+            match first::late(self.controllers.addresses(), &self.identity, possession, csr).await? {
                 first::Said::Yes(answer) => v1::RenewResponse { certificate: answer.certificate, chain: answer.chain },
                 first::Said::NotNow(said) => {
                     return Err(RenewalError::Refused(format!("no controller answers: {said}")));

@@ -36,7 +36,8 @@ use crate::v1::revocation_client::RevocationClient;
 /// behind the other.
 pub const REVOKED: &str = "controllers.crl";
 
-/// Says of a controller's certificate (DER), whose chain is good, whether its owner is to be talked to; if not, why.
+/// Says of a controller's certificate (DER), whose chain is good, whether its owner is to be talked to; if not, why. Before, in the
+/// handshake, the same is asked about each authority that it shows.
 pub type Judge = Arc<dyn Fn(&[u8]) -> Result<(), String> + Send + Sync>;
 
 /// What TLS needs, PEM.
@@ -47,6 +48,18 @@ pub struct Material<'a> {
     pub chain: &'a [u8],
     /// Our key.
     pub key: &'a [u8],
+}
+
+/// What a controller says of authorities.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Authorities {
+    /// Lists of controllers that are none any more, and certificates of those below a root that have signed some, in DER, one behind
+    /// the other.
+    pub lists: Vec<u8>,
+    /// The roots that it trusts, DER; none from older software.
+    pub roots: Vec<Vec<u8>>,
+    /// Certificates of one root by another, DER.
+    pub crossing: Vec<Vec<u8>>,
 }
 
 /// Our certificate, our key or the roots are not usable.
@@ -63,7 +76,46 @@ impl std::error::Error for Unusable {}
 
 /// TLS towards controllers. Certificates are judged by `time`, then by `judge`.
 pub fn tls(material: &Material<'_>, time: Arc<dyn TimeProvider>, judge: Judge) -> Result<Arc<ClientConfig>, Unusable> {
-    tls_showing(material.ca, &Shown::new(material.chain, material.key)?, time, judge)
+    tls_showing(&Anchors::new(material.ca)?, &Shown::new(material.chain, material.key)?, time, judge)
+}
+
+/// The roots that controllers' certificates must lead to. They can change: connections to come go by the new ones.
+#[derive(Clone)]
+pub struct Anchors(Arc<RwLock<Arc<WebPkiServerVerifier>>>);
+
+impl fmt::Debug for Anchors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Anchors").finish_non_exhaustive()
+    }
+}
+
+fn verifier(ca: &[u8]) -> Result<Arc<WebPkiServerVerifier>, Unusable> {
+    let unusable = |e: &dyn fmt::Display| Unusable(e.to_string());
+    let mut roots = RootCertStore::empty();
+    for root in CertificateDer::pem_slice_iter(ca).collect::<Result<Vec<_>, _>>().map_err(|e| unusable(&e))? {
+        roots.add(root).map_err(|e| unusable(&e))?;
+    }
+    // Named, not looked up: another provider in the process must not matter.
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build().map_err(|e| unusable(&e))
+}
+
+impl Anchors {
+    /// These, PEM.
+    pub fn new(ca: &[u8]) -> Result<Self, Unusable> {
+        Ok(Self(Arc::new(RwLock::new(verifier(ca)?))))
+    }
+
+    /// Others from now on, PEM. Connections that are open stay: see [`Channel::reconnect`].
+    pub fn change(&self, ca: &[u8]) -> Result<(), Unusable> {
+        let verifier = verifier(ca)?;
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = verifier;
+        Ok(())
+    }
+
+    fn now(&self) -> Arc<WebPkiServerVerifier> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 /// The certificate that is shown to controllers. It can change: connections to come show the new one.
@@ -112,19 +164,19 @@ impl ResolvesClientCert for Shown {
 
 /// TLS for one who has no certificate yet, or none that is good: controllers let him join, and nothing else.
 pub fn tls_of_stranger(ca: &[u8], time: Arc<dyn TimeProvider>, judge: Judge) -> Result<Arc<ClientConfig>, Unusable> {
-    let mut config = judged(ca, time, judge)?.with_no_client_auth();
+    let mut config = judged(&Anchors::new(ca)?, time, judge)?.with_no_client_auth();
     finish(&mut config);
     Ok(Arc::new(config))
 }
 
-/// As [`tls`], with a certificate that can change.
+/// As [`tls`], with roots and a certificate that can change.
 pub fn tls_showing(
-    ca: &[u8],
+    anchors: &Anchors,
     shown: &Shown,
     time: Arc<dyn TimeProvider>,
     judge: Judge,
 ) -> Result<Arc<ClientConfig>, Unusable> {
-    let mut config = judged(ca, time, judge)?.with_client_cert_resolver(Arc::new(shown.clone()));
+    let mut config = judged(anchors, time, judge)?.with_client_cert_resolver(Arc::new(shown.clone()));
     finish(&mut config);
     Ok(Arc::new(config))
 }
@@ -136,29 +188,21 @@ fn finish(config: &mut ClientConfig) {
 }
 
 fn judged(
-    ca: &[u8],
+    anchors: &Anchors,
     time: Arc<dyn TimeProvider>,
     judge: Judge,
 ) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, Unusable> {
-    let unusable = |e: &dyn fmt::Display| Unusable(e.to_string());
-    let mut roots = RootCertStore::empty();
-    for root in CertificateDer::pem_slice_iter(ca).collect::<Result<Vec<_>, _>>().map_err(|e| unusable(&e))? {
-        roots.add(root).map_err(|e| unusable(&e))?;
-    }
-    // Named, not looked up: another provider in the process must not matter.
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let chains = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone())
-        .build()
-        .map_err(|e| unusable(&e))?;
     let builder = ClientConfig::builder_with_details(provider, time)
         .with_protocol_versions(&[&rustls::version::TLS13])
-        .map_err(|e| unusable(&e))?;
-    Ok(builder.dangerous().with_custom_certificate_verifier(Arc::new(Judged { chains, judge })))
+        .map_err(|e| Unusable(e.to_string()))?;
+    let judged = Judged { anchors: anchors.clone(), judge };
+    Ok(builder.dangerous().with_custom_certificate_verifier(Arc::new(judged)))
 }
 
 /// The usual verification, then the judge.
 struct Judged {
-    chains: Arc<WebPkiServerVerifier>,
+    anchors: Anchors,
     judge: Judge,
 }
 
@@ -177,8 +221,20 @@ impl ServerCertVerifier for Judged {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let good = self.chains.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)?;
-        (self.judge)(end_entity).map_err(|why| CertificateError::Other(OtherError(Arc::new(Unusable(why)))))?;
+        let judged = |shown: &CertificateDer<'_>| {
+            (self.judge)(shown).map_err(|why| CertificateError::Other(OtherError(Arc::new(Unusable(why)))))
+        };
+        // A path leads through none of those that it must not lead through; who shows one beside a good path leaves it out.
+        let open: Vec<_> = intermediates.iter().filter(|shown| judged(shown).is_ok()).cloned().collect();
+        let chains = self.anchors.now();
+        let good = match chains.verify_server_cert(end_entity, &open, server_name, ocsp_response, now) {
+            Err(error) => match intermediates.iter().try_for_each(judged) {
+                Err(why) => return Err(why.into()),
+                Ok(()) => return Err(error),
+            },
+            Ok(good) => good,
+        };
+        judged(end_entity)?;
         Ok(good)
     }
 
@@ -188,7 +244,7 @@ impl ServerCertVerifier for Judged {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.chains.verify_tls12_signature(message, cert, dss)
+        self.anchors.now().verify_tls12_signature(message, cert, dss)
     }
 
     fn verify_tls13_signature(
@@ -197,11 +253,11 @@ impl ServerCertVerifier for Judged {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.chains.verify_tls13_signature(message, cert, dss)
+        self.anchors.now().verify_tls13_signature(message, cert, dss)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.chains.supported_verify_schemes()
+        self.anchors.now().supported_verify_schemes()
     }
 }
 
@@ -312,14 +368,15 @@ impl Channel {
         *lock(&way.open) = way.endpoint.connect_with_connector_lazy(connector(&way.address, &way.tls, &way.server));
     }
 
-    /// Asks which controllers' certificates were taken back: lists, and certificates of those below a root that have signed some, in
-    /// DER, one behind the other; the caller looks at the signatures. Whoever is asked may keep it back or give an old one, so all are asked, and what they say adds up (`sallyport_ca::crl::Revocations`).
-    pub async fn revoked_controllers(&self, patience: Duration) -> Result<Vec<u8>, Status> {
+    /// Asks which controllers' certificates were taken back, and which roots there are; the caller looks at the signatures. Whoever is
+    /// asked may keep it back or give an old one, so all are asked, and what they say adds up (`sallyport_ca::crl::Revocations`,
+    /// `sallyport_ca::roots::Roots`).
+    pub async fn authorities(&self, patience: Duration) -> Result<Authorities, Status> {
         let mut client = RevocationClient::new(self.clone()).max_decoding_message_size(crate::MAX_MESSAGE_BYTES);
         match tokio::time::timeout(patience, client.list_controllers(v1::ListControllersRequest {})).await {
             Ok(answer) => {
-                let v1::ListControllersResponse { crl, below } = answer?.into_inner();
-                Ok([crl, below].concat())
+                let v1::ListControllersResponse { crl, below, roots, crossing } = answer?.into_inner();
+                Ok(Authorities { lists: [crl, below].concat(), roots, crossing })
             }
             Err(_) => Err(Status::deadline_exceeded("no answer in time")),
         }

@@ -1,5 +1,6 @@
 //! Whether what came back is what was asked for: a certificate for our key, of the authority that we trust.
 
+use sallyport_ca::roots::Roots;
 use sallyport_ca::verify::{CertPayload, PeerRole, TrustStore, VerifyError, verify_peer};
 use sallyport_ca::{Certificate, Fingerprint, PublicKey, UnixTime};
 use x509_parser::certificate::X509Certificate;
@@ -81,15 +82,6 @@ pub fn is_root(certificate: &Certificate) -> bool {
     issued(certificate.der(), certificate.der())
 }
 
-/// Whether a certificate makes an authority of its subject that may stand above issuing ones. A leaf of the root, or an issuing
-/// authority, vouches for no root.
-fn stands_above(certificate: &[u8]) -> bool {
-    let Ok((_, parsed)) = X509Certificate::from_der(certificate) else { return false };
-    let constraints = parsed.basic_constraints().ok().flatten().map(|b| b.value);
-    let usage = parsed.key_usage().ok().flatten().map(|u| u.value);
-    constraints.is_some_and(|c| c.ca && c.path_len_constraint != Some(0)) && usage.is_none_or(|u| u.key_cert_sign())
-}
-
 /// Dates, usages and constraints of the path, as a gateway will look at them.
 fn verify(issued: &Issued, roots: &[Vec<u8>], now: UnixTime) -> Result {
     let refused = |e: VerifyError| {
@@ -133,32 +125,12 @@ pub(crate) fn pinned(authorities: &[Vec<u8>], access: &Access, fingerprints: &[F
     })
 }
 
-/// The roots that are trusted from now on: those in force so far, and each new one that one of them vouches for by a
-/// cross-certificate of the same name and key (RFC 4210 §4.4, RFC 7030 §4.1.3). A server alone cannot add one.
+/// The roots that are trusted from now on: those in force so far, and each new one that one of them vouches for ([`Roots::learn`]). A server
+/// alone cannot add one.
 pub(crate) fn learn(roots: &[Vec<u8>], authorities: &[Vec<u8>], now: UnixTime) -> Vec<Vec<u8>> {
-    let mut known = roots.to_vec();
-    for new in authorities {
-        let Ok(certificate) = Certificate::from_der(new) else { continue };
-        if known.contains(new)
-            || !crate::tls::in_force(&certificate, now)
-            || !is_root(&certificate)
-            || !stands_above(new)
-        {
-            continue;
-        }
-        let vouches = |cross: &Vec<u8>| {
-            Certificate::from_der(cross).is_ok_and(|c| {
-                c.subject_der() == certificate.subject_der()
-                    && c.spki_der() == certificate.spki_der()
-                    && stands_above(cross)
-                    && crate::tls::in_force(&c, now)
-                    && roots.iter().any(|root| issued(cross, root))
-            })
-        };
-        if authorities.iter().any(|cross| cross != new && vouches(cross)) {
-            known.push(new.clone());
-        }
-    }
+    let mut known = Roots::of(roots);
+    known.learn(authorities, now);
+    let known = known.ders();
     // A root that has lapsed vouches for nothing more; but never none.
     let living: Vec<Vec<u8>> =
         known.iter().filter(|der| Certificate::from_der(der).is_ok_and(|c| c.not_after >= now)).cloned().collect();

@@ -23,7 +23,7 @@ const MAX_TAKEN: usize = 2 * MAX_LISTS;
 /// What a reader has learned from lists.
 #[derive(Debug, Default)]
 pub struct Revocations {
-    authorities: Vec<Vec<u8>>,
+    authorities: RwLock<Vec<Vec<u8>>>,
     learned: RwLock<Learned>,
 }
 
@@ -45,7 +45,16 @@ struct Kept {
 impl Revocations {
     /// Of one that trusts the authorities in a PEM text.
     pub fn trusting(authorities: &[u8]) -> Result<Self, Error> {
-        Ok(Self { authorities: pem::certificates(authorities)?, learned: RwLock::default() })
+        Ok(Self { authorities: RwLock::new(pem::certificates(authorities)?), learned: RwLock::default() })
+    }
+
+    /// Trusts these roots (DER) from now on. What was learned stays.
+    pub fn trust(&self, roots: Vec<Vec<u8>>) {
+        *self.authorities.write().unwrap_or_else(PoisonError::into_inner) = roots;
+    }
+
+    fn roots(&self) -> Vec<Vec<u8>> {
+        self.authorities.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Takes up a list in DER; gives the certificates that were not known to be revoked.
@@ -55,7 +64,7 @@ impl Revocations {
 
     /// The same of a list that a root has signed, or one of these authorities below a root.
     fn take_signed(&self, der: &[u8], given: &[Vec<u8>]) -> Result<Vec<Serial>, Error> {
-        let (list, signers) = match RevocationList::verify(der, &self.authorities) {
+        let (list, signers) = match RevocationList::verify(der, &self.roots()) {
             Ok(list) => (list, Vec::new()),
             Err(error) => self.signed_below(der, given).ok_or(error)?,
         };
@@ -79,7 +88,7 @@ impl Revocations {
         RevocationList::verify(der, given).ok()?;
         given.iter().find_map(|signer| {
             let list = RevocationList::verify(der, std::slice::from_ref(signer)).ok()?;
-            let path = signers::path(signer, given, &self.authorities)?;
+            let path = signers::path(signer, given, &self.roots())?;
             // Who is taken back says nothing any more.
             path.iter().all(|above| self.refuses(above).is_none()).then_some(())?;
             Some((list, path.into_iter().map(<[u8]>::to_vec).collect()))

@@ -18,8 +18,8 @@ use super::{live, observed, watch as policy};
 use crate::app::{Core, Sight};
 use crate::metrics::Rpc;
 use crate::state::{
-    Action, EndSessions, EndedSession, LEDGER_LEVEL, Outcome, REVOCATION_LEVEL, RecordAttempts, RegisterGateway,
-    SessionsUp, State,
+    Action, EndSessions, EndedSession, LEDGER_LEVEL, MAX_ROOTS, Outcome, REVOCATION_LEVEL, RecordAttempts,
+    RegisterGateway, SessionsUp, State,
 };
 
 mod admit;
@@ -53,6 +53,21 @@ pub(super) fn check_member(state: &State, caller: &Caller, member: Option<v1::Me
         return Err(stale());
     }
     Ok(member)
+}
+
+/// Which of our roots these fingerprints are of: bit N - 1 for root N.
+fn trusted(state: &State, fingerprints: &[Vec<u8>]) -> u64 {
+    if fingerprints.is_empty() {
+        return 0;
+    }
+    let said = |der: &[u8]| {
+        let own = digest::digest(&digest::SHA256, der);
+        fingerprints.iter().take(MAX_ROOTS).any(|said| said == own.as_ref())
+    };
+    let numbers = state.trusted_roots().filter(|(_, row)| said(&row.certificate)).map(|(number, _)| number);
+    numbers
+        .filter_map(|n| u32::try_from(n.saturating_sub(1)).ok())
+        .fold(0, |all, n| all | 1_u64.checked_shl(n).unwrap_or(0))
 }
 
 /// Cuts a text that is only for people, so that the audit stays bounded.
@@ -362,7 +377,9 @@ impl GatewayService {
         let caller = self.caller(&request)?;
         let request = request.into_inner();
         let member = self.member(&caller, request.member).await?;
+        let roots = trusted(&self.core.node.shared().read(), &request.roots);
         if let Some(signs) = self.core.soft.lock().gateways.get_mut(&member.slot) {
+            signs.roots = roots;
             signs.live_sessions = request.live_sessions;
             signs.half_open = request.half_open;
             signs.draining = request.draining;

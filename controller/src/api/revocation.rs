@@ -66,27 +66,29 @@ pub(crate) fn signed_list(core: &Core, root: &Authority) -> Result<Vec<u8>, Erro
 /// root follows it, an issuing authority does, and the way to each root comes with its list; who only knows roots takes a list of the
 /// older root's, which it signed last or does now.
 fn say(core: &Core, revoked: &[(String, u64)], number: u64, now_ms: u64) -> Result<v1::ListControllersResponse, Error> {
-    let (oldest, has_key, alone, kept, issuer, crossing) = {
+    let (oldest, has_key, alone, kept, issuer, cross, roots, crossing) = {
         let state = core.node.shared().read();
         let rollover = state.rollover();
         let oldest = rollover.map_or_else(|| state.root_number(), |r| r.from.min(r.to));
         let has_key = state.roots.get(&oldest).is_some_and(|row| !row.sealed_key.is_empty());
         let issuer = state.issuers_in_force().next().map(|(number, _)| number);
         let kept = state.root_life(oldest).controllers_list;
-        (oldest, has_key, rollover.is_none(), kept, issuer, state.cross_certificates())
+        let roots = state.trusted_roots().map(|(_, row)| row.certificate.clone()).collect();
+        let (cross, crossing) = (state.cross_certificates(), state.root_crossings());
+        (oldest, has_key, rollover.is_none(), kept, issuer, cross, roots, crossing)
     };
     let crl = match has_key {
         true => sign(core, &core.root_authority_of(oldest)?.authority, revoked, number, now_ms)?,
         false => kept,
     };
     if has_key && alone {
-        return Ok(v1::ListControllersResponse { crl, below: Vec::new() });
+        return Ok(v1::ListControllersResponse { crl, below: Vec::new(), roots, crossing });
     }
     let by = core.issuer(issuer.ok_or_else(|| Error::Authority("no authority is there to sign the list".into()))?)?;
     let mut below = by.authority.certificate().der().to_vec();
-    below.extend(crossing.concat());
+    below.extend(cross.concat());
     below.extend(sign(core, &by.authority, revoked, number, now_ms)?);
-    Ok(v1::ListControllersResponse { crl, below })
+    Ok(v1::ListControllersResponse { crl, below, roots, crossing })
 }
 
 /// The lists as they are now, for a node that is about to receive the state.
@@ -96,7 +98,7 @@ pub(crate) fn revoked_controllers(core: &Core) -> Result<Vec<u8>, Status> {
         let state = core.node.shared().read();
         (revoked(&state, now_ms), state.last_certificate())
     };
-    let v1::ListControllersResponse { crl, below } = say(core, &revoked, number, now_ms)?;
+    let v1::ListControllersResponse { crl, below, .. } = say(core, &revoked, number, now_ms)?;
     // Such a node knows of other signers, and trusts the root in force alone: another root's list would be an error there.
     Ok(if below.is_empty() { crl } else { below })
 }

@@ -42,6 +42,8 @@ pub(super) fn policy(core: &Core, gateway: &str) -> Result<v1::Policy, Error> {
             max_stale_s,
             fail_closed: settings.fail_closed,
             public_names: state.names_set_for(gateway),
+            crossing: state.root_crossings(),
+            issuing: state.issuers_in_force().map(|(_, row)| row.certificate.clone()).collect(),
         };
         (policy, state.sealed_psk().map(|(sealed, _)| sealed.to_vec()), state.cluster_id().to_vec())
     };

@@ -128,7 +128,7 @@ async fn turn(core: &Core, rollover: Rollover, step: RolloverStep) -> Result<(),
 
 /// The newest live certificate of somebody.
 struct Newest {
-    issued_ms: u64,
+    ready: bool,
     not_after_ms: u64,
     below_from: bool,
 }
@@ -143,6 +143,29 @@ pub(crate) async fn status(core: &Arc<Core>) -> Result<Option<v1::RolloverInfo>,
     looked.map_err(|_| Error::Internal("looking at the change of roots panicked".into()))
 }
 
+/// Certificates of the cluster itself, which it replaces before anybody could wait for them.
+const fn is_for_the_cluster(profile: v1::CertificateProfile) -> bool {
+    use v1::CertificateProfile as P;
+    // What answers for a retired authority is below it as long as somebody asks.
+    matches!(profile, P::Root | P::Issuing | P::OcspSigner | P::ScepRa | P::Endpoint)
+}
+
+const fn is_rsa(kind: v1::KeyAlgorithm) -> bool {
+    matches!(kind, v1::KeyAlgorithm::Rsa2048 | v1::KeyAlgorithm::Rsa3072 | v1::KeyAlgorithm::Rsa4096)
+}
+
+/// The gateways that have said which roots they trust, and whether they trust this one.
+fn told_gateways(core: &Core, root: u64) -> BTreeMap<String, bool> {
+    let bit = u32::try_from(root.saturating_sub(1)).ok().and_then(|n| 1_u64.checked_shl(n)).unwrap_or(0);
+    let state = core.node.shared().read();
+    let signs = core.soft.lock();
+    let said = state.gateways.iter().filter_map(|(slot, row)| {
+        let signs = signs.gateways.get(slot).filter(|signs| signs.epoch == row.epoch && signs.roots != 0)?;
+        Some((row.name.clone(), signs.roots & bit != 0))
+    });
+    said.collect()
+}
+
 fn look(core: &Core) -> Option<v1::RolloverInfo> {
     let (Rollover { from, to, activated_ms }, begun_ms, leads_on) = {
         let state = core.node.shared().read();
@@ -153,27 +176,44 @@ fn look(core: &Core) -> Option<v1::RolloverInfo> {
         (rollover, state.root_life(rollover.from.max(rollover.to)).begun_ms, leads_on)
     };
     let now_ms = core.now_ms();
-    let mut holders = BTreeMap::<(i32, i32, String), Newest>::new();
+    let told = told_gateways(core, to);
+    let of_gateways: BTreeMap<String, String> = {
+        let state = core.node.shared().read();
+        state.gateways_of_certificates().into_iter().map(|(serial, name)| (serial.clone(), name.clone())).collect()
+    };
+    let mut holders = BTreeMap::<(i32, bool, String), Newest>::new();
     let mut before = u64::MAX;
     loop {
         let state = core.node.shared().read();
         let mut seen = 0;
         for row in state.certificates_before(before).take(AT_A_TIME) {
             (before, seen) = (row.number, seen + 1);
-            let of_authority = matches!(row.profile(), v1::CertificateProfile::Root | v1::CertificateProfile::Issuing);
-            if row.revoked_ms != 0 || row.not_after_ms <= now_ms || of_authority {
+            if row.revoked_ms != 0 || row.not_after_ms <= now_ms || is_for_the_cluster(row.profile()) {
+                continue;
+            }
+            // Whose it is: many gateways have the same public name, and one may have had several.
+            let gateway = match row.profile() {
+                v1::CertificateProfile::GatewayLink => Some(&row.name),
+                v1::CertificateProfile::Gateway => {
+                    of_gateways.get(&row.serial).or_else(|| Some(&row.gateway).filter(|name| !name.is_empty()))
+                }
+                _ => None,
+            };
+            if gateway.is_some_and(|name| state.is_gone(name)) {
                 continue;
             }
             // What a root itself has issued is of the time before there were issuing authorities: of the first root.
             let root = state.issuers.get(&row.issuer).map_or(1, |issuer| issuer.root);
             // The newest comes first.
-            let newest = Newest { issued_ms: row.issued_ms, not_after_ms: row.not_after_ms, below_from: root == from };
+            // A gateway that says which roots it trusts is taken at its word.
+            let said = gateway.and_then(|name| told.get(name)).copied();
+            let ready = said.unwrap_or(row.issued_ms >= begun_ms);
+            let newest = Newest { ready, not_after_ms: row.not_after_ms, below_from: root == from };
             let member = if row.member == 0 { String::new() } else { format!(" (controller {})", row.member) };
             // A gateway shows one of each kind of key.
-            let kind = if row.profile() == v1::CertificateProfile::Gateway { row.key_algorithm } else { 0 };
-            // That of a controller's endpoint is one for all names, which change as gateways come and go.
-            let name = if row.profile() == v1::CertificateProfile::Endpoint { "endpoint" } else { &row.name };
-            holders.entry((row.profile, kind, format!("{name}{member}"))).or_insert(newest);
+            let rsa = row.profile() == v1::CertificateProfile::Gateway && is_rsa(row.key_algorithm());
+            let name = gateway.unwrap_or(&row.name);
+            holders.entry((row.profile, rsa, format!("{name}{member}"))).or_insert(newest);
         }
         if seen < AT_A_TIME {
             break;
@@ -183,7 +223,7 @@ fn look(core: &Core) -> Option<v1::RolloverInfo> {
     let (mut ready, mut below_from) = (0, 0);
     for ((profile, _, name), newest) in holders {
         below_from += u64::from(newest.below_from);
-        match newest.issued_ms >= begun_ms {
+        match newest.ready {
             true => ready += 1,
             false => waiting.push(v1::WaitingInfo { name, profile, not_after_unix_ms: newest.not_after_ms }),
         }

@@ -7,6 +7,11 @@ use super::{
     RemoveGateway, Reply, State,
 };
 
+/// The level from which on it is known since when a gateway is silent.
+const GONE_LEVEL: u32 = 8;
+/// Silence after which nobody waits for a gateway: fourteen days.
+pub const GONE_MS: u64 = 14 * 24 * 3_600 * 1_000;
+
 impl State {
     pub(super) fn register_gateway(&mut self, command: &RegisterGateway) -> Reply {
         if command.name.is_empty() || command.boot_id.is_empty() {
@@ -36,6 +41,7 @@ impl State {
             max_sessions: command.max_sessions,
             registered_ms: if same { before.registered_ms } else { now_ms },
             lost: false,
+            lost_ms: 0,
         };
         self.index.slot_of_gateway.insert(command.name.clone(), slot);
         self.gateways.insert(slot, row);
@@ -45,8 +51,9 @@ impl State {
     pub(super) fn lose_gateway(&mut self, command: &LoseGateway) -> Reply {
         match self.gateways.get(&command.slot) {
             Some(gateway) if gateway.epoch == command.epoch && !gateway.lost => {
+                let lost_ms = if self.level() >= GONE_LEVEL { self.now_ms().max(1) } else { 0 };
                 if let Some(gateway) = self.gateways.change(&command.slot) {
-                    gateway.lost = true;
+                    (gateway.lost, gateway.lost_ms) = (true, lost_ms);
                 }
                 self.notices += 1; // its policy stream, if it still has one, ends
                 Reply::ended(self.end_sessions_of_slot(command.slot, "the gateway fell silent"))
@@ -88,6 +95,13 @@ impl State {
             self.end_session(id, v1::EndReason::GatewayLost, text);
         }
         count
+    }
+
+    /// Whether a gateway has been silent for so long that nobody waits for it: its certificates are neither overdue, nor do they hold
+    /// up a change of roots. It may come back, by what it has or by a token.
+    pub fn is_gone(&self, gateway: &str) -> bool {
+        let row = self.slot_of_gateway(gateway).and_then(|slot| self.gateways.get(&slot));
+        row.is_some_and(|row| row.lost && row.lost_ms != 0 && self.now_ms().saturating_sub(row.lost_ms) >= GONE_MS)
     }
 
     /// The slot of a gateway.

@@ -204,11 +204,14 @@ impl State {
         for (number, _) in self.trusted_roots() {
             all.extend(self.root_life(number).above);
         }
-        if let Some(Rollover { from, to, .. }) = self.rollover() {
-            all.extend(self.crossed(to, from));
-            all.extend(self.crossed(from, to));
-        }
+        all.extend(self.root_crossings());
         all
+    }
+
+    /// The certificates of one root of ours by the other while a change of roots is under way: by them who trusts one learns of both.
+    pub fn root_crossings(&self) -> Vec<Vec<u8>> {
+        let Some(Rollover { from, to, .. }) = self.rollover() else { return Vec::new() };
+        [self.crossed(to, from), self.crossed(from, to)].into_iter().flatten().collect()
     }
 
     /// The certificate of a root by another one.

@@ -499,6 +499,9 @@ pub struct GatewayRow {
     /// It fell silent and its sessions were ended; it must register again.
     #[prost(bool, tag = "8")]
     pub lost: bool,
+    /// When it fell silent, log's time; 0 while it has not. Since level 8; 0 before.
+    #[prost(uint64, tag = "9")]
+    pub lost_ms: u64,
 }
 
 /// A command that was applied, and what was answered.

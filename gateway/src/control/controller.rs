@@ -9,6 +9,7 @@ mod live;
 mod own;
 mod reports;
 mod revocations;
+mod roots;
 mod witness;
 
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -26,6 +27,7 @@ use tracing::{debug, info, warn};
 pub use self::carry::Carried;
 use self::reports::Reports;
 use self::revocations::Watchman;
+pub use self::roots::KnownRoots;
 pub use self::witness::LogSight;
 use self::witness::Witnessing;
 use super::held::{Held, Lost, Report};
@@ -169,6 +171,7 @@ impl Controllers {
         // Before anything is said to one of them that may be none any more.
         watchman.look().await;
         let registered = register(&client, &registration, addresses).await?;
+        let roots = watchman.roots().clone();
         let member = Arc::new(RwLock::new(registered.member.unwrap_or_default()));
         let (vitals, vitals_rx) = watch::channel(Vitals::default());
         let this = Self {
@@ -182,14 +185,14 @@ impl Controllers {
             vitals,
             live: Arc::default(),
             watchman,
-            witnessing: Arc::new(Witnessing::trusting(&identity.ca)),
+            witnessing: Arc::new(Witnessing::trusting(roots)),
             names: watch::Sender::default(),
             ahead_ms: Arc::default(),
             addresses: addresses.into(),
             registering: Arc::default(),
         };
         this.note_time(registered.now_unix_ms);
-        this.note_names(registered.policy.as_ref());
+        this.note_policy(registered.policy.as_ref());
         tokio::spawn(this.clone().keep_looking(seed));
         tokio::spawn(this.clone().keep_witnessing(seed));
         tokio::spawn(this.clone().watch_policy(registration.clone()));
@@ -352,7 +355,7 @@ impl Controllers {
             let Some(message) = message else { break };
             let event = match message.update {
                 Some(Update::Policy(policy)) => {
-                    self.note_names(Some(&policy));
+                    self.note_policy(Some(&policy));
                     FromController::Policy(policy)
                 }
                 Some(Update::Command(command)) => FromController::Command(command),
@@ -383,7 +386,7 @@ impl Controllers {
                     *self.member.write().unwrap_or_else(std::sync::PoisonError::into_inner) = member;
                 }
                 self.note_time(response.now_unix_ms);
-                self.note_names(response.policy.as_ref());
+                self.note_policy(response.policy.as_ref());
                 if let Some(policy) = response.policy {
                     let _ = self.events.send(FromController::Policy(policy)).await;
                 }
@@ -410,6 +413,7 @@ impl Controllers {
                 draining: false,
                 live,
                 revocations,
+                roots: self.fingerprints(),
             };
             let asked = tokio::time::Instant::now();
             match tokio::time::timeout(CALL_TIMEOUT, self.client.heartbeat(request)).await {

@@ -1,8 +1,10 @@
 //! What the controllers' policy changes: IKE, PPP, the roots, the pre-shared key and the routes to the pools.
 
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use sallyport_ca::Fingerprint;
 use sallyport_ca::verify::TrustStore;
 use sallyport_crypto::cbc::CbcAlg;
 use sallyport_crypto::dh::DhGroup;
@@ -15,6 +17,7 @@ use sallyport_proto::v1;
 use tracing::{info, warn};
 use zeroize::Zeroizing;
 
+use super::controller::KnownRoots;
 use super::jobs::{Jobs, Trust};
 use super::machine::Machine;
 use crate::config::{EspConfig, EspSuiteName, IkeConfig, IkeEncryption, IkeGroup, IkeHash};
@@ -28,6 +31,8 @@ pub struct Applier {
     pub inside: Option<Inside>,
     /// PPP as configured.
     pub ppp: ppp::ServerConfig,
+    /// The roots that count, whatever a policy names.
+    pub roots: Arc<KnownRoots>,
 }
 
 impl Applier {
@@ -36,12 +41,19 @@ impl Applier {
         info!(version = policy.version, pools = policy.pools.len(), "policy");
         let mut anchors = TrustStore::new();
         for root in &policy.trusted_roots {
+            if !self.roots.trusts(root) {
+                warn!(
+                    fingerprint = %Fingerprint::of(root),
+                    "the policy names a root that none vouches for which this gateway trusts: it is left out"
+                );
+                continue;
+            }
             match anchors.add_anchor_der(root) {
                 Ok(()) => {}
                 Err(e) => warn!(error = %e, "a trusted root of the policy is unusable"),
             }
         }
-        for issuer in &policy.issuers {
+        for issuer in policy.issuers.iter().chain(&policy.crossing) {
             if let Err(e) = anchors.add_intermediate_der(issuer) {
                 warn!(error = %e, "an issuing authority of the policy is unusable");
             }

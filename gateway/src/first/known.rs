@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use rustls::time_provider::DefaultTimeProvider;
 use sallyport_ca::crl::Revocations;
+use sallyport_ca::roots::Roots;
 use sallyport_proto::dial::{self, Channel, Judge, Material};
 use sallyport_proto::v1;
 use sallyport_proto::v1::joining_client::JoiningClient;
@@ -27,6 +28,19 @@ pub(super) struct Known {
 }
 
 impl Known {
+    /// Whoever chains to the roots of an identity, by none that was given up, and is on none of its lists.
+    pub(super) fn by_identity(identity: &Identity) -> Result<Self, RenewalError> {
+        let mut known = Self::by(&identity.ca, identity.revoked.as_deref())?;
+        let roots = Roots::from_pem(&identity.ca, Some(&identity.gone));
+        let roots = roots.map_err(|e| RenewalError::Unusable(e.to_string()))?;
+        let judge = known.judge.clone();
+        known.judge = Arc::new(move |shown| match roots.is_gone(shown) {
+            true => Err("it is below a root that the controllers have given up".into()),
+            false => judge(shown),
+        });
+        Ok(known)
+    }
+
     /// Whoever chains to these roots (PEM) and is on no list of `revoked`, which may be several.
     pub(super) fn by(ca: &[u8], revoked: Option<&[u8]>) -> Result<Self, RenewalError> {
         let known = Revocations::trusting(ca).map_err(|e| RenewalError::Unusable(e.to_string()))?;
@@ -63,9 +77,9 @@ impl Known {
             let (known, channel) = (self.revoked.clone(), channel.clone());
             tokio::spawn(async move {
                 let address = channel.address().to_owned();
-                match channel.revoked_controllers(PATIENCE).await {
-                    Ok(list) => {
-                        if let Err(error) = known.take_all(&list) {
+                match channel.authorities(PATIENCE).await {
+                    Ok(said) => {
+                        if let Err(error) = known.take_all(&said.lists) {
                             warn!(address, %error, "a controller sent no list of revoked controllers that can be used");
                         }
                     }

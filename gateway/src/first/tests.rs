@@ -127,7 +127,15 @@ impl World {
 
     async fn late(&self) -> Result<Said<v1::EnrollGatewayResponse>, RenewalError> {
         let ca = self.authority.certificate().pem();
-        late(&self.addresses, (ca.as_bytes(), None), v1::Possession::default(), b"csr".to_vec()).await
+        let identity = Identity {
+            grpc_chain: Vec::new(),
+            grpc_key: Zeroizing::default(),
+            ca: ca.into_bytes(),
+            gone: Vec::new(),
+            revoked: None,
+            ike: Vec::new(),
+        };
+        late(&self.addresses, &identity, v1::Possession::default(), b"csr".to_vec()).await
     }
 }
 

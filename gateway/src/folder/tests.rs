@@ -13,6 +13,7 @@ fn identity(name: &str) -> Identity {
         grpc_chain: certificate("link"),
         grpc_key: Zeroizing::new(key.pkcs8_pem().as_bytes().to_vec()),
         ca: certificate("root"),
+        gone: Vec::new(),
         revoked: Some(b"a list".to_vec()),
         ike: vec![IkeIdentity {
             chain: vec![format!("{name} ike").into_bytes(), b"issuer".to_vec()],

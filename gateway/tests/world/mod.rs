@@ -193,6 +193,7 @@ impl World {
             grpc_chain: Vec::new(),
             grpc_key: Zeroizing::new(Vec::new()),
             ca: self.ca.clone(),
+            gone: Vec::new(),
             revoked: None,
             ike: vec![IkeIdentity { chain: vec![der], key }],
         };
@@ -223,6 +224,7 @@ impl World {
             grpc_chain: Vec::new(),
             grpc_key: Zeroizing::new(Vec::new()),
             ca: pki.root_pem(),
+            gone: Vec::new(),
             revoked: None,
             ike: vec![ike(KeyAlgorithm::Rsa2048), ike(KeyAlgorithm::EcdsaP256)],
         };

@@ -10,11 +10,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use rustls::time_provider::DefaultTimeProvider;
 use sallyport_proto::MAX_MESSAGE_BYTES;
-use sallyport_proto::dial::{self, Channel, Material};
+use sallyport_proto::dial::{self, Anchors, Authorities, Channel, Judge, Material, Shown};
 use sallyport_proto::failover::{Failover, REQUEST_ID};
 use sallyport_proto::v1::operator_client::OperatorClient;
 use tonic::service::Interceptor;
@@ -42,7 +43,7 @@ pub(crate) struct Connection {
     pub(crate) client: OperatorClient<Named>,
     /// HOST:PORT of the controllers, separated by commas.
     pub(crate) address: String,
-    /// The certificates of controllers that were taken back.
+    /// The roots, and the certificates of controllers that were taken back.
     pub(crate) revoked: Revoked,
 }
 
@@ -112,26 +113,28 @@ impl Connection {
         let cannot =
             |e: &dyn std::fmt::Display| Error::failed(format!("the operator's certificate cannot be used: {e}"));
         let judge = revoked.judge();
-        let tls = dial::tls(material, Arc::new(DefaultTimeProvider), judge.clone()).map_err(|e| cannot(&e))?;
-        let mut channels = Vec::with_capacity(addresses.len());
-        for address in addresses {
-            let endpoint = dial::endpoint(address).ok_or_else(|| {
-                Error::usage(format!("`{address}` is no address of a controller")).remedy("write HOST:PORT")
-            })?;
-            let endpoint = endpoint
-                .connect_timeout(CONNECT)
-                .timeout(ANSWER)
-                .http2_keep_alive_interval(CONNECT)
-                .keep_alive_timeout(CONNECT);
-            channels.push(Channel::new(endpoint, address, tls.clone(), judge.clone()));
-        }
+        let shown = Shown::new(material.chain, material.key).map_err(|e| cannot(&e))?;
+        let by = |anchors: &Anchors| {
+            let tls = dial::tls_showing(anchors, &shown, Arc::new(DefaultTimeProvider), judge.clone());
+            channels(addresses, &tls.map_err(|e| cannot(&e))?, &judge)
+        };
+        let mut channels = by(revoked.anchors())?;
         // Commands spread over the controllers.
         let seed = u64::from_be_bytes(random()?);
         if !channels.is_empty() {
             let first = usize::try_from(seed % channels.len() as u64).unwrap_or(0);
             channels.rotate_left(first);
         }
-        let silent = ask_all(&channels, &revoked).await;
+        let (silent, said) = ask_all(&channels, &revoked).await;
+        if let Some(left) = revoked.without_the_unsaid(&said, channels.len()) {
+            // A root goes only if the others are enough to know most controllers by: who said so may not mean well.
+            let anchors = Anchors::new(left.pem().as_bytes()).map_err(|e| cannot(&e))?;
+            let known =
+                join_all(by(&anchors)?.into_iter().map(|channel| async move { channel.connect().await.is_ok() }));
+            if known.await.into_iter().filter(|known| *known).count() * 2 > channels.len() {
+                revoked.put_in_force(left);
+            }
+        }
         let why_not = |channel: &Channel| channel.refusal().or_else(|| silent.get(channel.address())?.clone());
         // Those that do not answer may do so later.
         let (good, rest): (Vec<_>, Vec<_>) = channels.into_iter().partition(|channel| why_not(channel).is_none());
@@ -151,9 +154,25 @@ impl Connection {
     }
 }
 
-/// Connects to all controllers and asks them which certificates were taken back; gives those that did not answer in time, and
-/// why.
-async fn ask_all(channels: &[Channel], revoked: &Revoked) -> BTreeMap<String, Option<String>> {
+/// A connection to each controller, made when it is used.
+fn channels(addresses: &[&str], tls: &Arc<rustls::ClientConfig>, judge: &Judge) -> Result<Vec<Channel>> {
+    let channel = |address: &&str| {
+        let endpoint = dial::endpoint(address).ok_or_else(|| {
+            Error::usage(format!("`{address}` is no address of a controller")).remedy("write HOST:PORT")
+        })?;
+        let endpoint = endpoint
+            .connect_timeout(CONNECT)
+            .timeout(ANSWER)
+            .http2_keep_alive_interval(CONNECT)
+            .keep_alive_timeout(CONNECT);
+        Ok(Channel::new(endpoint, address, tls.clone(), judge.clone()))
+    };
+    addresses.iter().map(channel).collect()
+}
+
+/// Connects to all controllers and asks them which roots there are and which certificates were taken back; gives those that did not answer
+/// in time, and why, and what the others said.
+async fn ask_all(channels: &[Channel], revoked: &Revoked) -> (BTreeMap<String, Option<String>>, Vec<Authorities>) {
     let mut silent: BTreeMap<String, Option<String>> =
         channels.iter().map(|c| (c.address().to_owned(), Some("no answer yet".to_owned()))).collect();
     let mut asked: FuturesUnordered<_> = channels
@@ -162,24 +181,25 @@ async fn ask_all(channels: &[Channel], revoked: &Revoked) -> BTreeMap<String, Op
             async move {
                 channel.connect().await.map_err(|e| sources(&e))?;
                 // One with older software has none; one that is starting says so when it is asked for more.
-                Ok::<_, String>(channel.revoked_controllers(CONNECT).await.ok())
+                Ok::<_, String>(channel.authorities(CONNECT).await.ok())
             }
             .map(move |said| (channel.address().to_owned(), said))
         })
         .collect();
-    let mut answered = false;
+    let (mut answered, mut all) = (false, Vec::new());
     loop {
         let next = match answered {
             false => asked.next().await,
             true => tokio::time::timeout(OTHERS, asked.next()).await.unwrap_or(None),
         };
-        let Some((address, said)) = next else { return silent };
+        let Some((address, said)) = next else { return (silent, all) };
         match said {
-            Ok(list) => {
+            Ok(said) => {
                 answered = true;
                 silent.insert(address, None);
-                if let Some(list) = list {
-                    revoked.take(&list);
+                if let Some(said) = said {
+                    revoked.learn(&said);
+                    all.push(said);
                 }
             }
             Err(why) => drop(silent.insert(address, Some(why))),

@@ -1,30 +1,62 @@
-//! What an identity's folder says of controllers that are none any more: `controllers.crl`, which only ever says more.
+//! Whom an identity's folder believes to be a controller: the roots in `ca.pem`, which grow by what one of them has signed and shrink when
+//! most controllers have given one up (`ca-gone.pem`); and `controllers.crl`, the controllers that are none any more, which only ever says more.
 
 use std::fs::{self, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use sallyport_ca::Certificate;
 use sallyport_ca::crl::Revocations;
-use sallyport_proto::dial::{Judge, REVOKED};
+use sallyport_ca::roots::Roots;
+use sallyport_proto::dial::{Anchors, Authorities, Judge, REVOKED};
 
+use crate::clock::unix_now;
 use crate::error::{Error, Result};
 
-/// What is known of certificates of controllers that were taken back.
+/// The roots.
+const CA: &str = "ca.pem";
+/// Roots that were given up: never trusted again.
+const GONE: &str = "ca-gone.pem";
+
+/// What is known of roots, and of certificates of controllers that were taken back.
 pub(crate) struct Revoked {
     known: Arc<Revocations>,
-    /// The root, PEM.
-    ca: Vec<u8>,
-    /// Where it is kept.
+    roots: Arc<Mutex<Roots>>,
+    /// The root in force, DER, as the controllers say.
+    in_force: Mutex<Vec<u8>>,
+    anchors: Anchors,
+    /// The folder.
+    dir: PathBuf,
+    /// Where the lists are kept.
     path: PathBuf,
 }
 
+fn lock(roots: &Mutex<Roots>) -> MutexGuard<'_, Roots> {
+    // What is in there is replaced whole.
+    roots.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Puts a file that everybody may read in the place of another, whole: beside it and under a name of its own at first, for two commands may
+/// do this at once.
+fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut file = tempfile::Builder::new().permissions(Permissions::from_mode(0o644)).tempfile_in(dir)?;
+    file.write_all(content)?;
+    file.as_file().sync_all()?;
+    file.persist(path)?;
+    Ok(())
+}
+
 impl Revoked {
-    /// What is kept in an identity's folder, whose root is `ca` (PEM).
+    /// What is kept in an identity's folder, whose roots are `ca` (PEM).
     pub(crate) fn read(dir: &Path, ca: &str) -> Result<Self> {
-        let known = Revocations::trusting(ca.as_bytes())
-            .map_err(|e| Error::failed(format!("{}: {e}", dir.join("ca.pem").display())))?;
+        let unusable = |e: &dyn std::fmt::Display| Error::failed(format!("{}: {e}", dir.join(CA).display()));
+        let known = Revocations::trusting(ca.as_bytes()).map_err(|e| unusable(&e))?;
+        let gone = fs::read(dir.join(GONE)).ok();
+        let roots = Roots::from_pem(ca.as_bytes(), gone.as_deref()).map_err(|e| unusable(&e))?;
+        let anchors = Anchors::new(ca.as_bytes()).map_err(|e| unusable(&e))?;
         let path = dir.join(REVOKED);
         // Lists of another root, or broken ones, are asked for again.
         if let Ok(lists) = fs::read(&path)
@@ -32,12 +64,74 @@ impl Revoked {
         {
             tracing::debug!(path = %path.display(), %error, "not all of what is kept of revoked controllers can be used");
         }
-        Ok(Self { known: Arc::new(known), ca: ca.as_bytes().to_vec(), path })
+        let (known, roots, in_force) = (Arc::new(known), Arc::new(Mutex::new(roots)), Mutex::default());
+        Ok(Self { known, roots, in_force, anchors, dir: dir.to_owned(), path })
     }
 
     /// Judges who answers.
     pub(crate) fn judge(&self) -> Judge {
-        Arc::new(self.known.judge(""))
+        let (judge, roots) = (self.known.judge(""), self.roots.clone());
+        Arc::new(move |shown| match lock(&roots).is_gone(shown) {
+            true => Err("who answers there is below a root that the controllers have given up".into()),
+            false => judge(shown),
+        })
+    }
+
+    /// What controllers' certificates must lead to.
+    pub(crate) fn anchors(&self) -> &Anchors {
+        &self.anchors
+    }
+
+    /// The roots that are trusted.
+    pub(crate) fn roots(&self) -> Roots {
+        lock(&self.roots).clone()
+    }
+
+    /// Takes up what a controller says: roots that one which is trusted vouches for, and who is none any more.
+    pub(crate) fn learn(&self, said: &Authorities) {
+        let mut roots = self.roots();
+        if !said.roots.iter().all(|root| roots.trusts(root)) {
+            // Those that vouch first: many roots must not push them out.
+            let shown = [said.crossing.as_slice(), &said.roots].concat();
+            if !roots.learn(&shown, unix_now()).is_empty() {
+                self.put_in_force(roots);
+            }
+        }
+        // The one in force comes first.
+        if let Some(first) = said.roots.first().filter(|first| self.roots().trusts(first)) {
+            self.in_force.lock().unwrap_or_else(PoisonError::into_inner).clone_from(first);
+        }
+        self.take(&said.lists);
+    }
+
+    /// Whether another root is in force than the one above the issuer in this chain (DER, the leaf first): its certificate ends with the
+    /// change of roots.
+    pub(crate) fn is_superseded(&self, chain: &[Vec<u8>]) -> bool {
+        let in_force = self.in_force.lock().unwrap_or_else(PoisonError::into_inner);
+        let (Ok(root), Some(issuer)) = (Certificate::from_der(&in_force), chain.get(1)) else { return false };
+        Certificate::from_der(issuer).is_ok_and(|issuer| !issuer.is_issued_by(&root))
+    }
+
+    /// What would be left if the roots went that none of these controllers trusts, of `all` that there are.
+    pub(crate) fn without_the_unsaid(&self, said: &[Authorities], all: usize) -> Option<Roots> {
+        let said: Vec<_> = said.iter().map(|said| said.roots.clone()).collect();
+        self.roots().without_the_unsaid(&said, all)
+    }
+
+    /// Trusts these roots from now on. What cannot be kept (the folder may be another's) is found out again next time.
+    pub(crate) fn put_in_force(&self, roots: Roots) {
+        let kept = self.anchors.change(roots.pem().as_bytes()).map_err(io::Error::other).and_then(|()| {
+            // First what must not come back.
+            if !roots.gone_pem().is_empty() {
+                replace(&self.dir.join(GONE), roots.gone_pem().as_bytes())?;
+            }
+            replace(&self.dir.join(CA), roots.pem().as_bytes())
+        });
+        if let Err(error) = kept {
+            tracing::debug!(dir = %self.dir.display(), %error, "the roots are not kept");
+        }
+        self.known.trust(roots.ders());
+        *lock(&self.roots) = roots;
     }
 
     /// Takes up what a controller says. What cannot be kept (the folder may be another's) is asked for again next time.
@@ -60,7 +154,7 @@ impl Revoked {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             there => there.ok(),
         };
-        let all = Revocations::trusting(&self.ca).map_err(io::Error::other)?;
+        let all = Revocations::trusting(self.roots().pem().as_bytes()).map_err(io::Error::other)?;
         for lists in there.iter().chain([&self.known.lists()]) {
             let _ = all.take_all(lists); // what is of another root, or broken, is not kept
         }
@@ -68,13 +162,7 @@ impl Revoked {
         if lists.is_empty() || there.as_ref() == Some(&lists) {
             return Ok(!lists.is_empty());
         }
-        // Beside it and under a name of its own: two commands may do this at once, and whoever reads finds a whole file.
-        let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let mut file =
-            tempfile::Builder::new().prefix(REVOKED).permissions(Permissions::from_mode(0o644)).tempfile_in(dir)?;
-        file.write_all(&lists)?;
-        file.as_file().sync_all()?;
-        file.persist(path)?;
+        replace(path, &lists)?;
         Ok(true)
     }
 }

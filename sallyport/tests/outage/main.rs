@@ -4,6 +4,7 @@
 mod proxy;
 mod removed;
 mod renewal;
+mod roots;
 
 use std::path::Path;
 use std::time::Duration;

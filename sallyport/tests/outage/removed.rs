@@ -91,7 +91,7 @@ async fn is_answered(gateway: &mut Gateway, question: u64) -> Result<(), String>
     }
 }
 
-fn operate(identity: &Path, controllers: &str, args: &[&str]) -> Output {
+pub(super) fn operate(identity: &Path, controllers: &str, args: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sallyport"));
     command.arg("--identity").arg(identity).args(["--controller", controllers]).args(args).output().unwrap()
 }

@@ -2,7 +2,7 @@
 
 mod row;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sallyport_ca::{AltName, Profile, check_dns_name};
 use sallyport_proto::{CONTROLLER_NAME, v1};
@@ -143,11 +143,18 @@ impl State {
         self.gateway_identities.get(&gateway.to_owned())
     }
 
-    /// Gateways whose certificates should have been renewed by a time.
+    /// Whose a certificate for IKE is, by its serial number: those that gateways have asked for, and those before them.
+    pub(crate) fn gateways_of_certificates(&self) -> BTreeMap<&String, &String> {
+        let rows = self.gateway_identities.iter();
+        rows.flat_map(|(name, row)| row.serials().map(move |serial| (serial, name))).collect()
+    }
+
+    /// Gateways whose certificates should have been renewed by a time, but for those that are gone.
     pub fn overdue_gateways(&self, by_ms: u64) -> impl Iterator<Item = &String> {
         let overdue =
             move |row: &GatewayIdentityRow| row.certificates.iter().any(|c| c.due_ms != 0 && c.due_ms <= by_ms);
-        self.gateway_identities.iter().filter(move |(_, row)| overdue(row)).map(|(name, _)| name)
+        let waits = move |(name, row): &(&String, &GatewayIdentityRow)| overdue(row) && !self.is_gone(name);
+        self.gateway_identities.iter().filter(waits).map(|(name, _)| name)
     }
 
     /// When the first of a gateway's newest certificates ends; `None` where none is known.

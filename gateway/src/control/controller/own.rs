@@ -32,8 +32,19 @@ impl Controllers {
         self.ahead_ms.store(signed(controllers_ms).saturating_sub(signed(Clock::unix_ms())), Ordering::Relaxed);
     }
 
-    pub(super) fn note_names(&self, policy: Option<&v1::Policy>) {
+    /// The roots that are trusted, and who issues below them.
+    pub fn roots(&self) -> &Arc<KnownRoots> {
+        self.watchman.roots()
+    }
+
+    /// Of the roots, as life signs say them.
+    pub(super) fn fingerprints(&self) -> Vec<Vec<u8>> {
+        self.roots().roots().trusted().iter().map(|root| root.fingerprint.0.to_vec()).collect()
+    }
+
+    pub(super) fn note_policy(&self, policy: Option<&v1::Policy>) {
         let Some(policy) = policy else { return };
+        self.roots().note(policy);
         self.names.send_if_modified(|names| {
             let changed = *names != policy.public_names;
             names.clone_from(&policy.public_names);
@@ -65,6 +76,7 @@ impl Controllers {
             draining: false,
             live,
             revocations,
+            roots: self.fingerprints(),
         };
         match tokio::time::timeout(CALL_TIMEOUT, client.heartbeat(request)).await {
             Ok(Ok(_)) => Ok(()),

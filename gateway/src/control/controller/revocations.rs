@@ -9,9 +9,12 @@ use std::time::Duration;
 
 use rustls::time_provider::DefaultTimeProvider;
 use sallyport_ca::crl::Revocations;
+use sallyport_ca::roots::Roots;
+use sallyport_proto::dial::{Anchors, Authorities};
 use tokio::sync::watch;
 use tracing::{debug, warn};
 
+use super::roots::KnownRoots;
 use super::{Channel, ControllerError, Identity, Judge, Shown, dial};
 
 /// How long a controller may take to answer.
@@ -26,16 +29,14 @@ pub(super) fn pause(seed: u64) -> Duration {
 
 /// How the controllers are reached.
 struct Way {
-    /// Roots, PEM.
-    ca: Vec<u8>,
     addresses: Vec<String>,
     judge: Judge,
 }
 
 impl Way {
     /// A connection to each, made when it is used.
-    fn channels(&self, shown: &Shown) -> Result<Vec<Channel>, ControllerError> {
-        let tls = dial::tls_showing(&self.ca, shown, Arc::new(DefaultTimeProvider), self.judge.clone());
+    fn channels(&self, anchors: &Anchors, shown: &Shown) -> Result<Vec<Channel>, ControllerError> {
+        let tls = dial::tls_showing(anchors, shown, Arc::new(DefaultTimeProvider), self.judge.clone());
         let tls = tls.map_err(|e| ControllerError::Tls(e.to_string()))?;
         let channel = |address: &String| {
             let endpoint = dial::endpoint(address).ok_or_else(|| ControllerError::Address(address.clone()))?;
@@ -53,6 +54,7 @@ impl Way {
 /// Asks, and judges by what it has heard.
 pub(super) struct Watchman {
     known: Arc<Revocations>,
+    roots: Arc<KnownRoots>,
     channels: Vec<Channel>,
     carriers: Vec<Channel>,
     shown: Shown,
@@ -73,27 +75,43 @@ impl Watchman {
         {
             warn!(%error, "the identity folder's list of revoked controllers is not used, or not all of it");
         }
-        let judge: Judge = Arc::new(known.judge("; take it out of [gateway] controllers"));
+        let roots = KnownRoots::of(identity, known.clone())?;
+        let (judge, gone) = (known.judge("; take it out of [gateway] controllers"), roots.clone());
+        let judge: Judge = Arc::new(move |shown| match gone.is_gone(shown) {
+            true => Err("who answers there is below a root that the controllers have given up".into()),
+            false => judge(shown),
+        });
         let shown = Shown::new(&identity.grpc_chain, &identity.grpc_key).map_err(|e| tls_error(&e))?;
-        let way = Way { ca: identity.ca.clone(), addresses: addresses.to_vec(), judge };
-        let (channels, carriers) = (way.channels(&shown)?, way.channels(&shown)?);
-        Ok(Arc::new(Self { known, channels, carriers, shown, way, news: watch::Sender::new(0) }))
+        let way = Way { addresses: addresses.to_vec(), judge };
+        let channels = || way.channels(roots.anchors(), &shown);
+        let (channels, carriers) = (channels()?, channels()?);
+        Ok(Arc::new(Self { known, roots, channels, carriers, shown, way, news: watch::Sender::new(0) }))
+    }
+
+    /// The roots that are trusted.
+    pub(super) fn roots(&self) -> &Arc<KnownRoots> {
+        &self.roots
     }
 
     /// Other connections, which show this certificate, PEM.
     pub(super) fn channels_showing(&self, chain: &[u8], key: &[u8]) -> Result<Vec<Channel>, ControllerError> {
         let shown = Shown::new(chain, key).map_err(|e| ControllerError::Tls(e.to_string()))?;
-        self.way.channels(&shown)
+        self.way.channels(self.roots.anchors(), &shown)
     }
 
     /// Shows this certificate (PEM) in connections to come, and has all of them made anew.
     pub(super) fn show(&self, chain: &[u8], key: &[u8]) -> Result<(), ControllerError> {
         self.shown.change(chain, key).map_err(|e| ControllerError::Tls(e.to_string()))?;
+        self.reconnect();
+        Ok(())
+    }
+
+    /// Has all connections made anew.
+    fn reconnect(&self) {
         for channel in self.channels.iter().chain(&self.carriers) {
             channel.reconnect();
         }
         self.news.send_modify(|n| *n += 1);
-        Ok(())
     }
 
     /// The connections, in the order of their addresses.
@@ -121,19 +139,55 @@ impl Watchman {
                 tokio::spawn(async move { this.ask(channel).await })
             })
             .collect();
+        let mut said = Vec::new();
         for one in asked {
-            let _ = one.await; // a panic in it was logged
+            said.extend(one.await.ok().flatten()); // a panic in it was logged
+        }
+        if let Some(left) = self.roots.without_the_unsaid(&said, self.channels.len()) {
+            self.give_up_roots(&said, &left).await;
         }
     }
 
-    async fn ask(&self, channel: Channel) {
-        let address = channel.address().to_owned();
-        let crl = match channel.revoked_controllers(PATIENCE).await {
-            Ok(crl) => crl,
-            Err(status) => return debug!(address, status = %super::words(&status), "no list of revoked controllers"),
+    /// Trusts only these roots from now on, if most controllers are known for such by them alone: those who said that they trust
+    /// the others no more may not mean well.
+    async fn give_up_roots(&self, said: &[Authorities], left: &Roots) {
+        let anchors = Anchors::new(left.pem().as_bytes()).map_err(|e| ControllerError::Tls(e.to_string()));
+        let channels = match anchors.and_then(|anchors| self.way.channels(&anchors, &self.shown)) {
+            Ok(channels) => channels,
+            Err(error) => return warn!(%error, "the roots that the controllers trust are not usable"),
         };
+        let asked: Vec<_> =
+            channels.into_iter().map(|c| tokio::spawn(async move { c.authorities(PATIENCE).await.is_ok() })).collect();
+        let mut good = 0;
+        for one in asked {
+            good += usize::from(one.await.unwrap_or(false));
+        }
+        if good * 2 <= self.channels.len() {
+            return debug!(good, "a root is not given up: by the others not enough controllers are known for such");
+        }
+        if self.roots.give_up(said, self.channels.len(), left) {
+            self.reconnect();
+        }
+    }
+
+    async fn ask(&self, channel: Channel) -> Option<Authorities> {
+        let address = channel.address().to_owned();
+        let said = match channel.authorities(PATIENCE).await {
+            Ok(said) => said,
+            Err(status) => {
+                debug!(address, status = %super::words(&status), "no list of revoked controllers");
+                return None;
+            }
+        };
+        // First these: by them some of the lists are known for good.
+        self.roots.learn(&said);
+        self.take(&address, &said.lists);
+        Some(said)
+    }
+
+    fn take(&self, address: &str, crl: &[u8]) {
         let before = self.known.lists();
-        let taken = self.known.take_all(&crl);
+        let taken = self.known.take_all(crl);
         // Beside what could not be used there may have been something new.
         if taken.is_err() && self.known.lists() != before {
             self.news.send_modify(|n| *n += 1);

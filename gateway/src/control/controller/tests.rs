@@ -220,6 +220,7 @@ async fn world(asked: mpsc::Sender<usize>, may_answer: watch::Receiver<bool>) ->
         grpc_chain: link.pem().into_bytes(),
         grpc_key: Zeroizing::new(key.as_bytes().to_vec()),
         ca: authority.certificate().pem().into_bytes(),
+        gone: Vec::new(),
         revoked: None,
         ike: Vec::new(),
     };

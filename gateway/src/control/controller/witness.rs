@@ -4,14 +4,14 @@
 //! what one that is started anew does not.
 
 use std::collections::BTreeSet;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use sallyport_ca::merkle::{Answer, Fault, Followed, Follower, REMEDY, SignedTreeHead, Wrong};
-use sallyport_ca::{Certificate, pem};
 use sallyport_proto::v1;
 use tracing::{debug, error, info, warn};
 
+use super::roots::KnownRoots;
 use super::{CALL_TIMEOUT, Controllers, Report};
 use crate::clock::Clock;
 
@@ -42,15 +42,13 @@ struct Memory {
 /// The witness.
 #[derive(Debug)]
 pub(super) struct Witnessing {
-    roots: Vec<Certificate>,
+    roots: Arc<KnownRoots>,
     memory: Mutex<Memory>,
 }
 
 impl Witnessing {
-    /// One that believes these roots, PEM.
-    pub(super) fn trusting(ca: &[u8]) -> Self {
-        let roots = pem::certificates(ca).unwrap_or_default();
-        let roots = roots.iter().filter_map(|der| Certificate::from_der(der).ok()).collect();
+    /// One that believes these roots.
+    pub(super) fn trusting(roots: Arc<KnownRoots>) -> Self {
         Self { roots, memory: Mutex::default() }
     }
 
@@ -72,10 +70,11 @@ impl Witnessing {
 
     /// Takes an answer up; what is to be recorded of it, if anything.
     fn take(&self, answer: &v1::WitnessLogResponse) -> Option<Box<v1::Attempt>> {
+        let roots = self.roots.roots();
         let mut memory = self.lock();
         let said =
             Answer { head: &answer.head, proof: &answer.proof, issuers: &answer.issuers, accepted: &answer.accepted };
-        match memory.follower.follow(&said, &self.roots) {
+        match memory.follower.follow(&said, roots.trusted()) {
             Followed::Nothing | Followed::First | Followed::Good(_) => {
                 if memory.alarmed.take().is_some() {
                     info!("the controllers' audit log goes on from what this gateway knew: the alarm is over");
@@ -183,7 +182,15 @@ mod tests {
         let seal = SealKey::generate(&rng).unwrap();
         let config = RootConfig::new("Example", "Example Root");
         let (root, _) = Authority::create(&config, &seal, UnixTime(1_800_000_000), &rng).unwrap();
-        let witness = Witnessing::trusting(root.certificate().pem().as_bytes());
+        let identity = crate::identity::Identity {
+            grpc_chain: Vec::new(),
+            grpc_key: zeroize::Zeroizing::default(),
+            ca: root.certificate().pem().into_bytes(),
+            gone: Vec::new(),
+            revoked: None,
+            ike: Vec::new(),
+        };
+        let witness = Witnessing::trusting(KnownRoots::of(&identity, Arc::default()).unwrap());
         assert!(witness.known().is_empty());
         assert_eq!(witness.take(&v1::WitnessLogResponse::default()), None, "a cluster without a log");
         let first = head(&root, &["a", "b", "c"], 3);
