@@ -168,7 +168,9 @@ fn is_good(core: &Core, request: &IssueRequest, cert: &Path, key: &KeyPlace<'_>)
     let Some(record) = state.certificates.get(&certificate.serial.to_string()) else { return Ok(false) };
     // Below a root that another one follows: as soon as that one issues, this is made anew.
     let root = state.issuers.get(&record.issuer).map(|issuer| issuer.root);
-    if root.is_some_and(|root| root != state.root_number()) {
+    // The same below an authority that issues no more: its key may be in other hands, and soon nobody believes what is below it.
+    let retired = state.issuers.get(&record.issuer).is_some_and(|issuer| !issuer.in_force());
+    if retired || root.is_some_and(|root| root != state.root_number()) {
         return Ok(false);
     }
     let life = record.not_after_ms.saturating_sub(record.not_before_ms);

@@ -21,7 +21,7 @@ use crate::raft::blocking;
 use crate::state::LEDGER_LEVEL;
 
 pub(crate) use refusals::{Refusals, record as record_refusal};
-pub(crate) use witnesses::{Seen, Witnesses, heard};
+pub(crate) use witnesses::{Seen, Witnesses, heard, is_signed};
 
 /// What a controller keeps of the log beside the state.
 #[derive(Debug, Default)]
@@ -113,7 +113,9 @@ pub(crate) fn signers(core: &Core) -> Arc<Signers> {
         return signers.clone();
     }
     let roots = state.roots.iter().rev().filter_map(|(_, root)| Certificate::from_der(&root.certificate).ok());
-    let mut issuers: Vec<Vec<u8>> = state.issuers.iter().rev().map(|(_, row)| row.certificate.clone()).collect();
+    // One whose key is in other hands says nothing any more.
+    let believed = state.issuers.iter().rev().filter(|(_, row)| row.compromised_ms == 0);
+    let mut issuers: Vec<Vec<u8>> = believed.map(|(_, row)| row.certificate.clone()).collect();
     // Whoever knows the root before this one finds the way by these.
     issuers.extend(state.cross_certificates());
     let roots: Vec<Certificate> = roots.collect();

@@ -158,7 +158,10 @@ async fn an_operator_adds_replaces_and_retires_issuing_authorities_and_what_they
 
     let twice = operator.add_issuer(add(v1::KeyAlgorithm::EcdsaP256, false)).await.expect_err("there is one");
     assert!(twice.message().contains("--replace"), "{twice}");
-    let only = operator.retire_issuer(v1::RetireIssuerRequest { number: 1 }).await.expect_err("the only one");
+    let only = operator
+        .retire_issuer(v1::RetireIssuerRequest { number: 1, compromised: false })
+        .await
+        .expect_err("the only one");
     assert_eq!(only.code(), Code::FailedPrecondition, "{only}");
     let none = operator.add_issuer(add(v1::KeyAlgorithm::Unspecified, false)).await.expect_err("of which kind?");
     assert_eq!(none.code(), Code::InvalidArgument);
@@ -182,7 +185,7 @@ async fn an_operator_adds_replaces_and_retires_issuing_authorities_and_what_they
     let mut gateway = v1::gateway_client::GatewayClient::new(site.channel(&link).await.expect("connects"));
     let policy = common::register(&mut gateway, "gw1", 1).await.policy.expect("a policy");
     assert_eq!((policy.trusted_roots.len(), policy.issuers.len()), (1, 3));
-    operator.retire_issuer(v1::RetireIssuerRequest { number: 3 }).await.expect("there is another");
+    operator.retire_issuer(v1::RetireIssuerRequest { number: 3, compromised: false }).await.expect("there is another");
     assert_eq!(issue(&site.running, Profile::Operator, "ottilie").await.record.issuer, 2, "whose kind is another");
     site.running.shutdown().await;
 }

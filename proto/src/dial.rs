@@ -36,8 +36,7 @@ use crate::v1::revocation_client::RevocationClient;
 /// behind the other.
 pub const REVOKED: &str = "controllers.crl";
 
-/// Says of a controller's certificate (DER), whose chain is good, whether its owner is to be talked to; if not, why. Before, in the
-/// handshake, the same is asked about each authority that it shows.
+/// Says of a controller's certificate (DER), whose chain is good, whether its owner is to be talked to; if not, why.
 pub type Judge = Arc<dyn Fn(&[u8]) -> Result<(), String> + Send + Sync>;
 
 /// What TLS needs, PEM.
@@ -81,7 +80,10 @@ pub fn tls(material: &Material<'_>, time: Arc<dyn TimeProvider>, judge: Judge) -
 
 /// The roots that controllers' certificates must lead to. They can change: connections to come go by the new ones.
 #[derive(Clone)]
-pub struct Anchors(Arc<RwLock<Arc<WebPkiServerVerifier>>>);
+pub struct Anchors {
+    verifier: Arc<RwLock<Arc<WebPkiServerVerifier>>>,
+    authorities: Judge,
+}
 
 impl fmt::Debug for Anchors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -103,18 +105,23 @@ fn verifier(ca: &[u8]) -> Result<Arc<WebPkiServerVerifier>, Unusable> {
 impl Anchors {
     /// These, PEM.
     pub fn new(ca: &[u8]) -> Result<Self, Unusable> {
-        Ok(Self(Arc::new(RwLock::new(verifier(ca)?))))
+        Ok(Self { verifier: Arc::new(RwLock::new(verifier(ca)?)), authorities: Arc::new(|_| Ok(())) })
+    }
+
+    /// The same, where the way to them leads through no authority that this judge refuses.
+    pub fn judging(ca: &[u8], authorities: Judge) -> Result<Self, Unusable> {
+        Ok(Self { authorities, ..Self::new(ca)? })
     }
 
     /// Others from now on, PEM. Connections that are open stay: see [`Channel::reconnect`].
     pub fn change(&self, ca: &[u8]) -> Result<(), Unusable> {
         let verifier = verifier(ca)?;
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = verifier;
+        *self.verifier.write().unwrap_or_else(PoisonError::into_inner) = verifier;
         Ok(())
     }
 
     fn now(&self) -> Arc<WebPkiServerVerifier> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.verifier.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -163,8 +170,12 @@ impl ResolvesClientCert for Shown {
 }
 
 /// TLS for one who has no certificate yet, or none that is good: controllers let him join, and nothing else.
-pub fn tls_of_stranger(ca: &[u8], time: Arc<dyn TimeProvider>, judge: Judge) -> Result<Arc<ClientConfig>, Unusable> {
-    let mut config = judged(&Anchors::new(ca)?, time, judge)?.with_no_client_auth();
+pub fn tls_of_stranger(
+    anchors: &Anchors,
+    time: Arc<dyn TimeProvider>,
+    judge: Judge,
+) -> Result<Arc<ClientConfig>, Unusable> {
+    let mut config = judged(anchors, time, judge)?.with_no_client_auth();
     finish(&mut config);
     Ok(Arc::new(config))
 }
@@ -221,20 +232,21 @@ impl ServerCertVerifier for Judged {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let judged = |shown: &CertificateDer<'_>| {
-            (self.judge)(shown).map_err(|why| CertificateError::Other(OtherError(Arc::new(Unusable(why)))))
+        let judged = |judge: &Judge, shown: &CertificateDer<'_>| {
+            judge(shown).map_err(|why| CertificateError::Other(OtherError(Arc::new(Unusable(why)))))
         };
-        // A path leads through none of those that it must not lead through; who shows one beside a good path leaves it out.
-        let open: Vec<_> = intermediates.iter().filter(|shown| judged(shown).is_ok()).cloned().collect();
+        // A path leads through none of those that are refused; one that is shown beside a good path does no harm.
+        let authority = |shown: &CertificateDer<'_>| judged(&self.anchors.authorities, shown);
+        let open: Vec<_> = intermediates.iter().filter(|shown| authority(shown).is_ok()).cloned().collect();
         let chains = self.anchors.now();
         let good = match chains.verify_server_cert(end_entity, &open, server_name, ocsp_response, now) {
-            Err(error) => match intermediates.iter().try_for_each(judged) {
+            Err(error) => match intermediates.iter().try_for_each(authority) {
                 Err(why) => return Err(why.into()),
                 Ok(()) => return Err(error),
             },
             Ok(good) => good,
         };
-        judged(end_entity)?;
+        judged(&self.judge, end_entity)?;
         Ok(good)
     }
 

@@ -104,7 +104,7 @@ fn the_restore_is_found(controller: &Controller, old: &Path) {
     let head = fs::read(folder.join("audit-head")).unwrap();
     assert_eq!(head, fs::read(old.join("operator/audit-head")).unwrap(), "what was known stays known");
 
-    let out = controller.ok(&["audit", "accept", "--reason", "the disk died"]);
+    let out = controller.ok(&["audit", "accept", "--all", "--reason", "the disk died"]);
     assert!(out.contains("these heads are none of it"), "{out}");
     let verified = controller.json(&["audit", "verify", "--full"]);
     assert!(verified["outcome"] == "same" || verified["outcome"] == "grown", "{verified}");

@@ -3,6 +3,9 @@
 //! A list that comes later need not say more: whoever was removed may carry one of the time before, with a good signature. So a
 //! list takes the place of others only where each of their certificates is on one that stays; otherwise they are kept beside
 //! each other, and what is known is all that is on any of them.
+//!
+//! An authority below a root is refused only by what a root itself has signed: else whoever has stolen the key of one could have the others
+//! refused, and with them all whom they have certified. Once a root has said so, the lists that this authority has signed are forgotten.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -30,6 +33,8 @@ pub struct Revocations {
 #[derive(Debug, Default)]
 struct Learned {
     serials: BTreeSet<Serial>,
+    /// Those of them that a root has named itself.
+    by_root: BTreeSet<Serial>,
     /// Lists that name all of them: on each is at least one that is on no other.
     lists: Vec<Kept>,
 }
@@ -73,13 +78,19 @@ impl Revocations {
             return Err(Error::RevocationList("it is not about controllers"));
         }
         let mut learned = self.learned.write().unwrap_or_else(PoisonError::into_inner);
-        let mut news = Vec::new();
+        let (mut news, mut of_root) = (Vec::new(), false);
         for serial in list.revoked.keys() {
             if learned.serials.len() < MAX_SERIALS && learned.serials.insert(serial.clone()) {
                 news.push(serial.clone());
             }
+            if signers.is_empty() && learned.by_root.len() < MAX_SERIALS {
+                of_root |= learned.by_root.insert(serial.clone());
+            }
         }
         learned.keep(Kept { der: der.to_vec(), signers, list });
+        if of_root {
+            learned.forget_lists_of_the_refused();
+        }
         Ok(news)
     }
 
@@ -90,7 +101,7 @@ impl Revocations {
             let list = RevocationList::verify(der, std::slice::from_ref(signer)).ok()?;
             let path = signers::path(signer, given, &self.roots())?;
             // Who is taken back says nothing any more.
-            path.iter().all(|above| self.refuses(above).is_none()).then_some(())?;
+            path.iter().all(|above| self.refuses_authority(above).is_none()).then_some(())?;
             Some((list, path.into_iter().map(<[u8]>::to_vec).collect()))
         })
     }
@@ -149,6 +160,22 @@ impl Revocations {
         (serial.as_be_bytes().is_empty() || learned.serials.contains(&serial)).then_some(serial)
     }
 
+    /// The same of an authority's: only what a root has signed itself counts.
+    pub fn refuses_authority(&self, certificate: &[u8]) -> Option<Serial> {
+        let learned = self.learned.read().unwrap_or_else(PoisonError::into_inner);
+        learned.refuses_authority(certificate)
+    }
+
+    /// What judges the authorities (certificates in DER) between such servers and a root.
+    pub fn judge_authority(&self, certificate: &[u8]) -> Result<(), String> {
+        match self.refuses_authority(certificate) {
+            None => Ok(()),
+            Some(serial) => Err(format!(
+                "who answers there is below an authority that is revoked (serial number {serial}): its key may be in other hands"
+            )),
+        }
+    }
+
     /// What judges the certificates (DER) of servers that should be controllers; `remedy` ends the sentence that refuses one.
     pub fn judge(
         self: &Arc<Self>,
@@ -164,7 +191,35 @@ impl Revocations {
     }
 }
 
+impl Kept {
+    fn is_of_root(&self) -> bool {
+        self.signers.is_empty()
+    }
+}
+
 impl Learned {
+    fn refuses_authority(&self, certificate: &[u8]) -> Option<Serial> {
+        if self.by_root.is_empty() {
+            return None;
+        }
+        let serial = Certificate::from_der(certificate).map_or_else(|_| Serial::from_be_bytes(&[]), |c| c.serial);
+        (serial.as_be_bytes().is_empty() || self.by_root.contains(&serial)).then_some(serial)
+    }
+
+    /// What an authority has said counts no more once a root has taken it back, also what it said before: its key may have been stolen
+    /// earlier than anybody knew.
+    fn forget_lists_of_the_refused(&mut self) {
+        let refused = |kept: &Kept| kept.signers.iter().any(|signer| self.refuses_authority(signer).is_some());
+        let gone: Vec<bool> = self.lists.iter().map(refused).collect();
+        if !gone.contains(&true) {
+            return;
+        }
+        let mut gone = gone.into_iter();
+        self.lists.retain(|_| !gone.next().unwrap_or(false));
+        let said = self.lists.iter().flat_map(|kept| kept.list.revoked.keys().cloned());
+        self.serials = said.chain(self.by_root.iter().cloned()).take(MAX_SERIALS).collect();
+    }
+
     /// Keeps a list, and those that are there, as far as each says something that no other does.
     fn keep(&mut self, new: Kept) {
         self.lists.push(new);
@@ -177,7 +232,10 @@ impl Learned {
             }
         }
         while self.lists.len() > MAX_LISTS
-            && let Some(oldest) = (0..self.lists.len()).min_by_key(|at| self.last_of_its_own(*at))
+            && let Some(oldest) = (0..self.lists.len()).min_by_key(|at| {
+                // Who has the key of an authority below a root chooses the times in its lists: a root's own stay longer.
+                (self.lists.get(*at).is_some_and(Kept::is_of_root), self.last_of_its_own(*at))
+            })
         {
             self.lists.remove(oldest);
         }
@@ -185,7 +243,10 @@ impl Learned {
 
     /// When the last of the certificates was revoked that only the list at this place names; `None` if there is none.
     fn last_of_its_own(&self, at: usize) -> Option<UnixTime> {
-        let others = || self.lists.iter().enumerate().filter(|(other, _)| *other != at);
+        let of_root = self.lists.get(at)?.is_of_root();
+        // What a root says is said by no other.
+        let says = move |kept: &Kept| !of_root || kept.is_of_root();
+        let others = || self.lists.iter().enumerate().filter(|(other, kept)| *other != at && says(kept));
         let own = self.lists.get(at)?.list.revoked.iter();
         own.filter(|(serial, _)| others().all(|(_, kept)| !kept.list.revoked.contains_key(*serial)))
             .map(|(_, revoked)| *revoked)

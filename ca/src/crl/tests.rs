@@ -239,3 +239,36 @@ fn machines_strangers_and_authorities_that_were_taken_back_sign_no_list() {
     assert!(reader.take_all(&[issuer, &fine].concat()).is_err(), "the root has taken it back");
     assert_eq!(reader.refuses(good.der()), None);
 }
+
+#[test]
+fn whoever_has_stolen_the_key_of_an_authority_locks_nobody_out_once_the_root_has_said_so() {
+    let root = authority(KeyAlgorithm::EcdsaP256);
+    let (stolen, other) = (below(&root, KeyAlgorithm::EcdsaP256), below(&root, KeyAlgorithm::EcdsaP256));
+    let (gone, good) = (controller(&other), controller(&other));
+    let signer = |of: &Authority| of.certificate().der().to_vec();
+    let known = std::sync::Arc::new(Revocations::trusting(root.certificate().pem().as_bytes()).unwrap());
+    let judge = known.judge("");
+    // A controller that was removed, by the honest one. The thief names those that are good, and the other authority.
+    known.take_all(&[signer(&other), list(&other, 1, &[&gone])].concat()).unwrap();
+    let false_one = [signer(&stolen), list(&stolen, 9, &[&good, other.certificate()])].concat();
+    known.take_all(&false_one).unwrap();
+    assert!(judge(good.der()).is_err(), "nobody knows better yet");
+    assert!(known.judge_authority(other.certificate().der()).is_ok(), "an authority is the root's to take back");
+    known.take_all(&[signer(&other), list(&other, 2, &[&gone])].concat()).unwrap();
+    // The root says so: what the thief has said is forgotten, and what he says from then on is not heard.
+    known.take(&list(&root, 3, &[stolen.certificate()])).unwrap();
+    assert!(judge(good.der()).is_ok() && judge(gone.der()).is_err());
+    assert!(known.judge_authority(stolen.certificate().der()).is_err());
+    assert!(known.judge_authority(other.certificate().der()).is_ok());
+    assert!(known.take_all(&false_one).is_err());
+    let more: Vec<Certificate> = (0..MAX_LISTS + 4).map(|_| controller(&other)).collect();
+    for (at, one) in more.iter().enumerate() {
+        // Nor do many lists of an authority push the root's out, or one that says the same take its place.
+        let said = [signer(&other), list(&other, 10 + at as u64, &[&gone, one, stolen.certificate()])].concat();
+        known.take_all(&said).unwrap();
+    }
+    let again = std::sync::Arc::new(Revocations::trusting(root.certificate().pem().as_bytes()).unwrap());
+    let _ = again.take_all(&known.lists());
+    assert!(again.refuses_authority(stolen.certificate().der()).is_some(), "what is kept says so, too");
+    assert!(again.take_all(&false_one).is_err() && again.refuses(good.der()).is_none());
+}

@@ -16,6 +16,7 @@ use super::error::{conflict, done};
 use super::forward::{self, Leader};
 use super::{live, observed, watch as policy};
 use crate::app::{Core, Sight};
+use crate::ledger::{self, is_signed};
 use crate::metrics::Rpc;
 use crate::state::{
     Action, EndSessions, EndedSession, LEDGER_LEVEL, MAX_ROOTS, Outcome, REVOCATION_LEVEL, RecordAttempts,
@@ -342,7 +343,9 @@ impl GatewayService {
         let level = self.core.node.shared().read().level();
         let records_verdicts = level >= REVOCATION_LEVEL;
         let mut attempts = Vec::with_capacity(request.attempts.len());
-        for attempt in request.attempts {
+        let of_log = request.attempts.iter().any(|attempt| attempt.phase() == v1::Phase::AuditLog);
+        let keys = if of_log { ledger::signers(&self.core).keys.clone() } else { Vec::new() };
+        for mut attempt in request.attempts {
             if attempt.id.len() != 16 {
                 return Err(Status::invalid_argument("the id of an attempt must have 16 bytes"));
             }
@@ -352,6 +355,13 @@ impl GatewayService {
             let evident = level >= LEDGER_LEVEL
                 && attempt.phase() == v1::Phase::AuditLog
                 && attempt.evidence.len() <= MAX_EVIDENCE;
+            // What nobody has signed anybody can make up: it says something about that gateway, and nothing about the log.
+            if attempt.phase() == v1::Phase::AuditLog && !is_signed(&attempt.evidence, &keys) {
+                attempt.evidence.clear();
+                attempt.cause =
+                    format!("gateway {} reported a head of the audit log that nobody has signed", caller.name);
+                attempt.remedy = "look at that gateway: its software may be broken, or in other hands".into();
+            }
             attempts.push(v1::Attempt {
                 gateway: caller.name.clone(),
                 remote: cut(attempt.remote),

@@ -38,7 +38,9 @@ fn revoked(state: &State, now_ms: u64) -> Vec<(String, u64)> {
     let of_controllers = state
         .certificates_of_members()
         .filter(|c| c.revoked_ms != 0 && c.not_after_ms > now_ms && c.profile() == v1::CertificateProfile::Controller);
-    of_controllers.map(|c| (c.serial.clone(), c.revoked_ms)).collect()
+    // And authorities whose keys are in other hands: whoever has one makes himself a controller's certificate.
+    let issuers = state.compromised_issuers(now_ms).map(|(serial, at_ms)| (serial.clone(), at_ms));
+    of_controllers.map(|c| (c.serial.clone(), c.revoked_ms)).chain(issuers).collect()
 }
 
 fn time(ms: u64) -> UnixTime {
@@ -65,20 +67,26 @@ pub(crate) fn signed_list(core: &Core, root: &Authority) -> Result<Vec<u8>, Erro
 /// What is said, now. Readers know a root, and of the authorities below it nothing: so the root signs. While its key is away, or another
 /// root follows it, an issuing authority does, and the way to each root comes with its list; who only knows roots takes a list of the
 /// older root's, which it signed last or does now.
-fn say(core: &Core, revoked: &[(String, u64)], number: u64, now_ms: u64) -> Result<v1::ListControllersResponse, Error> {
-    let (oldest, has_key, alone, kept, issuer, cross, roots, crossing) = {
+fn say(
+    core: &Core,
+    revoked: &[(String, u64)],
+    number_of_list: u64,
+    now_ms: u64,
+) -> Result<v1::ListControllersResponse, Error> {
+    let (oldest, has_key, alone, kept, issuer, cross, roots, trusted, crossing) = {
         let state = core.node.shared().read();
         let rollover = state.rollover();
         let oldest = rollover.map_or_else(|| state.root_number(), |r| r.from.min(r.to));
         let has_key = state.roots.get(&oldest).is_some_and(|row| !row.sealed_key.is_empty());
         let issuer = state.issuers_in_force().next().map(|(number, _)| number);
         let kept = state.root_life(oldest).controllers_list;
-        let roots = state.trusted_roots().map(|(_, row)| row.certificate.clone()).collect();
+        let roots: Vec<Vec<u8>> = state.trusted_roots().map(|(_, row)| row.certificate.clone()).collect();
+        let trusted: Vec<u64> = state.trusted_roots().map(|(number, _)| number).collect();
         let (cross, crossing) = (state.cross_certificates(), state.root_crossings());
-        (oldest, has_key, rollover.is_none(), kept, issuer, cross, roots, crossing)
+        (oldest, has_key, rollover.is_none(), kept, issuer, cross, roots, trusted, crossing)
     };
     let crl = match has_key {
-        true => sign(core, &core.root_authority_of(oldest)?.authority, revoked, number, now_ms)?,
+        true => sign(core, &core.root_authority_of(oldest)?.authority, revoked, number_of_list, now_ms)?,
         false => kept,
     };
     if has_key && alone {
@@ -87,7 +95,13 @@ fn say(core: &Core, revoked: &[(String, u64)], number: u64, now_ms: u64) -> Resu
     let by = core.issuer(issuer.ok_or_else(|| Error::Authority("no authority is there to sign the list".into()))?)?;
     let mut below = by.authority.certificate().der().to_vec();
     below.extend(cross.concat());
-    below.extend(sign(core, &by.authority, revoked, number, now_ms)?);
+    below.extend(sign(core, &by.authority, revoked, number_of_list, now_ms)?);
+    // What is said of an authority counts only if a root has signed it: the list of each whose key is here.
+    for number in trusted.into_iter().filter(|number| *number != oldest) {
+        if let Ok(root) = core.root_authority_of(number) {
+            below.extend(sign(core, &root.authority, revoked, number_of_list, now_ms)?);
+        }
+    }
     Ok(v1::ListControllersResponse { crl, below, roots, crossing })
 }
 

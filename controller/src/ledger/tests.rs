@@ -112,13 +112,22 @@ async fn witnesses_follow_the_log_and_one_that_was_shown_another_is_found_when_i
     assert_eq!(site.heard("gw3", 3, &longer).await, Some(Trouble::Shorter));
     let mut foreign = forged.clone();
     foreign.head.cluster = [0; 16];
-    assert_eq!(site.heard("gw4", 4, &foreign).await, Some(Trouble::Foreign));
+    assert_eq!(site.heard("gw4", 4, &foreign).await, Some(Trouble::Unsigned), "the signature is of another text");
     let mut unsigned = forged.clone();
     unsigned.head.time_ms += 1;
     assert_eq!(site.heard("gw5", 5, &unsigned).await, Some(Trouble::Unsigned));
-    assert_eq!(site.core.audit.witnesses.in_trouble(), 4);
+    // What nobody has signed is no evidence, however much of it there is.
+    for time in 0..20 {
+        unsigned.head.time_ms += time;
+        site.heard("gw5", 5, &unsigned).await;
+    }
+    assert_eq!(site.core.audit.witnesses.in_trouble(), 2);
     let attempts = site.attempts(v1::Phase::AuditLog);
-    assert_eq!(attempts.len(), 4, "each is recorded once: {attempts:?}");
+    assert_eq!(attempts.len(), 2, "each is recorded once: {attempts:?}");
+    let keys = signers(&site.core).keys.clone();
+    let made_up = sallyport_ca::merkle::Evidence { known: unsigned, shown: site.shown().await.head, proof: Vec::new() };
+    assert!(witnesses::is_signed(&attempts[0].evidence, &keys) && !witnesses::is_signed(&made_up.to_bytes(), &keys));
+    assert!(!witnesses::is_signed(b"", &keys));
     let evidence = sallyport_ca::merkle::Evidence::from_bytes(&attempts[0].evidence).expect("two heads");
     let signers = signers(&site.core);
     assert_eq!(evidence.known, forged);

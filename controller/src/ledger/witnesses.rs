@@ -32,8 +32,14 @@ impl Trouble {
             Self::Shorter => "it knows entries of the audit log that the controllers have lost",
             Self::Forked => "it knows other entries of the audit log than the controllers have",
             Self::Foreign => "what it knows is the audit log of another cluster",
-            Self::Unsigned => "what it knows of the audit log was signed by nobody whom the controllers know",
+            Self::Unsigned => "it reported a head of the audit log that nobody has signed whom the controllers know",
         }
+    }
+
+    /// Whether it shows that there is another log: two heads that authorities of ours have signed do. What nobody has signed anybody
+    /// can make up, and a gateway that does so raises no alarm about the controllers.
+    pub(crate) const fn is_evidence(self) -> bool {
+        !matches!(self, Self::Unsigned)
     }
 }
 
@@ -69,15 +75,18 @@ impl Witnesses {
         seen.filter(|seen| seen.epoch == epoch)
     }
 
-    /// Gateways whose heads are not of this log.
+    /// Gateways whose heads an authority has signed, and which are not of this log.
     pub(crate) fn in_trouble(&self) -> usize {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).values().filter(|seen| seen.trouble.is_some()).count()
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.values().filter(|seen| seen.trouble.is_some_and(Trouble::is_evidence)).count()
     }
 
     /// Keeps what one holds. Says whether it is in trouble with a head for which that was not recorded yet.
     fn note(&self, slot: u32, mut seen: Seen) -> bool {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = all.get(&slot).filter(|before| (before.epoch, &before.head) == (seen.epoch, &seen.head));
+        // Unsigned ones can be as many as one likes: of these there is a word once.
+        let one = |before: &&Seen| before.head == seen.head || (!evident(before) && !evident(&seen));
+        let before = all.get(&slot).filter(|before| before.epoch == seen.epoch).filter(one);
         seen.recorded = seen.trouble.is_some();
         let new = seen.recorded && !before.is_some_and(|before| before.recorded);
         all.insert(slot, seen);
@@ -90,6 +99,16 @@ impl Witnesses {
     }
 }
 
+fn evident(seen: &Seen) -> bool {
+    seen.trouble.is_none_or(Trouble::is_evidence)
+}
+
+/// Whether authorities of ours have signed both heads of a gateway's evidence.
+pub(crate) fn is_signed(evidence: &[u8], keys: &[PublicKey]) -> bool {
+    Evidence::from_bytes(evidence)
+        .is_some_and(|evidence| evidence.known.verify(keys).is_ok() && evidence.shown.verify(keys).is_ok())
+}
+
 /// Looks at a head that somebody holds: whether this log goes on from it.
 pub(crate) async fn judge(
     core: &Core,
@@ -97,11 +116,12 @@ pub(crate) async fn judge(
     shown: &Shown,
     keys: &[PublicKey],
 ) -> Result<Option<Trouble>, Error> {
-    if known.head.cluster != shown.head.head.cluster {
-        return Ok(Some(Trouble::Foreign));
-    }
+    // First this: of another cluster anybody can have one.
     if known.verify(keys).is_err() {
         return Ok(Some(Trouble::Unsigned));
+    }
+    if known.head.cluster != shown.head.head.cluster {
+        return Ok(Some(Trouble::Foreign));
     }
     if known.head.size > shown.head.head.size {
         return Ok(Some(Trouble::Shorter));
@@ -128,7 +148,13 @@ pub(crate) async fn heard(
         recorded: false,
     };
     let new = core.audit.witnesses.note(slot, seen);
-    if let Some(trouble) = trouble.filter(|_| new) {
+    if new && trouble == Some(Trouble::Unsigned) {
+        tracing::warn!(
+            gateway,
+            "a gateway reported a head of the audit log that nobody has signed: look at that gateway"
+        );
+    }
+    if let Some(trouble) = trouble.filter(|trouble| new && trouble.is_evidence()) {
         let evidence = evidence(core, known, shown).await?;
         tracing::error!(gateway, known = %evidence.known.head.summary(), ours = %evidence.shown.head.summary(), "{}", trouble.text());
         let attempt = attempt(gateway, trouble.text(), &evidence, core.now_ms());

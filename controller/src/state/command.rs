@@ -11,7 +11,7 @@ use super::enroll::{
     GUARDS_LEVEL, IntendCertificate, OFFICE_LEVEL, Proof, ProofKind, PutMachines, QueueRequest, RULES_LEVEL,
     RemoveMachine, RevokeEnrollToken, SetGatewayNames, SetProfile,
 };
-use super::issuers::ISSUERS_LEVEL;
+use super::issuers::{COMPROMISED_LEVEL, ISSUERS_LEVEL};
 use super::ledger::{AcceptHeads, Attributed, LEDGER_LEVEL, NoteKeyUse};
 use super::net::Net;
 use super::operators::{ROLES_LEVEL, SetOperatorRoles};
@@ -274,6 +274,7 @@ impl Action {
             Self::UpdateUser(_) | Self::UnlockUser(_) => USERS_LEVEL,
             Self::AddIssuers(c) if c.issuers.iter().any(|new| new.constraints.is_some()) => CONSTRAINTS_LEVEL,
             Self::TurnRollover(c) if c.issuers.iter().any(|new| new.constraints.is_some()) => CONSTRAINTS_LEVEL,
+            Self::RetireIssuer(c) if c.compromised => COMPROMISED_LEVEL,
             Self::AddIssuers(_) | Self::RetireIssuer(_) => ISSUERS_LEVEL,
             Self::EraseRootKey(_)
             | Self::RestoreRootKey(_)
@@ -785,6 +786,9 @@ pub struct RetireIssuer {
     /// Which.
     #[prost(uint64, tag = "1")]
     pub number: u64,
+    /// Its key is in other hands: its certificate is revoked, and its word counts no more. Since level 8.
+    #[prost(bool, tag = "2")]
+    pub compromised: bool,
 }
 
 /// Attempts for the audit.

@@ -10,7 +10,7 @@ use super::{
 /// The level from which on it is known since when a gateway is silent.
 const GONE_LEVEL: u32 = 8;
 /// Silence after which nobody waits for a gateway: fourteen days.
-pub const GONE_MS: u64 = 14 * 24 * 3_600 * 1_000;
+const GONE_MS: u64 = 14 * 24 * 3_600 * 1_000;
 
 impl State {
     pub(super) fn register_gateway(&mut self, command: &RegisterGateway) -> Reply {

@@ -1,5 +1,6 @@
 //! Issuing authorities: below a root, they sign what machines, gateways, controllers and operators have.
 
+use sallyport_ca::crl::Reason;
 use sallyport_proto::v1;
 
 use super::constraints::is_bound;
@@ -7,6 +8,8 @@ use super::{AddIssuers, CertificateRow, ConflictKind, IssuerRow, Reply, RetireIs
 
 /// The level from which on there are issuing authorities (see `software`).
 pub(crate) const ISSUERS_LEVEL: u32 = 6;
+/// The level from which on it is known of an issuing authority that its key is in other hands.
+pub(crate) const COMPROMISED_LEVEL: u32 = 8;
 /// Most issuing authorities, retired ones included: gateways know all of them.
 pub const MAX_ISSUERS: usize = 128;
 
@@ -146,6 +149,7 @@ impl State {
                 key_algorithm: new.record.as_ref().map_or(0, |r| r.key_algorithm),
                 serial: new.record.as_ref().map_or_else(String::new, |r| r.serial.clone()),
                 constraints: new.constraints.clone(),
+                compromised_ms: 0,
             };
             self.issuers.insert(new.number, row);
             self.change_core(|core| core.last_issuer = new.number);
@@ -161,11 +165,13 @@ impl State {
                 format!("there is no issuing authority {}", command.number),
             );
         };
-        if !row.in_force() {
+        let (in_force, serial) = (row.in_force(), row.serial.clone());
+        let compromised = command.compromised && row.compromised_ms == 0;
+        if !in_force && !compromised {
             return Reply::done();
         }
         let of_all_names = self.issuers_in_force().filter(|(_, row)| !row.is_constrained()).count();
-        if !row.is_constrained() && of_all_names == 1 {
+        if in_force && !row.is_constrained() && of_all_names == 1 {
             return Reply::conflict(
                 ConflictKind::Precondition,
                 match self.has_constraints() {
@@ -182,10 +188,30 @@ impl State {
         }
         let now_ms = self.now_ms().max(1);
         if let Some(row) = self.issuers.change(&command.number) {
-            row.retired_ms = now_ms;
+            if in_force {
+                row.retired_ms = now_ms;
+            }
+            if compromised {
+                row.compromised_ms = now_ms;
+            }
+        }
+        if compromised {
+            self.revoke_row(&serial, Reason::CaCompromise, "its key is in other hands");
         }
         self.change_policy();
         Reply::done()
+    }
+
+    /// Issuing authorities whose keys are in other hands, that their certificates would still be good: serial numbers, and since when.
+    pub fn compromised_issuers(&self, now_ms: u64) -> impl Iterator<Item = (&String, u64)> {
+        let good = move |serial: &String| self.certificates.get(serial).is_some_and(|row| row.not_after_ms > now_ms);
+        let rows = self.issuers.iter().filter(|(_, row)| row.compromised_ms != 0);
+        rows.map(|(_, row)| (&row.serial, row.compromised_ms)).filter(move |(serial, _)| good(serial))
+    }
+
+    /// Whether the key of an issuing authority is in other hands.
+    pub fn is_compromised(&self, issuer: u64) -> bool {
+        self.issuers.get(&issuer).is_some_and(|row| row.compromised_ms != 0)
     }
 
     /// Once there is an issuing authority, nothing else issues certificates; and only one in force does. What was signed, or is about
@@ -294,7 +320,7 @@ mod tests {
         assert!(state.issuers.is_empty());
         add(&mut state, vec![new(1, EC)], false).expect("the first");
         assert_eq!(add(&mut state, vec![new(2, EC)], false), Err(ConflictKind::AlreadyExists));
-        let retire = |number| Action::RetireIssuer(RetireIssuer { number });
+        let retire = |number| Action::RetireIssuer(RetireIssuer { number, compromised: false });
         assert_eq!(apply(&mut state, retire(1)), Err(ConflictKind::Precondition), "the only one");
         assert_eq!(apply(&mut state, retire(7)), Err(ConflictKind::NotFound));
         add(&mut state, vec![new(2, EC)], true).expect("in its place");
@@ -312,6 +338,32 @@ mod tests {
         add(&mut state, vec![new(1, EC)], false).expect("adds");
         let revoke = crate::state::RevokeCertificate { serial: "aa1".into(), reason: String::new() };
         assert_eq!(apply(&mut state, Action::RevokeCertificate(revoke)), Err(ConflictKind::Precondition));
+    }
+
+    #[test]
+    fn one_whose_key_was_stolen_is_revoked_as_well_whenever_that_is_found_out() {
+        let mut state = state();
+        let raise = crate::state::RaiseLevel { level: COMPROMISED_LEVEL, since: String::new() };
+        apply(&mut state, Action::RaiseLevel(raise)).expect("raises");
+        add(&mut state, vec![new(1, EC)], false).expect("adds");
+        let stolen = |number| Action::RetireIssuer(RetireIssuer { number, compromised: true });
+        assert_eq!(stolen(1).level(), COMPROMISED_LEVEL);
+        assert_eq!(apply(&mut state, stolen(1)), Err(ConflictKind::Precondition), "the only one");
+        assert!(
+            !state.is_compromised(1)
+                && state.certificates.get(&"aa1".to_owned()).is_some_and(|row| row.revoked_ms == 0)
+        );
+        add(&mut state, vec![new(2, EC)], true).expect("in its place");
+        let (before, policy) = (state.last_revocation(), state.policy_version());
+        assert_eq!(apply(&mut state, stolen(1)), Ok(()), "retired before");
+        assert!(state.is_compromised(1) && state.last_revocation() > before && state.policy_version() > policy);
+        let row = state.certificates.get(&"aa1".to_owned()).expect("there");
+        assert_eq!((row.revoked_ms != 0, row.revocation_code), (true, 2));
+        assert_eq!(state.revoked_of(0, 0).map(|row| row.serial.as_str()).collect::<Vec<_>>(), Vec::<&str>::new());
+        let again = state.last_revocation();
+        assert_eq!((apply(&mut state, stolen(1)), state.last_revocation()), (Ok(()), again), "once");
+        let same = State::from_rows(state.rows()).expect("reads");
+        assert_eq!((same.rows(), same.is_compromised(1)), (state.rows(), true));
     }
 
     #[test]

@@ -459,6 +459,9 @@ pub struct IssuerRow {
     /// Which names it may certify; nothing for all. Since level 8.
     #[prost(message, optional, tag = "8")]
     pub constraints: Option<ConstraintsRow>,
+    /// Since when its key is known to be in other hands; 0 while nobody has said so. Since level 8.
+    #[prost(uint64, tag = "9")]
+    pub compromised_ms: u64,
 }
 
 /// The name constraints of an authority, as they stand in its certificate. Since level 8.

@@ -207,7 +207,7 @@ mod tests {
     fn a_retired_authority_gets_a_signer_of_ocsp_and_nothing_else() {
         let mut state = state();
         add_issuer(&mut state, 2);
-        assert_eq!(apply(&mut state, 2, Action::RetireIssuer(RetireIssuer { number: 1 })), Ok(()));
+        assert_eq!(apply(&mut state, 2, Action::RetireIssuer(RetireIssuer { number: 1, compromised: false })), Ok(()));
         let issue = |profile, serial: &str, issuer| {
             let record = Some(record(serial, profile, issuer));
             Action::RecordCertificate(RecordCertificate { record, answer: Vec::new() })

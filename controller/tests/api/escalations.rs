@@ -374,7 +374,7 @@ async fn esc5_authorities_settings_and_members_are_out_of_reach_for_whoever_is_n
     let settings = v1::UpdateSettingsRequest { settings: Some(v1::Settings::default()) };
     let codes = [
         gateway.add_issuer(add).await.map(drop),
-        gateway.retire_issuer(v1::RetireIssuerRequest { number: 1 }).await.map(drop),
+        gateway.retire_issuer(v1::RetireIssuerRequest { number: 1, compromised: true }).await.map(drop),
         gateway.update_settings(settings).await.map(drop),
         gateway.create_cluster_token(v1::CreateClusterTokenRequest::default()).await.map(drop),
         gateway

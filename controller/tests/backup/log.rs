@@ -67,7 +67,7 @@ impl Witness {
         assert_eq!(evidence.known, known);
         assert_eq!((evidence.known.verify(&keys), evidence.shown.verify(&keys)), (Ok(()), Ok(())), "both were signed");
 
-        let request = v1::AcceptLogRequest { heads: vec![known.to_bytes()], reason: "a drill".into() };
+        let request = v1::AcceptLogRequest { heads: vec![known.to_bytes()], reason: "a drill".into(), named: false };
         operator.accept_log(request).await.expect("accepts");
         assert_eq!(self.ask(gateway).await.0, Followed::Replaced(Box::new(known)));
         assert!(matches!(self.ask(gateway).await.0, Followed::Good(_)));

@@ -27,7 +27,7 @@ use tracing::{debug, info, warn};
 pub use self::carry::Carried;
 use self::reports::Reports;
 use self::revocations::Watchman;
-pub use self::roots::KnownRoots;
+pub use self::roots::{BELOW_GONE, KnownRoots};
 pub use self::witness::LogSight;
 use self::witness::Witnessing;
 use super::held::{Held, Lost, Report};

@@ -7,13 +7,14 @@ use std::time::Duration;
 use rustls::time_provider::DefaultTimeProvider;
 use sallyport_ca::crl::Revocations;
 use sallyport_ca::roots::Roots;
-use sallyport_proto::dial::{self, Channel, Judge, Material};
+use sallyport_proto::dial::{self, Anchors, Channel, Judge, Shown};
 use sallyport_proto::v1;
 use sallyport_proto::v1::joining_client::JoiningClient;
 use tonic::Code;
 use tracing::{debug, warn};
 
 use super::{Said, endpoint, words};
+use crate::control::controller::BELOW_GONE;
 use crate::identity::Identity;
 use crate::renewal::RenewalError;
 
@@ -22,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 
 /// What is known of the controllers.
 pub(super) struct Known {
-    ca: Vec<u8>,
+    anchors: Anchors,
     revoked: Arc<Revocations>,
     judge: Judge,
 }
@@ -33,11 +34,13 @@ impl Known {
         let mut known = Self::by(&identity.ca, identity.revoked.as_deref())?;
         let roots = Roots::from_pem(&identity.ca, Some(&identity.gone));
         let roots = roots.map_err(|e| RenewalError::Unusable(e.to_string()))?;
-        let judge = known.judge.clone();
-        known.judge = Arc::new(move |shown| match roots.is_gone(shown) {
-            true => Err("it is below a root that the controllers have given up".into()),
-            false => judge(shown),
+        let revoked = known.revoked.clone();
+        let authorities: Judge = Arc::new(move |shown| match roots.is_gone(shown) {
+            true => Err(BELOW_GONE.into()),
+            false => revoked.judge_authority(shown),
         });
+        let anchors = Anchors::judging(&identity.ca, authorities);
+        known.anchors = anchors.map_err(|e| RenewalError::Unusable(e.to_string()))?;
         Ok(known)
     }
 
@@ -51,12 +54,13 @@ impl Known {
             warn!(%error, "the list of revoked controllers is not used, or not all of it");
         }
         let judge: Judge = Arc::new(known.judge("; take it out of [gateway] controllers"));
-        Ok(Self { ca: ca.to_vec(), revoked: known, judge })
+        let anchors = Anchors::new(ca).map_err(|e| RenewalError::Unusable(e.to_string()))?;
+        Ok(Self { anchors, revoked: known, judge })
     }
 
     /// A connection to each that shows no certificate.
     fn strangers(&self, addresses: &[String]) -> Result<Vec<Channel>, RenewalError> {
-        let tls = dial::tls_of_stranger(&self.ca, Arc::new(DefaultTimeProvider), self.judge.clone());
+        let tls = dial::tls_of_stranger(&self.anchors, Arc::new(DefaultTimeProvider), self.judge.clone());
         let tls = tls.map_err(|e| RenewalError::Unusable(e.to_string()))?;
         let channel = |address: &String| Ok(Channel::new(endpoint(address)?, address, tls.clone(), self.judge.clone()));
         addresses.iter().map(channel).collect()
@@ -64,8 +68,9 @@ impl Known {
 
     /// The same with the link's certificate.
     pub(super) fn callers(&self, addresses: &[String], identity: &Identity) -> Result<Vec<Channel>, RenewalError> {
-        let material = Material { ca: &identity.ca, chain: &identity.grpc_chain, key: &identity.grpc_key };
-        let tls = dial::tls(&material, Arc::new(DefaultTimeProvider), self.judge.clone());
+        let shown = Shown::new(&identity.grpc_chain, &identity.grpc_key);
+        let shown = shown.map_err(|e| RenewalError::Unusable(e.to_string()))?;
+        let tls = dial::tls_showing(&self.anchors, &shown, Arc::new(DefaultTimeProvider), self.judge.clone());
         let tls = tls.map_err(|e| RenewalError::Unusable(e.to_string()))?;
         let channel = |address: &String| Ok(Channel::new(endpoint(address)?, address, tls.clone(), self.judge.clone()));
         addresses.iter().map(channel).collect()

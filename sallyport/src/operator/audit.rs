@@ -9,7 +9,7 @@ mod verify;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueHint};
-use sallyport_ca::merkle::{Answer, Followed, Follower, SignedTreeHead};
+use sallyport_ca::merkle::{Answer, Followed, Follower, SignedTreeHead, head_keys};
 use sallyport_proto::v1::{AcceptLogRequest, GetLogRequest, GetLogResponse, ReadLogRequest};
 use serde::Serialize;
 
@@ -69,10 +69,39 @@ pub(crate) struct Export {
 
 /// What was done.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Without --head or --all it only lists the heads that witnesses hold and that are none of the log as it is. --all takes those that an authority
+of this cluster has signed: each of them the log has shown once, and lost. One that nobody has signed, a gateway may have made up; name it if
+you know it to be right, as after a restore from before its authority was made.")]
 pub(crate) struct Accept {
     /// What happened, for the log.
     #[arg(long, value_name = "TEXT")]
     reason: String,
+    /// A head, by the first digits of its root hash; may be given several times.
+    #[arg(long, value_name = "HASH", conflicts_with = "all", value_parser = hash)]
+    head: Vec<String>,
+    /// All heads that an authority of this cluster has signed.
+    #[arg(long)]
+    all: bool,
+}
+
+/// Digits enough to name one of a few heads.
+const DIGITS: usize = 8;
+
+fn hash(text: &str) -> std::result::Result<String, String> {
+    let digits = text.trim_end_matches('.').to_ascii_lowercase();
+    match digits.len() >= DIGITS && digits.len() <= 64 && digits.bytes().all(|b| b.is_ascii_hexdigit()) {
+        true => Ok(digits),
+        false => Err(format!("at least {DIGITS} hexadecimal digits of the root hash")),
+    }
+}
+
+impl Accept {
+    /// Whether this head is meant.
+    fn takes(&self, head: &SignedTreeHead, is_signed: bool) -> bool {
+        let hash = crate::hex::lower(&head.head.root);
+        (self.all && is_signed) || self.head.iter().any(|named| hash.starts_with(named))
+    }
 }
 
 #[derive(Serialize)]
@@ -198,7 +227,7 @@ fn of_other_logs(response: &GetLogResponse, own: Option<&SignedTreeHead>, folder
         heads.push(own.clone());
     }
     for witness in verify::judge_witnesses(response, folder) {
-        if let (true, Some(head)) = (!witness.alarm.is_empty(), witness.head)
+        if let (true, Some(head)) = (!witness.alarm.is_empty() || witness.unsigned, witness.head)
             && !heads.contains(&head)
         {
             heads.push(head);
@@ -211,20 +240,35 @@ async fn run_accept(accept: Accept, global: &Global) -> Result {
     let folder = Folder::open(global)?;
     let mut context = Context::open(global).await?;
     let own = folder.known()?;
-    let mut heads: Vec<SignedTreeHead> = Vec::new();
+    let (mut heads, mut others): (Vec<SignedTreeHead>, Vec<SignedTreeHead>) = Default::default();
     // A controller shows a thousand gateways at once, and takes some heads at a time.
     for _ in 0..ROUNDS {
         let response = look(&mut context, own.as_ref()).await?;
         let mut found = of_other_logs(&response, own.as_ref(), &folder);
-        found.retain(|head| !heads.contains(head));
+        found.retain(|head| !heads.contains(head) && !others.contains(head));
+        if found.is_empty() {
+            break;
+        }
+        let keys = head_keys(folder.roots(), &response.log.clone().unwrap_or_default().issuers);
+        let (mut found, mut left): (Vec<_>, Vec<_>) =
+            found.into_iter().partition(|head| accept.takes(head, head.verify(&keys).is_ok()));
+        others.append(&mut left);
         if found.is_empty() {
             break;
         }
         for some in found.chunks(HEADS) {
             let (heads, reason) = (some.iter().map(SignedTreeHead::to_bytes).collect(), accept.reason.clone());
-            context.connection.client.accept_log(AcceptLogRequest { heads, reason }).await.map_err(refused)?;
+            let named = !accept.all;
+            context.connection.client.accept_log(AcceptLogRequest { heads, reason, named }).await.map_err(refused)?;
         }
         heads.append(&mut found);
+    }
+    if heads.is_empty() && !others.is_empty() {
+        let heads: Vec<String> = others.iter().map(|head| head.head.summary()).collect();
+        return Err(Error::new(Exit::Refused, format!("witnesses hold heads of another log: {}", heads.join("; "))).remedy(
+            "if the controllers were restored or set back on purpose, accept these that the log has lost: audit accept --all, or --head HASH \
+             for each that you know to be right",
+        ));
     }
     if heads.is_empty() {
         return Err(Error::new(Exit::Refused, "no witness knows another log than the controllers show")
@@ -233,10 +277,12 @@ async fn run_accept(accept: Accept, global: &Global) -> Result {
     // And this folder follows the log as it is.
     let mut follower = Follower::knowing(folder.known()?);
     let response = look(&mut context, follower.known()).await?;
-    if let Followed::Wrong(wrong) = follow(&mut follower, &response, &folder) {
-        return Err(Error::failed(wrong.fault.to_string()));
+    match follow(&mut follower, &response, &folder) {
+        // It was not named.
+        Followed::Wrong(_) if own.as_ref().is_some_and(|own| others.contains(own)) => {}
+        Followed::Wrong(wrong) => return Err(Error::failed(wrong.fault.to_string())),
+        _ => folder.keep(follower.known())?,
     }
-    folder.keep(follower.known())?;
     let summaries: Vec<String> = heads.iter().map(|head| head.head.summary()).collect();
     let text = format!("the log says now that these heads are none of it:\n  {}", summaries.join("\n  "));
     context.printer.one(&Accepted { heads: summaries, reason: accept.reason }, &text)

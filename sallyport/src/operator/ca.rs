@@ -56,9 +56,19 @@ Examples:
   sallyport ca issuer add --key ecdsa-p256 --permit-dns example.com --permit-ip 10.0.0.0/8")]
     Add(Add),
     /// Let an issuing authority issue no more; what it has issued stays good.
+    #[command(after_help = "\
+An authority whose key is in other hands (--compromised) is revoked as well: the root's lists name it, gateways and operators believe no
+controller below it and no list that it has signed, also none of before. Controllers and gateways have new certificates within seconds,
+machines that renew by themselves within six hours; until then gateways let them in, as far as they are on record. Put another
+authority in its place first, and have the root's key in the cluster:
+  sallyport ca issuer add --key ecdsa-p256 --replace
+  sallyport ca issuer retire 1 --compromised")]
     Retire {
         /// Its number, as `ca list` shows it.
         number: u64,
+        /// Its key is in other hands: revoke it, and whatever it signs.
+        #[arg(long)]
+        compromised: bool,
     },
 }
 
@@ -124,6 +134,7 @@ impl Row {
             state: match info.retired_unix_ms {
                 0 if info.is_root && info.number != in_force => "trusted",
                 0 => "in force",
+                _ if info.compromised_unix_ms != 0 => "compromised",
                 _ => "retired",
             },
             private_key: if info.has_key { "sealed" } else { "kept elsewhere" },
@@ -229,10 +240,15 @@ pub(crate) async fn run(command: Command, global: &Global) -> Result {
             let text = format!("issuing authority {} is in force; gateways know it", made.number);
             context.printer.one(&Changed { authority: made.number }, &text)
         }
-        Command::Issuer(Issuer::Retire { number }) => {
-            let request = v1::RetireIssuerRequest { number };
+        Command::Issuer(Issuer::Retire { number, compromised }) => {
+            let request = v1::RetireIssuerRequest { number, compromised };
             context.connection.client.retire_issuer(request).await.map_err(refused)?;
-            let text = format!("issuing authority {number} issues no more; what it has issued stays good");
+            let text = match compromised {
+                false => format!("issuing authority {number} issues no more; what it has issued stays good"),
+                true => format!(
+                    "issuing authority {number} is revoked; gateways and operators hear of it within half a minute"
+                ),
+            };
             context.printer.one(&Changed { authority: number }, &text)
         }
         Command::Root(command) => super::ca_root::run(command, &mut context).await,

@@ -128,7 +128,7 @@ impl Connection {
         let (silent, said) = ask_all(&channels, &revoked).await;
         if let Some(left) = revoked.without_the_unsaid(&said, channels.len()) {
             // A root goes only if the others are enough to know most controllers by: who said so may not mean well.
-            let anchors = Anchors::new(left.pem().as_bytes()).map_err(|e| cannot(&e))?;
+            let anchors = revoked.anchors_of(&left).map_err(|e| cannot(&e))?;
             let known =
                 join_all(by(&anchors)?.into_iter().map(|channel| async move { channel.connect().await.is_ok() }));
             if known.await.into_iter().filter(|known| *known).count() * 2 > channels.len() {
@@ -179,7 +179,12 @@ async fn ask_all(channels: &[Channel], revoked: &Revoked) -> (BTreeMap<String, O
         .iter()
         .map(|channel| {
             async move {
-                channel.connect().await.map_err(|e| sources(&e))?;
+                if let Err(error) = channel.connect().await {
+                    // What authorities have signed is so whoever says it, and may be what keeps us from a controller.
+                    let said = ask_anybody(channel.address()).await.ok_or_else(|| sources(&error))?;
+                    revoked.learn(&said);
+                    channel.connect().await.map_err(|e| sources(&e))?;
+                }
                 // One with older software has none; one that is starting says so when it is asked for more.
                 Ok::<_, String>(channel.authorities(CONNECT).await.ok())
             }
@@ -205,6 +210,11 @@ async fn ask_all(channels: &[Channel], revoked: &Revoked) -> (BTreeMap<String, O
             Err(why) => drop(silent.insert(address, Some(why))),
         }
     }
+}
+
+async fn ask_anybody(address: &str) -> Option<Authorities> {
+    let endpoint = dial::endpoint(address)?.connect_timeout(CONNECT);
+    dial::to_anybody(endpoint, address).ok()?.authorities(CONNECT).await.ok()
 }
 
 fn read_text(path: &Path, dir: &Path) -> Result<String> {

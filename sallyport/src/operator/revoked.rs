@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use sallyport_ca::Certificate;
 use sallyport_ca::crl::Revocations;
 use sallyport_ca::roots::Roots;
-use sallyport_proto::dial::{Anchors, Authorities, Judge, REVOKED};
+use sallyport_proto::dial::{Anchors, Authorities, Judge, REVOKED, Unusable};
 
 use crate::clock::unix_now;
 use crate::error::{Error, Result};
@@ -31,6 +31,16 @@ pub(crate) struct Revoked {
     dir: PathBuf,
     /// Where the lists are kept.
     path: PathBuf,
+}
+
+/// These roots (PEM), on no way through what is revoked or was given up.
+fn anchors(ca: &[u8], known: &Arc<Revocations>, roots: &Arc<Mutex<Roots>>) -> std::result::Result<Anchors, Unusable> {
+    let (known, roots) = (known.clone(), roots.clone());
+    let authorities: Judge = Arc::new(move |shown| match lock(&roots).is_gone(shown) {
+        true => Err("who answers there is below a root that the controllers have given up".into()),
+        false => known.judge_authority(shown),
+    });
+    Anchors::judging(ca, authorities)
 }
 
 fn lock(roots: &Mutex<Roots>) -> MutexGuard<'_, Roots> {
@@ -56,7 +66,6 @@ impl Revoked {
         let known = Revocations::trusting(ca.as_bytes()).map_err(|e| unusable(&e))?;
         let gone = fs::read(dir.join(GONE)).ok();
         let roots = Roots::from_pem(ca.as_bytes(), gone.as_deref()).map_err(|e| unusable(&e))?;
-        let anchors = Anchors::new(ca.as_bytes()).map_err(|e| unusable(&e))?;
         let path = dir.join(REVOKED);
         // Lists of another root, or broken ones, are asked for again.
         if let Ok(lists) = fs::read(&path)
@@ -65,16 +74,18 @@ impl Revoked {
             tracing::debug!(path = %path.display(), %error, "not all of what is kept of revoked controllers can be used");
         }
         let (known, roots, in_force) = (Arc::new(known), Arc::new(Mutex::new(roots)), Mutex::default());
+        let anchors = anchors(ca.as_bytes(), &known, &roots).map_err(|e| unusable(&e))?;
         Ok(Self { known, roots, in_force, anchors, dir: dir.to_owned(), path })
     }
 
     /// Judges who answers.
     pub(crate) fn judge(&self) -> Judge {
-        let (judge, roots) = (self.known.judge(""), self.roots.clone());
-        Arc::new(move |shown| match lock(&roots).is_gone(shown) {
-            true => Err("who answers there is below a root that the controllers have given up".into()),
-            false => judge(shown),
-        })
+        Arc::new(self.known.judge(""))
+    }
+
+    /// What controllers' certificates would have to lead to if these roots were all.
+    pub(crate) fn anchors_of(&self, roots: &Roots) -> std::result::Result<Anchors, Unusable> {
+        anchors(roots.pem().as_bytes(), &self.known, &Arc::new(Mutex::new(roots.clone())))
     }
 
     /// What controllers' certificates must lead to.

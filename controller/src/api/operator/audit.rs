@@ -54,7 +54,7 @@ impl OperatorService {
                 gateway: seen.gateway,
                 head: seen.head.to_bytes(),
                 seen_unix_ms: seen.seen_ms,
-                alarm: seen.trouble.map(|trouble| trouble.text().to_owned()).unwrap_or_default(),
+                alarm: seen.trouble.filter(|t| t.is_evidence()).map(|t| t.text().to_owned()).unwrap_or_default(),
                 proof,
             });
         }
@@ -94,11 +94,31 @@ impl OperatorService {
             return Err(Status::invalid_argument(format!("reason: at most {MAX_REASON} bytes")));
         }
         let signers = ledger::signers(&self.core);
+        let shown = ledger::show(&self.core).await?;
         for bytes in &request.heads {
             let head = head(bytes, "heads")?.ok_or_else(|| Status::invalid_argument("heads: an empty one"))?;
-            // One of an authority that was made after the backup is signed by nobody whom this state knows: it is accepted as well.
+            // One of an authority that was made after the backup is signed by nobody whom this state knows; but anybody can make up one
+            // that nobody has signed, so an operator must have named it.
             if head.verify(&signers.keys).is_err() {
+                if !request.named {
+                    return Err(Status::failed_precondition(format!(
+                        "no authority of this state has signed the head of {}: name it if it is right (audit accept --head)",
+                        head.head.summary()
+                    )));
+                }
                 tracing::warn!(operator = %caller.name, head = %head.head.summary(), "accepts a head that no authority of this state signed");
+            }
+            let of_this_log = match &shown {
+                Some(shown) if head.head.size <= shown.head.head.size => {
+                    ledger::tree_at(&self.core, head.head.size).await?.root() == head.head.root
+                }
+                _ => false,
+            };
+            if of_this_log {
+                return Err(Status::failed_precondition(format!(
+                    "the log goes on from {}: there is nothing to accept",
+                    head.head.summary()
+                )));
             }
         }
         let command = AcceptHeads { heads: request.heads, reason: request.reason };

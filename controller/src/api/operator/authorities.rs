@@ -1,5 +1,8 @@
 //! The authorities: roots, and issuing authorities below them.
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
 use sallyport_ca::{KeyAlgorithm, NameConstraints, Subtree};
 use sallyport_proto::v1;
 use tonic::Status;
@@ -9,7 +12,11 @@ use super::OperatorService;
 use super::search::{AT_A_TIME, aside};
 use crate::app::Core;
 use crate::authority::{self, algorithm_to_proto};
-use crate::state::{Action, RetireIssuer};
+use crate::state::{Action, COMPROMISED_LEVEL, RetireIssuer};
+
+/// How long the controllers may take to have certificates of another authority, and how often that is looked at.
+const MOVING: Duration = Duration::from_secs(20);
+const LOOK: Duration = Duration::from_millis(200);
 
 /// Counts the live certificates of each.
 fn count(core: &Core, authorities: &mut [v1::AuthorityInfo]) {
@@ -75,6 +82,7 @@ impl OperatorService {
                 has_key: !row.sealed_key.is_empty(),
                 certificates: 0,
                 in_force: false,
+                compromised_unix_ms: row.compromised_ms,
             });
             roots.chain(issuers).collect::<Vec<_>>()
         };
@@ -109,13 +117,52 @@ impl OperatorService {
         Ok(v1::AddIssuerResponse { number })
     }
 
+    /// Whether the newest certificate of a controller is below an issuing authority.
+    fn shows_below(&self, issuer: u64) -> bool {
+        let state = self.core.node.shared().read();
+        let mut newest = BTreeMap::new();
+        for row in state.certificates_of_members().filter(|row| row.profile() == v1::CertificateProfile::Controller) {
+            let of_member = newest.entry(row.member).or_insert(row);
+            if row.number > of_member.number {
+                *of_member = row;
+            }
+        }
+        newest.values().any(|row| row.issuer == issuer && row.revoked_ms == 0)
+    }
+
     pub(super) async fn do_retire_issuer(
         &self,
         caller: &Caller,
         request: v1::RetireIssuerRequest,
     ) -> Result<v1::RetireIssuerResponse, Status> {
-        let command = RetireIssuer { number: request.number };
-        self.change(caller, "retire issuer", Action::RetireIssuer(command)).await?;
+        let v1::RetireIssuerRequest { number, compromised } = request;
+        if compromised {
+            let (root, reached) = {
+                let state = self.core.node.shared().read();
+                (state.issuers.get(&number).map(|row| row.root), state.level() >= COMPROMISED_LEVEL)
+            };
+            if !reached {
+                return Err(Status::failed_precondition(
+                    "some controllers run software that does not know this yet: upgrade all of them (sallyport cluster status)",
+                ));
+            }
+            // Only the root says to others whom its authorities are to be told from: it signs the list that names this one.
+            if let Some(root) = root {
+                self.core.root_authority_of(root)?;
+            }
+            // First the controllers have other certificates: else nobody would believe them until then.
+            let retire = RetireIssuer { number, compromised: false };
+            self.change(caller, "retire issuer", Action::RetireIssuer(retire)).await?;
+            let moved = async {
+                while self.shows_below(number) {
+                    tokio::time::sleep(LOOK).await;
+                }
+            };
+            let _ = tokio::time::timeout(MOVING, moved).await; // one that is away does not keep the others waiting
+        }
+        let command = RetireIssuer { number, compromised };
+        let what = if compromised { "revoke issuer" } else { "retire issuer" };
+        self.change(caller, what, Action::RetireIssuer(command)).await?;
         Ok(v1::RetireIssuerResponse {})
     }
 }

@@ -128,7 +128,7 @@ impl OperatorService {
             current: live.is_some_and(|held| u64::from(held.age_ms) < LEASE_MS),
             live,
             log_size: witness.map_or(0, |seen| seen.head.head.size),
-            log_alarm: trouble.map(|trouble| trouble.text().to_owned()).unwrap_or_default(),
+            log_alarm: trouble.filter(|t| t.is_evidence()).map(|trouble| trouble.text().to_owned()).unwrap_or_default(),
             public_names: state.gateway_identity(&row.name).map(|i| i.names.clone()).unwrap_or_default(),
             certificate_not_after_unix_ms: state.gateway_not_after(&row.name).unwrap_or(0),
         }

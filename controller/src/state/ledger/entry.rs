@@ -294,7 +294,8 @@ impl State {
             Action::DecideRequest(c) => entries.push(decided(c)),
             Action::AddIssuers(c) => entries.extend(c.issuers.iter().map(|new| authority_added(new, c.replace))),
             Action::RetireIssuer(c) => {
-                entries.push(LogEntry { number: c.number, ..entry(LogKind::AuthorityRetired) });
+                let detail = if c.compromised { "its key is in other hands" } else { "" }.to_owned();
+                entries.push(LogEntry { number: c.number, detail, ..entry(LogKind::AuthorityRetired) });
             }
             Action::SetPsk(_) => entries.push(entry(LogKind::PskSet)),
             Action::ClearPsk(_) => entries.push(entry(LogKind::PskCleared)),

@@ -206,7 +206,7 @@ fn a_change_of_roots_goes_back_before_and_after_the_next_one_issues() {
     assert_eq!(turn(&mut state, RolloverStep::Finish, (3, 1), Vec::new()), Ok(()));
     assert_eq!((trusted(&state), state.rollover()), (vec![1], None));
     reloads(&state);
-    let retire = Action::RetireIssuer(RetireIssuer { number: 1 });
+    let retire = Action::RetireIssuer(RetireIssuer { number: 1, compromised: false });
     assert_eq!(apply(&mut state, retire), Err(ConflictKind::Precondition), "it is the only one again");
     assert!(state.issuers.get(&2).is_some_and(|row: &IssuerRow| !row.in_force()));
 }

@@ -76,11 +76,7 @@ impl Watchman {
             warn!(%error, "the identity folder's list of revoked controllers is not used, or not all of it");
         }
         let roots = KnownRoots::of(identity, known.clone())?;
-        let (judge, gone) = (known.judge("; take it out of [gateway] controllers"), roots.clone());
-        let judge: Judge = Arc::new(move |shown| match gone.is_gone(shown) {
-            true => Err("who answers there is below a root that the controllers have given up".into()),
-            false => judge(shown),
-        });
+        let judge: Judge = Arc::new(known.judge("; take it out of [gateway] controllers"));
         let shown = Shown::new(&identity.grpc_chain, &identity.grpc_key).map_err(|e| tls_error(&e))?;
         let way = Way { addresses: addresses.to_vec(), judge };
         let channels = || way.channels(roots.anchors(), &shown);
@@ -151,8 +147,7 @@ impl Watchman {
     /// Trusts only these roots from now on, if most controllers are known for such by them alone: those who said that they trust
     /// the others no more may not mean well.
     async fn give_up_roots(&self, said: &[Authorities], left: &Roots) {
-        let anchors = Anchors::new(left.pem().as_bytes()).map_err(|e| ControllerError::Tls(e.to_string()));
-        let channels = match anchors.and_then(|anchors| self.way.channels(&anchors, &self.shown)) {
+        let channels = match self.roots.anchors_of(left).and_then(|anchors| self.way.channels(&anchors, &self.shown)) {
             Ok(channels) => channels,
             Err(error) => return warn!(%error, "the roots that the controllers trust are not usable"),
         };
@@ -176,6 +171,7 @@ impl Watchman {
             Ok(said) => said,
             Err(status) => {
                 debug!(address, status = %super::words(&status), "no list of revoked controllers");
+                self.ask_anybody(&address).await;
                 return None;
             }
         };
@@ -183,6 +179,17 @@ impl Watchman {
         self.roots.learn(&said);
         self.take(&address, &said.lists);
         Some(said)
+    }
+
+    /// What authorities have signed is so whoever says it: by it we know one for a controller whom a thief's list, or another root, keeps
+    /// from us. What is not signed, such as which roots are trusted no more, is not heard here.
+    async fn ask_anybody(&self, address: &str) {
+        let endpoint = dial::endpoint(address).map(|endpoint| endpoint.connect_timeout(PATIENCE));
+        let Some(Ok(channel)) = endpoint.map(|endpoint| dial::to_anybody(endpoint, address)) else { return };
+        if let Ok(said) = channel.authorities(PATIENCE).await {
+            self.roots.learn(&said);
+            self.take(address, &said.lists);
+        }
     }
 
     fn take(&self, address: &str, crl: &[u8]) {

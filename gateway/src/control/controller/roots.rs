@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use sallyport_ca::Certificate;
 use sallyport_ca::crl::Revocations;
 use sallyport_ca::roots::Roots;
-use sallyport_proto::dial::{Anchors, Authorities};
+use sallyport_proto::dial::{Anchors, Authorities, Judge};
 use sallyport_proto::v1;
 use tokio::sync::watch;
 use tracing::{info, warn};
@@ -14,6 +14,8 @@ use tracing::{info, warn};
 use super::{ControllerError, Identity};
 use crate::clock::Clock;
 
+/// Why a certificate is refused whose path leads through a root that was given up.
+pub const BELOW_GONE: &str = "who answers there is below a root that the controllers have given up";
 /// Issuing authorities that are looked at in one policy.
 const MAX_ISSUING: usize = 128;
 
@@ -27,10 +29,15 @@ struct Known {
 /// What is known, for all parts of a gateway.
 #[derive(Debug)]
 pub struct KnownRoots {
-    known: Mutex<Known>,
+    known: Arc<Mutex<Known>>,
     anchors: Anchors,
     revoked: Arc<Revocations>,
     changes: watch::Sender<u64>,
+}
+
+fn lock(known: &Mutex<Known>) -> MutexGuard<'_, Known> {
+    // What is in there is replaced whole.
+    known.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl KnownRoots {
@@ -38,14 +45,18 @@ impl KnownRoots {
     pub(super) fn of(identity: &Identity, revoked: Arc<Revocations>) -> Result<Arc<Self>, ControllerError> {
         let unusable = |e: &dyn std::fmt::Display| ControllerError::Tls(e.to_string());
         let roots = Roots::from_pem(&identity.ca, Some(&identity.gone)).map_err(|e| unusable(&e))?;
-        let anchors = Anchors::new(&identity.ca).map_err(|e| unusable(&e))?;
-        let known = Mutex::new(Known { roots, issuing: Vec::new() });
+        let known = Arc::new(Mutex::new(Known { roots, issuing: Vec::new() }));
+        let (gone, lists) = (known.clone(), revoked.clone());
+        let authorities: Judge = Arc::new(move |shown| match lock(&gone).roots.is_gone(shown) {
+            true => Err(BELOW_GONE.into()),
+            false => lists.judge_authority(shown),
+        });
+        let anchors = Anchors::judging(&identity.ca, authorities).map_err(|e| unusable(&e))?;
         Ok(Arc::new(Self { known, anchors, revoked, changes: watch::Sender::new(0) }))
     }
 
     fn lock(&self) -> MutexGuard<'_, Known> {
-        // What is in there is replaced whole.
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.known)
     }
 
     /// They, now.
@@ -58,9 +69,21 @@ impl KnownRoots {
         self.lock().roots.trusts(root)
     }
 
-    /// Whether no path leads through this certificate (DER): its key is that of a root that was given up.
-    pub(super) fn is_gone(&self, certificate: &[u8]) -> bool {
-        self.lock().roots.is_gone(certificate)
+    /// Those of these authorities (DER) that no root has taken back, and whose key is of none that was given up.
+    pub(super) fn believed(&self, authorities: &[Vec<u8>]) -> Vec<Vec<u8>> {
+        let roots = self.roots();
+        let believed = |der: &&Vec<u8>| self.revoked.refuses_authority(der).is_none() && !roots.is_gone(der);
+        authorities.iter().filter(believed).cloned().collect()
+    }
+
+    /// What TLS would go by if these were all.
+    pub(super) fn anchors_of(&self, roots: &Roots) -> Result<Anchors, ControllerError> {
+        let (gone, lists) = (roots.clone(), self.revoked.clone());
+        let authorities: Judge = Arc::new(move |shown| match gone.is_gone(shown) {
+            true => Err(BELOW_GONE.into()),
+            false => lists.judge_authority(shown),
+        });
+        Anchors::judging(roots.pem().as_bytes(), authorities).map_err(|e| ControllerError::Tls(e.to_string()))
     }
 
     /// Whether another authority issues in the place of the one of this chain (DER, the leaf first).

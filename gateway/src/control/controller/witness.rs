@@ -70,10 +70,9 @@ impl Witnessing {
 
     /// Takes an answer up; what is to be recorded of it, if anything.
     fn take(&self, answer: &v1::WitnessLogResponse) -> Option<Box<v1::Attempt>> {
-        let roots = self.roots.roots();
+        let (roots, issuers) = (self.roots.roots(), self.roots.believed(&answer.issuers));
         let mut memory = self.lock();
-        let said =
-            Answer { head: &answer.head, proof: &answer.proof, issuers: &answer.issuers, accepted: &answer.accepted };
+        let said = Answer { head: &answer.head, proof: &answer.proof, issuers: &issuers, accepted: &answer.accepted };
         match memory.follower.follow(&said, roots.trusted()) {
             Followed::Nothing | Followed::First | Followed::Good(_) => {
                 if memory.alarmed.take().is_some() {

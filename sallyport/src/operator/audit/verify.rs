@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueHint};
-use sallyport_ca::merkle::{Answer, Followed, Follower, Frontier, REMEDY, SignedTreeHead, Wrong};
+use sallyport_ca::merkle::{Answer, Followed, Follower, Frontier, REMEDY, SignedTreeHead, Wrong, head_keys};
 use sallyport_proto::v1::{GetLogResponse, ReadLogRequest};
 use serde::Serialize;
 
@@ -39,6 +39,8 @@ pub(super) struct WitnessRow {
     entries: u64,
     seen: String,
     pub(super) alarm: String,
+    /// It reported a head that no authority of this cluster has signed: that says nothing of the log, and something of the gateway.
+    pub(super) unsigned: bool,
     #[serde(skip)]
     pub(super) head: Option<SignedTreeHead>,
 }
@@ -58,20 +60,22 @@ struct Report {
 /// What the gateways hold, judged here: the controllers only carry it.
 pub(super) fn judge_witnesses(response: &GetLogResponse, folder: &Folder) -> Vec<WitnessRow> {
     let (log, head) = answer_of(response);
+    let keys = head_keys(folder.roots(), &log.issuers);
     let judge = |witness: &sallyport_proto::v1::LogWitness| {
         let held = SignedTreeHead::from_bytes(&witness.head).ok();
+        let unsigned = held.as_ref().is_none_or(|held| held.verify(&keys).is_err());
         let mut follower = Follower::knowing(held.clone());
         let answer = Answer { head: &head, proof: &witness.proof, issuers: &log.issuers, accepted: &log.accepted };
-        let found = match (&held, follower.follow(&answer, folder.roots())) {
-            (None, _) => "it holds no head that can be read".into(),
-            (Some(_), Followed::Wrong(wrong)) => wrong.fault.to_string(),
-            (Some(_), _) => String::new(),
+        let found = match follower.follow(&answer, folder.roots()) {
+            Followed::Wrong(wrong) if !unsigned => wrong.fault.to_string(),
+            _ => String::new(),
         };
         WitnessRow {
             gateway: witness.gateway.clone(),
             entries: held.as_ref().map_or(0, |held| held.head.size),
             seen: rfc3339(unix(witness.seen_unix_ms)),
             alarm: found,
+            unsigned,
             head: held,
         }
     };
@@ -167,7 +171,10 @@ fn text(report: &Report) -> String {
     if report.every_entry {
         lines.push("every entry was read: they are those that were signed".into());
     }
-    let good = report.witnesses.iter().filter(|witness| witness.alarm.is_empty()).count();
+    for witness in report.witnesses.iter().filter(|witness| witness.unsigned) {
+        lines.push(format!("gateway {} reported a head that nobody has signed: look at that gateway", witness.gateway));
+    }
+    let good = report.witnesses.iter().filter(|witness| witness.alarm.is_empty() && !witness.unsigned).count();
     lines.push(format!("{good} of {} gateways hold heads of this log", report.witnesses.len()));
     lines.join("\n")
 }

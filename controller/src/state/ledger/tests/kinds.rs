@@ -203,7 +203,7 @@ fn of_authorities() -> Vec<Step> {
     vec![
         (add(1, EC), vec![K::AuthorityAdded, K::CertificateIssued], "aa1", 1, ""),
         (add(2, p384), vec![K::AuthorityAdded, K::CertificateIssued], "aa2", 2, ""),
-        (Action::RetireIssuer(RetireIssuer { number: 2 }), vec![K::AuthorityRetired], "", 2, ""),
+        (Action::RetireIssuer(RetireIssuer { number: 2, compromised: false }), vec![K::AuthorityRetired], "", 2, ""),
         (use_key(KeyUse::Exported, 1), vec![K::KeyUsed], "root 1", 0, "the private key goes out"),
         (use_key(KeyUse::Requested, 1), vec![K::KeyUsed], "root 1", 0, "it signs a request"),
         (use_key(KeyUse::BackedUp, 0), vec![K::KeyUsed], "every key", 0, "a backup is made"),
