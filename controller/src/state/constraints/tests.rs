@@ -105,11 +105,15 @@ fn there_is_always_one_without_constraints_and_each_is_replaced_by_its_like() {
     add(&mut bench, new(1, EC, &[]), false).expect("the first");
     add(&mut bench, new(2, EC, &["example.com"]), false).expect("beside it");
     assert_eq!(add(&mut bench, new(3, EC, &["example.org"]), false), Err(ConflictKind::AlreadyExists));
-    assert_eq!(said(&mut bench, Action::RetireIssuer(RetireIssuer { number: 1 })), Err(ConflictKind::Precondition));
+    assert_eq!(
+        said(&mut bench, Action::RetireIssuer(RetireIssuer { number: 1, compromised: false })),
+        Err(ConflictKind::Precondition)
+    );
     add(&mut bench, new(3, EC, &["example.org"]), true).expect("in the place of the second");
     add(&mut bench, new(4, EC, &[]), true).expect("in the place of the first");
     assert_eq!(bench.state.issuers_in_force().map(|(n, _)| n).collect::<Vec<_>>(), [3, 4]);
-    said(&mut bench, Action::RetireIssuer(RetireIssuer { number: 3 })).expect("constraints are off again");
+    said(&mut bench, Action::RetireIssuer(RetireIssuer { number: 3, compromised: false }))
+        .expect("constraints are off again");
     assert_eq!(put(&mut bench, "b1", Profile::Machine, "laptop7.other.net", 4), Ok(()));
     let again = State::from_rows(bench.state.rows()).expect("reads");
     assert_eq!(again.rows(), bench.state.rows());
