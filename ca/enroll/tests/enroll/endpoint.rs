@@ -73,6 +73,10 @@ impl Office for Desk {
         None
     }
 
+    async fn delta_crl(&self, _: u64, _: Option<u32>) -> Option<Crl> {
+        None
+    }
+
     async fn ocsp(&self, _: Vec<u8>) -> Vec<u8> {
         Vec::new()
     }
