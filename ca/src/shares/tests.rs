@@ -164,7 +164,10 @@ fn what_is_no_share_is_told_why() {
     assert_eq!(error("spt1.AAAA"), ShareError::Prefix);
     assert_eq!(error("sps1"), ShareError::Checksum);
     assert_eq!(error(&text[..5 + 9 * 4]), ShareError::Checksum, "whole groups, but not all");
-    assert_eq!(error(&text[..text.len() - 1]), ShareError::Group(text.split('-').count() - 1));
+    let last = text.split('-').count() - 1;
+    // One time in 32 what is left of the last group is a good one, and a byte is missing.
+    let cut = error(&text[..text.len() - 1]);
+    assert!(cut == ShareError::Group(last) || cut == ShareError::Checksum, "{cut:?}");
     assert_eq!(error(&"-".repeat(70_000)), ShareError::TooLong);
     let with = |at: usize, value: u8| {
         let mut bytes = share.to_bytes().to_vec();

@@ -8,6 +8,7 @@ use x509_parser::x509::X509Version;
 use super::{MAX_PATH, MAX_SIGNATURE_CHECKS, PeerRole, PolicySettings, TrustStore, VerifyError, is_strong_signature};
 use super::{constraints, policies};
 use crate::UnixTime;
+use crate::der::{BIT_STRING, CONTEXT_0, Der, INTEGER, SEQUENCE, only};
 use crate::name::{same_name, text};
 
 /// Extended key usages by the DER contents of their identifiers.
@@ -62,6 +63,22 @@ pub(super) fn validate<'s>(
         Some(anchor) => Ok(anchor),
         None => Err(search.refused.or(search.stuck).unwrap_or_else(|| unknown_issuer(leaf))),
     }
+}
+
+/// Whether what no signature covers, the frame around the part that is signed, is the one way to write it: the algorithm is that within
+/// (RFC 5280 §4.1.1.2), octet by octet. A parser that looks at less takes a certificate in several encodings, each with a fingerprint of its own.
+fn is_framed_as_signed(der: &[u8]) -> bool {
+    let framed = || {
+        let mut certificate = Der::new(only(der, SEQUENCE)?.content);
+        let signed = certificate.expect(SEQUENCE)?;
+        let outer = certificate.expect(SEQUENCE)?;
+        certificate.expect(BIT_STRING).filter(|_| certificate.is_empty())?;
+        let mut signed = Der::new(signed.content);
+        signed.take_if(CONTEXT_0); // the version
+        signed.expect(INTEGER)?;
+        (signed.expect(SEQUENCE)?.whole == outer.whole).then_some(())
+    };
+    framed().is_some()
 }
 
 fn unknown_issuer(cert: &X509Certificate<'_>) -> VerifyError {
@@ -131,7 +148,7 @@ impl<'s, 'c, 'a> Search<'s, 'c, 'a> {
         }
         self.signature_checks += 1;
         let subject = || text(cert.subject());
-        if cert.tbs_certificate.signature != cert.signature_algorithm {
+        if !is_framed_as_signed(cert.as_raw()) || cert.tbs_certificate.signature != cert.signature_algorithm {
             self.stuck = Some(VerifyError::Malformed("two different signature algorithms in one certificate"));
             return Ok(false);
         }

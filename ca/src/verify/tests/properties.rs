@@ -115,3 +115,25 @@ proptest! {
         }
     }
 }
+
+/// What is around the part that is signed has no signature over it, and one way to be written.
+#[test]
+fn a_certificate_whose_frame_is_written_otherwise_is_refused() {
+    let root = root("Root");
+    let (trust, leaf) = (trusting(&[&root]), root.leaf("a.example"));
+    let id = IkeId { id_type: 2, data: b"a.example" };
+    let accepts = |der: &[u8]| verify_peer(&trust, &payloads(&[der]), Some(id), PeerRole::Machine, NOW).is_ok();
+    assert!(accepts(&leaf));
+    let signed = Certificate::from_der(&leaf).unwrap();
+    let (_, parsed) = X509Certificate::from_der(signed.der()).unwrap();
+    let head = leaf.len() - parsed.tbs_certificate.as_ref().len() - 12 - parsed.signature_value.data.len() - 3;
+    let behind = head + parsed.tbs_certificate.as_ref().len();
+    // The outer header, the algorithm (ECDSA with SHA-256: 12 octets) and the head of the signature.
+    for at in (0..head).chain(behind..behind + 12 + 3) {
+        for value in 0..=u8::MAX {
+            let mut other = leaf.clone();
+            other[at] = value;
+            assert!(other == leaf || !accepts(&other), "octet {at} as {value:#04x}");
+        }
+    }
+}
