@@ -157,7 +157,9 @@ impl<'s, 'c, 'a> Search<'s, 'c, 'a> {
             self.stuck = Some(VerifyError::WeakSignature { subject: subject(), algorithm });
             return Ok(false);
         }
-        if cert.verify_signature(Some(issuer.public_key())).is_ok() {
+        // A signature is whole octets; the library does not look at how many bits of the last one are said not to count.
+        let whole = cert.signature_value.unused_bits == 0;
+        if whole && cert.verify_signature(Some(issuer.public_key())).is_ok() {
             return Ok(true);
         }
         self.stuck = Some(VerifyError::BadSignature { subject: subject(), issuer: text(cert.issuer()) });
