@@ -79,7 +79,7 @@ fn ends(kv: &dyn Kv) -> Result<Vec<Vec<u8>>> {
     while let Some(table) = first_from(kv, &from)?.and_then(|key| key.first().copied()) {
         ends.push(vec![table]);
         let Some(next) = table.checked_add(1) else { break };
-        if !State::stays_in_store(table) && kv.scan(Table::State, &[table], &[next], LARGE)?.len() == LARGE {
+        if State::may_be_parted(table) && kv.scan(Table::State, &[table], &[next], LARGE)?.len() == LARGE {
             ends.extend(within(kv, vec![table])?);
         }
         from = vec![next];

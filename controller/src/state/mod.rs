@@ -305,6 +305,11 @@ impl State {
         matches!(table, LEAVES | NODES | KEPT_CERTIFICATES)
     }
 
+    /// Whether a table's rows may be loaded in several parts, each into a state of its own ([`Loading::absorb`]): those that are [`Rows`].
+    pub(crate) fn may_be_parted(table: u8) -> bool {
+        !Self::stays_in_store(table) && !matches!(table, ENDED | TREE)
+    }
+
     /// On several processors: of what there are millions of, each has some.
     fn build_index(&self) -> Index {
         std::thread::scope(|scope| {
