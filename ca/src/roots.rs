@@ -125,7 +125,8 @@ impl Roots {
             others = rest;
         }
         for root in own {
-            let known = self.trusts(root.der());
+            // Another encoding of the same one, or one for the same key, would bring nothing, and others may not read it.
+            let known = self.trusted.iter().any(|trusted| same_holder(trusted, &root));
             if !known && self.trusted.len() < MAX_TRUSTED && vouched.iter().any(|cross| same_holder(cross, &root)) {
                 self.trusted.push(root.clone());
                 new.push(root);

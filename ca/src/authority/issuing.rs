@@ -13,7 +13,7 @@ use super::{
 };
 use crate::name::{check_attribute, distinguished_name, same_name};
 use crate::seal::{SealKey, Sealed};
-use crate::verify::{MAX_PATH, is_strong_signature};
+use crate::verify::{MAX_PATH, is_framed_as_signed, is_strong_signature};
 use crate::{Certificate, Error, KeyAlgorithm, KeyPair, NameConstraints, PublicKey, Serial, UnixTime, lint};
 
 /// How long an issuing authority lives unless the configuration says otherwise: five years.
@@ -137,6 +137,8 @@ impl Certificate {
         };
         same_name(own.issuer(), above.subject())
             && is_strong_signature(&own.signature_algorithm)
+            && is_framed_as_signed(&self.der)
+            && own.signature_value.unused_bits == 0
             && own.verify_signature(Some(above.public_key())).is_ok()
     }
 }

@@ -139,3 +139,19 @@ fn a_root_is_given_up_when_most_controllers_trust_it_no_more_and_comes_never_bac
     // Unless an operator puts it there.
     assert_eq!(Roots::from_pem(both.pem().as_bytes(), Some(left.gone_pem().as_bytes())).unwrap(), both);
 }
+
+#[test]
+fn another_encoding_of_a_trusted_root_is_no_other_root() {
+    let one = root("One");
+    let der = der(&one);
+    // What no signature covers is behind the part that is signed: the algorithm again, and the signature.
+    for at in der.len() - 140..der.len() {
+        for bit in 0..8 {
+            let mut other = der.clone();
+            other[at] ^= 1 << bit;
+            let mut roots = trusting(&[&one]);
+            assert_eq!(roots.learn(&[other], NOW), [], "octet {at}, bit {bit}");
+            assert_eq!(roots.trusted().len(), 1);
+        }
+    }
+}

@@ -28,6 +28,7 @@ pub(crate) use constraints::permits_names;
 pub use error::VerifyError;
 pub(crate) use identity::address;
 pub use identity::{IkeId, describe_id};
+pub(crate) use path::is_framed_as_signed;
 pub use policies::PolicySettings;
 
 /// How many certificates of one peer are looked at: a chain is three or four, some peers send their whole store.

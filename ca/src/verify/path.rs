@@ -67,7 +67,7 @@ pub(super) fn validate<'s>(
 
 /// Whether what no signature covers, the frame around the part that is signed, is the one way to write it: the algorithm is that within
 /// (RFC 5280 §4.1.1.2), octet by octet. A parser that looks at less takes a certificate in several encodings, each with a fingerprint of its own.
-fn is_framed_as_signed(der: &[u8]) -> bool {
+pub(crate) fn is_framed_as_signed(der: &[u8]) -> bool {
     let framed = || {
         let mut certificate = Der::new(only(der, SEQUENCE)?.content);
         let signed = certificate.expect(SEQUENCE)?;
