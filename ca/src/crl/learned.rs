@@ -157,7 +157,8 @@ impl Revocations {
             return None;
         }
         let serial = Certificate::from_der(certificate).map_or_else(|_| Serial::from_be_bytes(&[]), |c| c.serial);
-        (serial.as_be_bytes().is_empty() || learned.serials.contains(&serial)).then_some(serial)
+        let listed = learned.serials.contains(&serial) || learned.by_root.contains(&serial);
+        (serial.as_be_bytes().is_empty() || listed).then_some(serial)
     }
 
     /// The same of an authority's: only what a root has signed itself counts.

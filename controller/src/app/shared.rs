@@ -325,8 +325,12 @@ async fn send_onward(links: Arc<Links>, mut batch: Batch) {
     let (id, address) = batch.to.clone();
     let answer = match links.peer(&address) {
         Ok(mut client) => {
-            let answer = client.propose(batch.request()).await;
-            answer.map(tonic::Response::into_inner).map_err(|status| failed_call(&links, id, &status))
+            // Longer than this nobody waits, and the next leader's calls wait for this one's end.
+            match tokio::time::timeout(LEADER_WAIT, client.propose(batch.request())).await {
+                Ok(Ok(answer)) => Ok(answer.into_inner()),
+                Ok(Err(status)) => Err(failed_call(&links, id, &status)),
+                Err(_) => Err(ProposeError::NoLeader),
+            }
         }
         Err(e) => Err(ProposeError::Stopped(e.to_string())),
     };

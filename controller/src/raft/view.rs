@@ -123,6 +123,10 @@ pub(super) struct Changing<'v> {
 impl Changing<'_> {
     /// Has these changes wait for more, all of them together; rows one by one, not in ranges.
     pub(super) fn write_behind(&mut self, ops: Vec<Op>) -> Result<()> {
+        // What waits and what comes are a write each where they are too much for one.
+        if self.open.behind.words.len() + ops.len() > self.room.rows {
+            self.catch_up()?;
+        }
         #[cfg(test)]
         self.kv.behind(&ops);
         for op in ops {
