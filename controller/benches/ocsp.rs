@@ -23,6 +23,10 @@ use rustix::net::{AddressFamily, SocketType};
 use sallyport_ca::{KeyAlgorithm, Profile, pem};
 use sallyport_controller::{Config, Controller, IssueRequest};
 
+/// As in the program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Requests of one loopback address: below what the endpoint lets one make at once.
 const OF_ADDRESS: u32 = 50;
 

@@ -19,6 +19,10 @@ use sallyport_controller::raft::redb_kv::RedbKv;
 use sallyport_controller::raft::sled_kv::SledKv;
 use sallyport_controller::raft::store;
 
+/// As in the program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const VALUE: usize = 256;
 const ROUNDS: usize = 3;
 

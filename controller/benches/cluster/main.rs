@@ -38,6 +38,10 @@ use controllers::Group;
 use etcd::Etcd;
 use load::{Latencies, closed, median, micros_each, paced};
 
+/// As in the program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Connections that the clients share: so many gateways.
 pub(crate) const CONNECTIONS: usize = 6;
 /// Before anything is counted.

@@ -35,6 +35,10 @@ use sallyport_proto::v1;
 
 use crate::fill::{Filler, LOG, serial};
 
+/// As in the program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Set for the process that opens a state: its engine, what to do with it, and its folder.
 const OPEN: &str = "SALLYPORT_BENCH_OPEN";
 
