@@ -153,6 +153,7 @@ impl State {
         if let Some(member) = &command.member {
             self.describe_member(member);
         }
+        self.begin_packs();
         self.change_policy();
         recorded
     }

@@ -1,5 +1,6 @@
 //! The level of the group: what its members may write, because every one of them understands it. See `software`.
 
+use super::rows::PACKS_LEVEL;
 use super::{Action, ConflictKind, MemberRow, RaiseLevel, Reply, State};
 
 impl MemberRow {
@@ -81,7 +82,27 @@ impl State {
             core.level_since.clone_from(&command.since);
         });
         self.review_publication();
+        self.begin_packs();
         Reply::done()
+    }
+
+    /// From the level on that knows packs, what comes is stored in them.
+    pub(super) fn begin_packs(&mut self) {
+        if self.level() >= PACKS_LEVEL && self.core_row().is_some_and(|core| core.packed_attempts.is_none()) {
+            self.change_core(|core| {
+                core.packed_attempts = Some(core.next_attempt);
+                core.packed_answers = Some(core.next_answer);
+            });
+            self.follow_packs();
+        }
+    }
+
+    /// Has the tables do as the core says.
+    pub(super) fn follow_packs(&mut self) {
+        let (attempts, answers) =
+            self.core_row().map_or((None, None), |core| (core.packed_attempts, core.packed_answers));
+        self.attempts.pack_from(attempts);
+        self.answers.pack_from(answers);
     }
 }
 

@@ -67,7 +67,7 @@ pub use root::{
     TurnRollover,
 };
 pub use row::*;
-pub use rows::{RowError, Rows};
+pub use rows::{Numbered, RowError, Rows};
 pub(crate) use scep::STATUS_LEVEL;
 pub use scep::{AddScepRa, MAX_SCEP_RAS, ScepRaRow};
 pub(crate) use stream::{RowReader, RowWriter};
@@ -128,6 +128,8 @@ const SCEP_RAS: u8 = 25;
 const GATEWAY_IDENTITIES: u8 = 26;
 const KEPT_CERTIFICATES: u8 = 28;
 const OPERATORS: u8 = 30;
+const ATTEMPT_PACKS: u8 = 31;
+const ANSWER_PACKS: u8 = 32;
 
 /// The state.
 #[derive(Debug)]
@@ -146,8 +148,8 @@ pub struct State {
     /// Gateways by slot.
     pub gateways: Rows<u32, GatewayRow>,
     /// The audit by number, the newest last.
-    pub attempts: Rows<u64, v1::Attempt>,
-    answers: Rows<u64, AnswerRow>,
+    pub attempts: Numbered<v1::Attempt>,
+    answers: Numbered<AnswerRow>,
     /// Controllers by id, removed ones included.
     pub members: Rows<u64, MemberRow>,
     /// Tokens to join with, by id.
@@ -257,8 +259,8 @@ impl State {
             certificates: Rows::new(CERTIFICATES),
             roots: Rows::new(ROOTS),
             gateways: Rows::new(GATEWAYS),
-            attempts: Rows::new(ATTEMPTS),
-            answers: Rows::new(ANSWERS),
+            attempts: Numbered::new(ATTEMPTS, ATTEMPT_PACKS),
+            answers: Numbered::new(ANSWERS, ANSWER_PACKS),
             members: Rows::new(MEMBERS),
             tokens: Rows::new(TOKENS),
             lockouts: Rows::new(LOCKOUTS),
@@ -388,7 +390,9 @@ impl State {
         self.scep_ras.each_row(&mut each)?;
         self.gateway_identities.each_row(&mut each)?;
         self.kept_certificates.each_row(&mut each)?;
-        self.operators.each_row(&mut each)
+        self.operators.each_row(&mut each)?;
+        self.attempts.each_pack(&mut each)?;
+        self.answers.each_pack(&mut each)
     }
 
     /// Every row.
@@ -565,6 +569,8 @@ impl Loading {
             SCEP_RAS => state.scep_ras.load(key, value),
             GATEWAY_IDENTITIES => state.gateway_identities.load(key, value),
             OPERATORS => state.operators.load(key, value),
+            ATTEMPT_PACKS => state.attempts.load_pack(key, value),
+            ANSWER_PACKS => state.answers.load_pack(key, value),
             KEPT_CERTIFICATES => state.kept_certificates.load(key, value),
             other => Err(RowError::Table(other)),
         }
@@ -602,6 +608,7 @@ impl Loading {
             joined(most);
         });
         state.certificates = certificates;
+        state.follow_packs();
         state.index = state.build_index();
         self.0
     }

@@ -88,6 +88,12 @@ pub struct CoreRow {
     /// What delta lists start from, while they are made. Since level 8.
     #[prost(message, optional, tag = "85")]
     pub deltas: Option<super::DeltasRow>,
+    /// From which number on records of attempts are stored in packs. Since level 8.
+    #[prost(uint64, optional, tag = "90")]
+    pub packed_attempts: Option<u64>,
+    /// The same of answers to commands.
+    #[prost(uint64, optional, tag = "91")]
+    pub packed_answers: Option<u64>,
 }
 
 /// Settings of the cluster.

@@ -1,11 +1,16 @@
 //! Tables of the state: ordered maps that remember which rows changed, so that a change costs what it touches.
 
+mod packs;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeBounds;
 
 use prost::Message;
 
 use crate::raft::kv::{Op, Table};
+
+pub use packs::Numbered;
+pub(crate) use packs::PACKS_LEVEL;
 
 /// First byte of every stored row: the format of what follows (prost).
 const FORMAT: u8 = 1;
@@ -176,11 +181,15 @@ impl<K: Key, V: Message + Default> Rows<K, V> {
             None => return Err(damaged()),
         };
         let key = K::from_bytes(key).ok_or_else(damaged)?;
+        self.take_in(key, row);
+        Ok(())
+    }
+
+    fn take_in(&mut self, key: K, row: V) {
         match self.loading.last_mut() {
             Some(rows) => rows.push((key, row)),
             None => self.loading.push(vec![(key, row)]),
         }
-        Ok(())
     }
 
     /// Takes in what another one has loaded.

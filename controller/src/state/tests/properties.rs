@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::super::*;
 use super::{machine_record, net};
+use crate::LEVEL;
 use crate::raft::kv::Table;
 
 fn name() -> impl Strategy<Value = String> {
@@ -121,7 +122,7 @@ fn settings_and_certificates() -> impl Strategy<Value = Action> {
         1 => settings,
         1 => revoke,
         1 => release,
-        1 => Just(Action::RaiseLevel(RaiseLevel { level: REVOCATION_LEVEL, since: String::new() })),
+        1 => (REVOCATION_LEVEL..=LEVEL).prop_map(|level| Action::RaiseLevel(RaiseLevel { level, since: String::new() })),
         2 => record,
         3 => compact,
         1 => serial().prop_map(|serial| Action::RevokeCertificate(RevokeCertificate { serial, reason: "x".into() })),
@@ -207,7 +208,7 @@ fn enrollment() -> impl Strategy<Value = Action> {
         let record = CertificateRow { serial: format!("f{serial}"), name, not_after_ms: until, ..machine_record("") };
         Action::RecordCertificate(RecordCertificate { record: Some(record), answer: Vec::new() })
     });
-    let raise = (6..=7_u32).prop_map(|level| Action::RaiseLevel(RaiseLevel { level, since: String::new() }));
+    let raise = (6..=LEVEL).prop_map(|level| Action::RaiseLevel(RaiseLevel { level, since: String::new() }));
     let revoke = prop_oneof![machine().prop_map(Selector::Machine), holder().prop_map(Selector::Holder)];
     let revoke = (revoke, prop::sample::select(vec![1, 6])).prop_map(|(which, code)| {
         Action::RevokeCertificates(RevokeCertificates { which: Some(which), code, text: String::new() })
