@@ -25,7 +25,7 @@ const JOIN: &str = "SALLYPORT_CLUSTER_JOIN";
 /// Set for a child that takes itself for an older software: its level.
 const LEVEL: &str = "SALLYPORT_CLUSTER_LEVEL";
 /// The level of the older software.
-pub(crate) const OLD_LEVEL: u32 = 1;
+const OLD_LEVEL: u32 = 1;
 /// Debian's package `faketime`.
 const FAKETIME: &str = "faketime/libfaketimeMT.so.1";
 /// Snapshots and purges in the middle of it all.
@@ -190,6 +190,11 @@ impl Member {
                 std::fs::write(&config, config_text(self.listen)).expect("writes");
                 let mut command = place.command(self.number, binary);
                 command.arg("--state").arg(&self.state).arg("controller").arg("--config").arg(config);
+                // Ignored where there is a state.
+                match self.join.as_deref().and_then(|join| join.split_once(' ')) {
+                    Some((address, token)) => command.args(["--join", address]).env("SALLYPORT_TOKEN", token),
+                    None => command.arg("--bootstrap"),
+                };
                 command
             }
         };
@@ -201,7 +206,8 @@ impl Member {
     pub(crate) async fn ready(&mut self) {
         let number = self.number;
         wait_for(&format!("member {number} to be ready"), || {
-            let ready = self.log().contains("\nREADY");
+            let log = self.log();
+            let ready = log.contains("\nREADY") || log.contains("controller ready"); // a child's word, and the binary's
             if let Some(status) = self.has_ended() {
                 panic!("member {number} ended by itself ({status}):\n{}", self.tail());
             }

@@ -123,7 +123,8 @@ pub(crate) async fn ask_for_certificate(
     Ok(client.issue_certificate(with_id(request, number)).await?.into_inner())
 }
 
-fn with_id<T>(message: T, number: u64) -> Request<T> {
+/// A request of this number.
+pub(crate) fn with_id<T>(message: T, number: u64) -> Request<T> {
     let mut request = Request::new(message);
     request.metadata_mut().insert(REQUEST_ID, format!("{number:032x}").parse().expect("text"));
     request
