@@ -66,6 +66,11 @@ impl Cursor {
         Self { lineage, index: last, whole: Some(0) }
     }
 
+    /// Whether the whole set is to be said next, and not what has changed.
+    pub(super) fn is_whole(&self) -> bool {
+        self.whole.is_some()
+    }
+
     /// The next message, if there is anything to say.
     pub(super) fn next(&mut self, state: &State) -> Option<v1::LiveUpdate> {
         let lineage = lineage(state);

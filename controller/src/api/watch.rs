@@ -136,24 +136,26 @@ async fn say(
         return Err(Some(Status::unavailable("this controller has stopped; see its log")));
     }
     let now = core.clock.monotonic_ms();
-    let (version, mut updates) = {
+    let (version, commands) = {
         let state = core.node.shared().read();
         caller.still_good(&state, core.now_ms(), v1::CertificateProfile::GatewayLink).map_err(Some)?;
         super::gateway::check_member(&state, caller, Some(*member)).map_err(Some)?;
         (state.policy_version(), commands(&state, member.slot, said, now))
     };
-    let mut news = Vec::new();
+    // A gateway that reads slowly holds nobody's state up, and no more than a part of the set in memory.
     if said.policy_version != Some(version) {
         let policy = policy(core, &caller.name).map_err(|e| Some(e.into()))?;
         said.policy_version = Some(policy.version);
-        news.push(Update::Policy(policy));
+        send(out, Update::Policy(policy)).await?;
     }
-    news.append(&mut updates);
-    // A gateway that reads slowly holds nobody's state up, and no more than a part of the set in memory.
-    for update in news {
-        send(out, update).await?;
+    // Changes of the set first: a revocation dooms its sessions, too, and a client that hangs up because of that would not be among what
+    // the gateway has ended by the revocation. A whole set is long: nobody's session waits for it.
+    let whole = said.live.as_ref().is_some_and(Cursor::is_whole);
+    let mut spoke = !whole && say_live(core, said, out).await?;
+    for command in commands {
+        send(out, command).await?;
     }
-    let spoke = say_live(core, said, out).await?;
+    spoke |= whole && say_live(core, said, out).await?;
     if tick && !spoke {
         send(out, Update::KeepAlive(v1::KeepAlive { policy_version: version })).await?;
     }

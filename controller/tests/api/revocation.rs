@@ -10,7 +10,7 @@ use sallyport_proto::v1::{RevocationReason as Reason, RevocationState as Progres
 use tonic::transport::Channel;
 use tonic::{Code, Streaming};
 
-use crate::common::{Site, TestGateway, attempts, change_settings, issue, site};
+use crate::common::{Site, TestGateway, Way, add_pool, add_user, attempts, change_settings, issue, site};
 use crate::users::at_newest_level;
 use crate::{next, patiently};
 
@@ -140,6 +140,36 @@ async fn a_gateway_hears_the_set_then_what_changes_and_whoever_revokes_hears_of_
     let listed = operator.list_gateways(v1::ListGatewaysRequest::default()).await.expect("gateways").into_inner();
     let current: Vec<_> = listed.gateways.iter().map(|g| (g.live.is_some(), g.current)).collect();
     assert_eq!(current, [(true, true), (false, false)]);
+    site.running.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_gateway_hears_of_a_revocation_before_it_hears_of_the_sessions_that_end_by_it() {
+    let (site, mut operator) = prepared().await;
+    add_pool(&mut operator, "office", "10.9.0.0/24").await;
+    add_user(&mut operator, "ada", "open sesame").await;
+    let laptop = issue(&site.running, Profile::Machine, NAME).await;
+    let mut gateway = site.gateway("gw1").await;
+    let mut stream = watch(&mut gateway, v1::LiveFrom::default()).await;
+    assert!(live(&mut stream).await.snapshot);
+    let mut question = gateway.question(Way::MsChapV2, "ada", "open sesame");
+    let certificate_serial = laptop.record.serial.clone();
+    question.machine = Some(v1::MachineIdentity { certificate_serial, ..Default::default() });
+    let session = gateway.ask(question).await.expect("accepted").session_id;
+
+    let answer = revoke(&mut operator, Which::Serial(laptop.record.serial.clone()), Reason::KeyCompromise).await;
+    assert_eq!(answer.ended_sessions, 1);
+    let mut revoked = false;
+    let command = loop {
+        match next(&mut stream).await {
+            Update::Live(update) => revoked |= !update.revoked.is_empty(),
+            Update::Command(command) => break command,
+            _ => {}
+        }
+    };
+    assert!(revoked, "the client could hang up, and the gateway would count no tunnel that it has closed");
+    let Some(v1::command::Action::KillSession(kill)) = command.action else { panic!("{command:?}") };
+    assert_eq!(kill.session_id, session);
     site.running.shutdown().await;
 }
 
