@@ -212,12 +212,8 @@ pub(crate) fn show_identity(paths: &Paths, sealer: &Sealer, unseal: &UnsealConfi
 
 /// Notes who this node is and where the others are, for a start after the loss of the store.
 fn write_member(core: &Core) -> Result<(), Error> {
-    let file = MemberFile {
-        cluster: core.cluster_id(),
-        begun_ms: core.node.shared().read().begun_ms(),
-        id: core.node.id(),
-        members: admit::addresses(core),
-    };
+    let begun_ms = core.node.shared().read().begun_ms();
+    let file = MemberFile { cluster: core.cluster_id(), begun_ms, id: core.node.id(), members: admit::addresses(core) };
     file.write(&core.paths.member())?;
     write_addresses(core, &file)
 }

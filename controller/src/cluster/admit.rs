@@ -89,7 +89,8 @@ pub(crate) async fn admit(core: &Arc<Core>, request: v1::JoinRequest) -> Result<
         return Err(Status::invalid_argument("proof: not a signature with that key"));
     }
     // Whoever has no token is not told which version runs here.
-    if let Some(why) = core.node.shared().read().refuses_software(&request.version, request.level) {
+    let refused = core.node.shared().read().refuses_software(&request.version, request.level);
+    if let Some(why) = refused {
         return Err(Status::failed_precondition(why));
     }
     let issue = authority::ControllerCertificate { names: request.names.clone(), member: 0 };
@@ -115,6 +116,7 @@ pub(crate) async fn admit(core: &Arc<Core>, request: v1::JoinRequest) -> Result<
     }
     tracing::info!(id = member_id, name = %request.name, address = %request.address, "a controller joined");
     let context = wrap_context(&core.cluster_id(), member_id);
+    let restored_unix_ms = core.node.shared().read().begun_ms();
     Ok(v1::JoinResponse {
         member_id,
         cluster_id: core.cluster_id(),
@@ -123,7 +125,7 @@ pub(crate) async fn admit(core: &Arc<Core>, request: v1::JoinRequest) -> Result<
         root: core.root().der().to_vec(),
         wrapped_seal_key: core.sealer.wrap_for(&wrap_key, &context)?,
         members: addresses(core),
-        restored_unix_ms: core.node.shared().read().begun_ms(),
+        restored_unix_ms,
         revoked_controllers: crate::api::revoked_controllers(core)?,
     })
 }
@@ -160,6 +162,7 @@ pub(crate) async fn readmit(core: &Core, caller: u64, request: v1::RejoinRequest
     let command = ReadmitMember { old_id: request.old_id, member: Some(member) };
     let member_id = admitted(core.propose(Action::ReadmitMember(command)).await?)?;
     tracing::info!(old = request.old_id, id = member_id, "a controller came back without its store");
+    let restored_unix_ms = core.node.shared().read().begun_ms();
     Ok(v1::JoinResponse {
         member_id,
         cluster_id: core.cluster_id(),
@@ -168,7 +171,7 @@ pub(crate) async fn readmit(core: &Core, caller: u64, request: v1::RejoinRequest
         root: core.root().der().to_vec(),
         wrapped_seal_key: Vec::new(),
         members: addresses(core),
-        restored_unix_ms: core.node.shared().read().begun_ms(),
+        restored_unix_ms,
         revoked_controllers: crate::api::revoked_controllers(core)?,
     })
 }

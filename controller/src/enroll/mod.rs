@@ -88,7 +88,8 @@ pub(crate) async fn may_have_key(core: &Arc<Core>, application: &Enrollment) -> 
         key: algorithm_to_proto(kind),
         source: application.source.to_canonical().to_string(),
     };
-    Ok(match core.node.shared().read().authorise(&applicant, core.now_ms()) {
+    let verdict = core.node.shared().read().authorise(&applicant, core.now_ms());
+    Ok(match verdict {
         Verdict::Refused(refusal) => Err(refusal),
         Verdict::Granted(_) | Verdict::Has(_) | Verdict::Waiting(_) | Verdict::MayQueue => Ok(()),
     })
@@ -102,9 +103,8 @@ pub(crate) async fn enroll(core: &Arc<Core>, application: &Enrollment) -> Result
     };
     // What was acknowledged before is in sight: a token that was made a moment ago at another controller, too.
     core.sight().await?;
-    if let Some(proof) = &proof
-        && let Some(refusal) = core.node.shared().read().refuses_to_look(proof, core.now_ms())
-    {
+    let refused = |proof| core.node.shared().read().refuses_to_look(proof, core.now_ms());
+    if let Some(refusal) = proof.as_ref().and_then(refused) {
         return Ok(refuse(core, &application.source, refusal));
     }
     // Only now is the request worth the time that it takes, and not on a thread that others wait for.
@@ -308,7 +308,8 @@ async fn queue(core: &Arc<Core>, case: &Case) -> Result<Enrolled, Error> {
         Enrolled::Refused(Refusal { kind: RefusalKind::Unproven, cause, remedy })
     };
     // A stranger who may not wait costs no entry of the log.
-    if let Some(cause) = core.node.shared().read().refuses_to_queue(&case.applicant.source) {
+    let refused = core.node.shared().read().refuses_to_queue(&case.applicant.source);
+    if let Some(cause) = refused {
         return Ok(full(cause));
     }
     let command = QueueRequest {

@@ -30,6 +30,31 @@ const PAGES_PER_SYNC: usize = 512;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
+#[cfg(debug_assertions)]
+thread_local! {
+    /// Whether this thread looks at a state.
+    static HELD: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
+/// Somebody looks at the state ([`Shared::read`]).
+#[derive(Debug)]
+pub struct Look<'s>(RwLockReadGuard<'s, State>);
+
+impl std::ops::Deref for Look<'_> {
+    type Target = State;
+
+    fn deref(&self) -> &State {
+        &self.0
+    }
+}
+
+#[cfg(debug_assertions)]
+impl Drop for Look<'_> {
+    fn drop(&mut self) {
+        HELD.set(false);
+    }
+}
+
 /// The state, for readers all over the process.
 #[derive(Debug)]
 pub struct Shared {
@@ -43,10 +68,15 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// Looks at the state. Hold it briefly and never across an await: `apply` waits for it.
-    pub fn read(&self) -> RwLockReadGuard<'_, State> {
+    /// Looks at the state. Hold it briefly and never across an await: `apply` waits for it. Nobody who holds it may look again: behind an
+    /// `apply` that waits, both would wait for ever. Builds with assertions panic there.
+    pub fn read(&self) -> Look<'_> {
+        #[cfg(debug_assertions)]
+        HELD.with(|held| {
+            assert!(!held.replace(true), "who looks at the state looks at it again");
+        });
         // A panic while writing would have stopped the Raft core, and with it every answer.
-        self.state.read().unwrap_or_else(PoisonError::into_inner)
+        Look(self.state.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// From now on `time` is at least the time of the state.

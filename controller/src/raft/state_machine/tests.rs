@@ -149,3 +149,15 @@ async fn a_snapshot_that_is_damaged_or_out_of_order_changes_nothing() {
     drop(target);
     assert_eq!(bytes(&machine(dir.path())), before);
 }
+
+/// Behind an `apply` that waits between the two, both would wait for ever.
+#[cfg(debug_assertions)]
+#[test]
+#[should_panic(expected = "looks at it again")]
+fn who_looks_at_the_state_may_not_look_again() {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let machine = machine(dir.path());
+    drop(machine.shared.read());
+    let _first = machine.shared.read();
+    let _second = machine.shared.read();
+}
