@@ -202,6 +202,8 @@ async fn serve_some(
         .layer(gate)
         .concurrency_limit_per_connection(limits.calls_per_connection)
         .max_concurrent_streams(u32::try_from(limits.calls_per_connection).ok())
+        // As much is under way as the line carries, or a life sign would stand in line behind a snapshot.
+        .http2_adaptive_window(Some(true))
         .http2_keepalive_interval(Some(KEEPALIVE.0))
         .http2_keepalive_timeout(Some(KEEPALIVE.1))
         .add_service(gateway)

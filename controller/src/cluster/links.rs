@@ -1,5 +1,5 @@
-//! Mutual TLS to other members: one connection for Raft, one for its entries, one for other calls that may be large. So a heartbeat
-//! does not stand in line behind what a slow line takes long for.
+//! Mutual TLS to other members: one connection for Raft, one for its entries, one for snapshots, one for other calls that may be
+//! large. So a heartbeat does not stand in line behind what a slow line takes long for.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -31,12 +31,15 @@ const READ_AHEAD: usize = 4;
 const CONNECT: Duration = Duration::from_secs(2);
 /// Silence after which a connection is asked for a life sign, and how long that may take.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(2));
+/// The same while a snapshot goes over it: the life sign stands in line behind what is under way, on a slow line for long.
+const KEEPALIVE_SNAPSHOT: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(30));
 
 /// What a connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Use {
     Raft,
     Entries,
+    Snapshots,
     Calls,
 }
 
@@ -165,7 +168,11 @@ impl Links {
             dial::tls(&material, self.time.clone(), judge.clone())
                 .map_err(|e| Error::Internal(format!("TLS to other controllers: {e}")))?
         };
-        let channel = Channel::new(plain_endpoint(address)?, address, tls, judge);
+        let mut endpoint = plain_endpoint(address)?;
+        if purpose == Use::Snapshots {
+            endpoint = keep_alive(endpoint, KEEPALIVE_SNAPSHOT);
+        }
+        let channel = Channel::new(endpoint, address, tls, judge);
         channels.insert((purpose, address.to_owned()), channel.clone());
         Ok(channel)
     }
@@ -236,12 +243,11 @@ pub(super) fn plain_endpoint(address: &str) -> Result<Endpoint, Error> {
 fn with_habits(scheme: &str, address: &str) -> Result<Endpoint, Error> {
     let endpoint = Endpoint::from_shared(format!("{scheme}://{address}"))
         .map_err(|_| Error::Refused(format!("{address:?} is not HOST:PORT")))?;
-    Ok(endpoint
-        .connect_timeout(CONNECT)
-        .http2_keep_alive_interval(KEEPALIVE.0)
-        .keep_alive_timeout(KEEPALIVE.1)
-        .keep_alive_while_idle(true)
-        .tcp_nodelay(true))
+    Ok(keep_alive(endpoint.connect_timeout(CONNECT).keep_alive_while_idle(true).tcp_nodelay(true), KEEPALIVE))
+}
+
+fn keep_alive(endpoint: Endpoint, (interval, timeout): (Duration, Duration)) -> Endpoint {
+    endpoint.http2_keep_alive_interval(interval).keep_alive_timeout(timeout)
 }
 
 impl Links {
@@ -306,7 +312,7 @@ impl Transport for Links {
                 sha256: sha256.to_vec(),
                 proof: self.proof(to),
             };
-            let mut client = self.peer(&to.address).map_err(|e| LinkError::Unreachable(e.to_string()))?;
+            let mut client = self.raft(Use::Snapshots, to)?;
             let (parts, receiver) = mpsc::channel(READ_AHEAD);
             // Ends with the call: the receiver goes with it.
             let reading = tokio::task::spawn_blocking(move || {
