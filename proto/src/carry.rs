@@ -1,7 +1,9 @@
 //! A connection carried in messages: bytes of a stream go out as pieces, pieces that come in go into the stream.
 //!
 //! The gRPC connection below is shared with others, and its flow control, too: a peer that reads nothing must not fill it. So each
-//! side says how much it has got rid of, and the other one never has more than [`WINDOW`] under way.
+//! side says how much it has got rid of, and the other one never has more than [`WINDOW`] under way. Whoever has nothing more to say
+//! still has to say that, or a long answer to somebody who has closed his side would never arrive: so the end of the bytes is said
+//! in a message, and the messages go on. A peer from before [`CarryEnd`] takes the end of the messages for it.
 
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,7 +14,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tonic::Status;
 use tonic::codegen::tokio_stream::{Stream, StreamExt as _};
 
-use crate::v1::{CarryEnrollmentRequest, CarryEnrollmentResponse};
+use crate::v1::{CarryEnd, CarryEnrollmentRequest, CarryEnrollmentResponse};
 
 /// What a side may have sent beyond what the other has taken, bytes.
 pub const WINDOW: u64 = 64 * 1024;
@@ -21,48 +23,50 @@ pub const PIECE: usize = 16 * 1024;
 
 /// A message with a piece of the connection.
 pub trait Piece: Send + 'static {
-    /// With these bytes, and how many of the other side were taken.
-    fn new(data: Vec<u8>, taken: u64) -> Self;
+    /// With these bytes, how many of the other side were taken, and whether more come.
+    fn new(data: Vec<u8>, taken: u64, end: CarryEnd) -> Self;
     /// What it holds.
-    fn into_parts(self) -> (Vec<u8>, u64);
+    fn into_parts(self) -> (Vec<u8>, u64, CarryEnd);
 }
 
 impl Piece for CarryEnrollmentRequest {
-    fn new(data: Vec<u8>, taken: u64) -> Self {
-        Self { begin: None, data, taken }
+    fn new(data: Vec<u8>, taken: u64, end: CarryEnd) -> Self {
+        Self { begin: None, data, taken, end: end.into() }
     }
-    fn into_parts(self) -> (Vec<u8>, u64) {
-        (self.data, self.taken)
+    fn into_parts(self) -> (Vec<u8>, u64, CarryEnd) {
+        let end = self.end();
+        (self.data, self.taken, end)
     }
 }
 
 impl Piece for CarryEnrollmentResponse {
-    fn new(data: Vec<u8>, taken: u64) -> Self {
-        Self { data, taken }
+    fn new(data: Vec<u8>, taken: u64, end: CarryEnd) -> Self {
+        Self { data, taken, end: end.into() }
     }
-    fn into_parts(self) -> (Vec<u8>, u64) {
-        (self.data, self.taken)
+    fn into_parts(self) -> (Vec<u8>, u64, CarryEnd) {
+        let end = self.end();
+        (self.data, self.taken, end)
     }
 }
 
 /// As a client sends pieces.
 impl<P: Piece> Outgoing for mpsc::Sender<P> {
-    async fn send_piece(&self, data: Vec<u8>, taken: u64) -> bool {
-        self.send(P::new(data, taken)).await.is_ok()
+    async fn send_piece(&self, data: Vec<u8>, taken: u64, end: CarryEnd) -> bool {
+        self.send(P::new(data, taken, end)).await.is_ok()
     }
 }
 
 /// As a server does.
 impl<P: Piece> Outgoing for mpsc::Sender<Result<P, Status>> {
-    async fn send_piece(&self, data: Vec<u8>, taken: u64) -> bool {
-        self.send(Ok(P::new(data, taken))).await.is_ok()
+    async fn send_piece(&self, data: Vec<u8>, taken: u64, end: CarryEnd) -> bool {
+        self.send(Ok(P::new(data, taken, end))).await.is_ok()
     }
 }
 
 /// Where pieces go.
 pub trait Outgoing {
     /// Sends one; whether somebody takes it.
-    fn send_piece(&self, data: Vec<u8>, taken: u64) -> impl Future<Output = bool> + Send;
+    fn send_piece(&self, data: Vec<u8>, taken: u64, end: CarryEnd) -> impl Future<Output = bool> + Send;
 }
 
 /// Bytes that came and are not in the stream yet, one behind the other: many small pieces take no more room than a large one.
@@ -125,32 +129,54 @@ where
     I: Stream<Item = Result<P, Status>> + Unpin,
     O: Outgoing,
 {
-    let (mut reader, mut writer) = tokio::io::split(stream);
+    let (reader, mut writer) = tokio::io::split(stream);
     // Bounded by the window.
     let inbox = Inbox::default();
-    let (took, mut taken) = watch::channel(0_u64);
-    let (grant, mut granted) = watch::channel(WINDOW);
+    let (took, taken) = watch::channel(0_u64);
+    let (grant, granted) = watch::channel(WINDOW);
+    // Whether the peer says the end in a message; unknown before its first one.
+    let (tells, told_how) = watch::channel(None);
 
+    let took_so_far = taken.clone();
     let receiving = async {
-        let mut received = 0_u64;
+        // Gone with the messages: nothing more is granted then.
+        let grant = grant;
+        let (mut received, mut ended) = (0_u64, false);
         while let Some(piece) = incoming.next().await {
-            let (data, peer_took) = piece.map_err(io::Error::other)?.into_parts();
+            let (data, peer_took, end) = match piece {
+                Ok(piece) => piece.into_parts(),
+                // Nothing is lost.
+                Err(_) if ended => break,
+                Err(status) => return Err(io::Error::other(status)),
+            };
+            tells.send_replace(Some(end != CarryEnd::Unspecified));
             grant.send_if_modified(|granted| {
                 let now = peer_took.saturating_add(WINDOW).max(*granted);
                 std::mem::replace(granted, now) != now
             });
-            received = received.saturating_add(data.len() as u64);
-            if received > took.borrow().saturating_add(WINDOW) {
-                return Err(io::Error::other("the other side sent more than it may"));
-            }
-            if !data.is_empty() {
+            if data.is_empty() {
+                // What it took, and no more.
+            } else if ended {
+                return Err(io::Error::other("the other side goes on after its end"));
+            } else {
+                received = received.saturating_add(data.len() as u64);
+                if received > took_so_far.borrow().saturating_add(WINDOW) {
+                    return Err(io::Error::other("the other side sent more than it may"));
+                }
                 inbox.put(&data);
             }
+            if end == CarryEnd::Ended {
+                ended = true;
+                inbox.end();
+            }
         }
+        tells.send_replace(Some(false));
         inbox.end();
         Ok(())
     };
     let writing = async {
+        // Gone when all is written: then nobody waits for more to be taken.
+        let took = took;
         while let Some(data) = inbox.take().await {
             for piece in data.chunks(PIECE) {
                 writer.write_all(piece).await?;
@@ -160,47 +186,90 @@ where
         }
         writer.shutdown().await
     };
-    let sending = async move {
-        let (mut sent, mut told) = (0_u64, 0_u64);
-        let mut buffer = vec![0; PIECE];
-        loop {
-            let left = usize::try_from(granted.borrow_and_update().saturating_sub(sent)).unwrap_or(PIECE).min(PIECE);
-            let room = buffer.get_mut(..left).unwrap_or_default();
-            let data = tokio::select! {
-                read = reader.read(room), if left > 0 => match read? {
-                    0 => return Ok::<(), io::Error>(()),
-                    n => buffer.get(..n).unwrap_or_default().to_vec(),
-                },
-                changed = granted.changed(), if left == 0 => match changed {
-                    Ok(()) => continue,
-                    Err(_) => return Ok(()),
-                },
-                Ok(()) = taken.changed() => {
-                    if taken.borrow().saturating_sub(told) < WINDOW / 2 {
-                        continue;
-                    }
-                    Vec::new()
-                }
-            };
-            sent = sent.saturating_add(data.len() as u64);
-            told = *taken.borrow_and_update();
-            if !outgoing.send_piece(data, told).await {
-                return Ok(());
+    let carrying = async {
+        // Gone when both directions have ended: that ends the messages.
+        let sending = send(reader, outgoing, taken, granted, told_how);
+        let (mut sending, mut writing) = (std::pin::pin!(sending), std::pin::pin!(writing));
+        tokio::select! {
+            sent = &mut sending => {
+                sent?;
+                writing.await
+            }
+            wrote = &mut writing => {
+                wrote?;
+                tokio::time::timeout(linger, sending).await.unwrap_or(Ok(()))
             }
         }
     };
-    let receiving = async { tokio::try_join!(receiving, writing).map(drop) };
-    let (mut sending, mut receiving) = (std::pin::pin!(sending), std::pin::pin!(receiving));
+    let (mut carrying, mut receiving) = (std::pin::pin!(carrying), std::pin::pin!(receiving));
     tokio::select! {
-        sent = &mut sending => {
-            sent?;
-            receiving.await
+        carried = &mut carrying => {
+            carried?;
+            // What is still on its way to the peer must not be cut off.
+            let _ = tokio::time::timeout(linger, receiving).await; // all that came is in the stream
+            Ok(())
         }
         received = &mut receiving => {
             received?;
-            tokio::time::timeout(linger, sending).await.unwrap_or(Ok(()))
+            carrying.await
         }
     }
+}
+
+/// Sends what the stream says, and what of the other side was taken, until neither is left to say.
+async fn send(
+    mut reader: impl AsyncRead + Unpin,
+    outgoing: impl Outgoing,
+    mut taken: watch::Receiver<u64>,
+    mut granted: watch::Receiver<u64>,
+    mut told_how: watch::Receiver<Option<bool>>,
+) -> io::Result<()> {
+    let (mut sent, mut told) = (0_u64, 0_u64);
+    let mut buffer = vec![0; PIECE];
+    let mut end = CarryEnd::Open;
+    while end == CarryEnd::Open {
+        let left = usize::try_from(granted.borrow_and_update().saturating_sub(sent)).unwrap_or(PIECE).min(PIECE);
+        let room = buffer.get_mut(..left).unwrap_or_default();
+        let data = tokio::select! {
+            read = reader.read(room), if left > 0 => match read? {
+                0 => {
+                    end = CarryEnd::Ended;
+                    Vec::new()
+                }
+                n => buffer.get(..n).unwrap_or_default().to_vec(),
+            },
+            changed = granted.changed(), if left == 0 => match changed {
+                Ok(()) => continue,
+                Err(_) => return Ok(()),
+            },
+            Ok(()) = taken.changed() => {
+                if taken.borrow().saturating_sub(told) < WINDOW / 2 {
+                    continue;
+                }
+                Vec::new()
+            }
+        };
+        sent = sent.saturating_add(data.len() as u64);
+        told = *taken.borrow_and_update();
+        if !outgoing.send_piece(data, told, end).await {
+            return Ok(());
+        }
+    }
+    drop(buffer);
+    if !told_how.wait_for(Option::is_some).await.is_ok_and(|how| *how == Some(true)) {
+        return Ok(());
+    }
+    while taken.changed().await.is_ok() {
+        let now = *taken.borrow_and_update();
+        if now.saturating_sub(told) < WINDOW / 2 {
+            continue;
+        }
+        told = now;
+        if !outgoing.send_piece(Vec::new(), told, end).await {
+            return Ok(());
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -255,6 +324,61 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn whoever_has_closed_his_side_gets_all_of_a_long_answer() {
+        let (mut here, mut there, pumps) = carried();
+        here.write_all(b"all of it, please").await.unwrap();
+        here.shutdown().await.unwrap();
+        let mut question = String::new();
+        there.read_to_string(&mut question).await.unwrap();
+        assert_eq!(question, "all of it, please");
+        let answer = vec![7; 20 * WINDOW as usize];
+        let mut got = Vec::new();
+        let say = async {
+            there.write_all(&answer).await.unwrap();
+            drop(there);
+        };
+        tokio::join!(say, async { here.read_to_end(&mut got).await.unwrap() });
+        assert!(got == answer);
+        for pump in pumps {
+            pump.await.unwrap().unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_knows_no_message_with_the_end_sees_the_messages_end() {
+        let (near, mut here) = tokio::io::duplex(100);
+        let (up, mut from_near) = mpsc::channel::<Up>(1_000);
+        let (down, from_far) = mpsc::channel::<Result<Down, Status>>(10);
+        let pump = tokio::spawn(pump(near, ReceiverStream::new(from_far), up, LINGER));
+        here.write_all(b"hello").await.unwrap();
+        here.shutdown().await.unwrap();
+        down.send(Ok(Down { data: b"good".into(), ..Default::default() })).await.unwrap();
+        let mut said = Vec::new();
+        while let Some(piece) = from_near.recv().await {
+            said.extend(piece.data);
+        }
+        assert_eq!(said, b"hello");
+        down.send(Ok(Down { data: b"bye".into(), ..Default::default() })).await.unwrap();
+        drop(down);
+        let mut heard = Vec::new();
+        here.read_to_end(&mut heard).await.unwrap();
+        assert_eq!(heard, b"goodbye");
+        pump.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn whoever_goes_on_after_his_end_is_cut_off() {
+        let (near, _here) = tokio::io::duplex(100);
+        let (up, _from_near) = mpsc::channel::<Up>(1_000);
+        let (down, from_far) = mpsc::channel::<Result<Down, Status>>(10);
+        for data in [b"end", b"not"] {
+            down.send(Ok(Down::new(data.into(), 0, CarryEnd::Ended))).await.unwrap();
+        }
+        let error = pump(near, ReceiverStream::new(from_far), up, LINGER).await.unwrap_err();
+        assert!(error.to_string().contains("after its end"), "{error}");
+    }
+
+    #[tokio::test]
     async fn a_side_that_reads_nothing_holds_a_window_and_no_more() {
         let (near, mut here) = tokio::io::duplex(100);
         let (up, mut from_near) = mpsc::channel::<Up>(1_000);
@@ -270,8 +394,8 @@ mod tests {
         }
         assert_eq!(sent, WINDOW);
         // Nothing more comes before something was taken.
-        down.send(Ok(Down { data: vec![1], taken: 0 })).await.unwrap();
-        down.send(Ok(Down { data: Vec::new(), taken: 1_000 })).await.unwrap();
+        down.send(Ok(Down::new(vec![1], 0, CarryEnd::Open))).await.unwrap();
+        down.send(Ok(Down::new(Vec::new(), 1_000, CarryEnd::Open))).await.unwrap();
         let mut more = 0;
         while more < 1_000 {
             more += from_near.recv().await.unwrap().data.len();
@@ -301,7 +425,7 @@ mod tests {
         let (up, _from_near) = mpsc::channel::<Up>(1_000);
         let (down, from_far) = mpsc::channel::<Result<Down, Status>>(100);
         for _ in 0..=WINDOW / PIECE as u64 {
-            down.send(Ok(Down { data: vec![0; PIECE], taken: u64::MAX })).await.unwrap();
+            down.send(Ok(Down::new(vec![0; PIECE], u64::MAX, CarryEnd::Open))).await.unwrap();
         }
         let error = pump(near, ReceiverStream::new(from_far), up, LINGER).await.unwrap_err();
         assert!(error.to_string().contains("more than it may"), "{error}");

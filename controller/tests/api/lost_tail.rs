@@ -74,9 +74,10 @@ async fn a_certificate_that_a_restored_backup_has_lost_is_unknown_and_its_machin
     let unknown = refused(judged(&mut gateway, &lost, lost.not_before.0).await);
     assert!(unknown.cause.starts_with("unknown:") && unknown.cause.contains("restored from a backup"), "{unknown:?}");
     assert!(unknown.remedy.contains("sallyport token create"), "{unknown:?}");
-    // One from after the restore, and one that does not say from when it is, were never issued by anybody of ours.
-    let now = running_now(&place.site).await;
-    for from_s in [now, 0] {
+    // One from after the restore, and one that does not say from when it is, were never issued by anybody of ours. A certificate says
+    // its beginning in whole seconds, and all of this may pass within the second of the restore: so one from the next.
+    let next = running_now(&place.site).await + 1;
+    for from_s in [next, 0] {
         let forged = refused(judged(&mut gateway, &lost, from_s).await);
         assert!(forged.cause.starts_with("forged:"), "{forged:?}");
     }
@@ -97,7 +98,7 @@ async fn a_certificate_that_a_restored_backup_has_lost_is_unknown_and_its_machin
     place.site.running.shutdown().await;
 }
 
-/// The controllers' time, by a certificate that they make now: it begins five minutes before.
+/// The controllers' time, whole seconds, by a certificate that they make now: it begins five minutes before.
 async fn running_now(site: &Site) -> i64 {
     let issued = common::issue(&site.running, sallyport_ca::Profile::Machine, "clock.example.com").await;
     Certificate::from_der(&issued.certificate).expect("a certificate").not_before.0 + 300

@@ -117,6 +117,8 @@ pub struct Controllers {
     events: mpsc::Sender<FromController>,
     reports: Arc<Reports>,
     away: Arc<AtomicBool>,
+    /// Rings when a controller has answered: what waits to be tried again need not wait longer.
+    heard: watch::Sender<()>,
     vitals: watch::Sender<Vitals>,
     live: Arc<live::Report>,
     watchman: Arc<Watchman>,
@@ -182,6 +184,7 @@ impl Controllers {
             events,
             reports: Arc::default(),
             away: Arc::default(),
+            heard: watch::Sender::new(()),
             vitals,
             live: Arc::default(),
             watchman,
@@ -300,7 +303,10 @@ impl Controllers {
             loop {
                 let member = self.member();
                 match call(self.client.clone(), member).await {
-                    Ok(response) => return Ok(response.into_inner()),
+                    Ok(response) => {
+                        self.heard.send_replace(());
+                        return Ok(response.into_inner());
+                    }
                     Err(status) if passes(&status) => {
                         debug!(%status, "controller call failed, trying again");
                         last = format!(": {}", words(&status));
@@ -452,6 +458,9 @@ impl Controllers {
     /// Keeps, and says when it changes, whether the controllers are away, and why.
     fn note_away(&self, why: Option<String>) {
         let was = self.away.swap(why.is_some(), Ordering::Relaxed);
+        if why.is_none() {
+            self.heard.send_replace(());
+        }
         match why {
             Some(why) if !was => {
                 warn!(

@@ -135,7 +135,9 @@ impl Controllers {
         F: Future<Output = Result<tonic::Response<T>, Status>>,
     {
         let mut pause = BACKOFF.0;
+        let mut heard = self.heard.subscribe();
         loop {
+            heard.mark_unchanged();
             let member = self.member();
             match tokio::time::timeout(CALL_TIMEOUT, call(self.client.clone(), member)).await {
                 Ok(Ok(response)) => return Persisted::Taken(response.into_inner()),
@@ -146,9 +148,19 @@ impl Controllers {
                 Ok(Err(_)) | Err(_) if self.events.is_closed() => return Persisted::Stopped,
                 Ok(Err(_)) | Err(_) => {}
             }
-            tokio::time::sleep(pause).await;
+            wait(pause, &mut heard).await;
             pause = (pause * 2).min(BACKOFF.1);
         }
+    }
+}
+
+/// Waits before the next try; shorter when a controller was heard meanwhile: whoever connects right after an outage is to be seen
+/// among the sessions at once. Never less than the first pause: that controller may refuse what another one would take.
+async fn wait(pause: Duration, heard: &mut watch::Receiver<()>) {
+    tokio::time::sleep(pause.min(BACKOFF.0)).await;
+    tokio::select! {
+        () = tokio::time::sleep(pause.saturating_sub(BACKOFF.0)) => {}
+        Ok(()) = heard.changed() => {}
     }
 }
 
@@ -184,4 +196,26 @@ where
         }
     }
     (answers, refused, true)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn once_a_controller_is_heard_what_is_held_waits_no_longer() {
+        let (bell, mut heard) = watch::channel(());
+        bell.send_replace(());
+        let long = wait(Duration::from_secs(3_600), &mut heard);
+        tokio::time::timeout(Duration::from_secs(60), long).await.expect("the bell ends it");
+        // It has rung once, and a gateway that ends rings no more.
+        for bell in [Some(bell), None] {
+            let begun = Instant::now();
+            wait(BACKOFF.0 * 2, &mut heard).await;
+            assert!(begun.elapsed() >= BACKOFF.0 * 2);
+            drop(bell);
+        }
+    }
 }

@@ -255,12 +255,15 @@ async fn a_controller_that_turns_out_to_be_removed_while_it_is_asked_for_the_pol
 
 /// Says something at a port and hears what comes back until the end.
 async fn say(port: SocketAddr, text: &str) -> String {
-    let mut stream = TcpStream::connect(port).await.expect("connects");
-    stream.write_all(text.as_bytes()).await.expect("is taken");
-    stream.shutdown().await.expect("is told the end");
+    let (mut reader, mut writer) = TcpStream::connect(port).await.expect("connects").into_split();
+    let saying = async {
+        writer.write_all(text.as_bytes()).await.expect("is taken");
+        writer.shutdown().await.expect("is told the end");
+    };
     let mut answer = String::new();
+    let hearing = tokio::time::timeout(PATIENCE, reader.read_to_string(&mut answer));
     // Reset is an end, too.
-    let _ = tokio::time::timeout(PATIENCE, stream.read_to_string(&mut answer)).await.expect("in time");
+    let _ = tokio::join!(saying, hearing).1.expect("in time");
     answer
 }
 
