@@ -1,7 +1,5 @@
 //! Name constraints of an issuing authority: ours refuses to sign what is outside, and what another software signed in its name is
-//! refused by our own validation, OpenSSL, GnuTLS, NSS and Java.
-
-use std::path::Path;
+//! refused by our own validation, OpenSSL, GnuTLS, NSS, Java and Python's cryptography; pkilint reads the constraints themselves.
 
 use sallyport_ca::seal::SealKey;
 use sallyport_ca::verify::{CertPayload, PeerRole, TrustStore, verify_peer};
@@ -10,7 +8,7 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::ParsedExtension;
 use x509_parser::prelude::FromDer;
 
-use self::tools::{Bench, has, key, rng, wall_clock};
+use self::tools::{Bench, has, has_java, has_nss, key, python, rng, source, wall_clock};
 
 mod tools;
 
@@ -197,8 +195,8 @@ fn openssl_and_gnutls_agree_with_each_name() {
 
 #[test]
 fn nss_agrees_with_each_name() {
-    if std::process::Command::new("certutil").arg("--help").output().is_err() {
-        return skipped("no NSS tools to validate chains with (libnss3-tools)");
+    if !has_nss() {
+        return;
     }
     let (site, bench) = (site(KeyAlgorithm::EcdsaP384, KeyAlgorithm::Rsa2048), Bench::new());
     bench.run("certutil -N -d sql:. --empty-password");
@@ -220,8 +218,8 @@ fn nss_agrees_with_each_name() {
 
 #[test]
 fn java_agrees_with_each_name() {
-    if !std::process::Command::new("javac").arg("-version").output().is_ok_and(|out| out.status.success()) {
-        return skipped("no JDK to validate chains with (openjdk-17-jdk-headless)");
+    if !has_java() {
+        return;
     }
     let (site, bench) = (site(KeyAlgorithm::EcdsaP384, KeyAlgorithm::EcdsaP256), Bench::new());
     let list = |authority: &Authority| authority.revocation_list("", 1, &[], site.now, &rng()).unwrap();
@@ -236,7 +234,7 @@ fn java_agrees_with_each_name() {
         lines += &format!("{name}|{millis}|root.der|root.crl,issuing.crl|{name}.der,issuing.der\n");
     }
     bench.write("cases", lines);
-    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/validators/Validate.java");
+    let program = source("Validate.java");
     let text = bench.run(&format!("java -XX:TieredStopAtLevel=1 {} cases", program.display()));
     assert_eq!(text.lines().count(), signed.len(), "{text}");
     for ((name, _, _, inside), said) in signed.iter().zip(text.lines()) {
@@ -245,8 +243,34 @@ fn java_agrees_with_each_name() {
     }
 }
 
-fn skipped(why: &str) {
-    use std::io::Write;
-    // Past the capture of a passing test's output, so that ./test can report it.
-    let _ = std::io::stderr().write_all(format!("\nskipped: {why}\n").as_bytes());
+#[test]
+fn pythons_cryptography_agrees_with_each_name_and_pkilint_finds_nothing() {
+    let Some(python) = python() else { return };
+    for (above, below) in
+        [(KeyAlgorithm::EcdsaP384, KeyAlgorithm::Rsa2048), (KeyAlgorithm::Rsa2048, KeyAlgorithm::EcdsaP256)]
+    {
+        let (site, bench) = (site(above, below), Bench::new());
+        bench.write("root.der", site.root.certificate().der());
+        bench.write("issuing.der", site.issuing.certificate().der());
+        bench.write("empty.crl", site.issuing.revocation_list("", 1, &[], site.now, &rng()).unwrap());
+        let (signed, mut lines, mut good) = (signed(&site), String::new(), String::new());
+        let millis = (site.now.0 + 60) * 1_000;
+        for (name, profile, leaf, inside) in &signed {
+            bench.write(&format!("{name}.der"), leaf.der());
+            let prefix = if *profile == Profile::Gateway { "vpn-" } else { "" }; // what begins so is dialled
+            let line = format!("{prefix}{name}|{millis}|root.der|empty.crl|{name}.der,issuing.der\n");
+            lines += &line;
+            good += if *inside { &line } else { "" };
+        }
+        bench.write("cases", lines);
+        bench.write("good", good);
+        let text = bench.run(&format!("{} {} cases", python.display(), source("validate.py").display()));
+        assert_eq!(text.lines().count(), signed.len(), "{text}");
+        for ((name, _, _, inside), said) in signed.iter().zip(text.lines()) {
+            assert_eq!(said.ends_with(&format!("{name} good")), *inside, "{said}");
+            assert!(*inside || said.contains("name constraint") || said.contains("subtree"), "{said}");
+        }
+        let text = bench.run(&format!("{} {} good", python.display(), source("lint.py").display()));
+        assert!(text.contains("lint_pkix_cert: 6 files"), "{text}");
+    }
 }

@@ -1,14 +1,12 @@
 //! Delta lists, held against OpenSSL, which applies them; and against readers that know none, which must not mind.
 
-use std::path::Path;
-
 use sallyport_ca::crl::{Contents, Delta, Reason, RevocationList, Revoked};
 use sallyport_ca::seal::SealKey;
 use sallyport_ca::*;
 use x509_parser::prelude::FromDer;
 use x509_parser::revocation_list::CertificateRevocationList;
 
-use self::tools::{Bench, has, key, rng, wall_clock};
+use self::tools::{Bench, has, has_java, key, python, rng, source, wall_clock};
 
 mod tools;
 
@@ -139,8 +137,8 @@ fn readers_that_know_no_delta_lists_go_by_the_complete_one() {
         lines += &format!("{name}|{millis}|root.der|root.crl,base.crl,delta.crl|{name}.der,issuing.der\n");
     }
     bench.write("cases", lines);
-    if std::process::Command::new("javac").arg("-version").output().is_ok_and(|out| out.status.success()) {
-        let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/validators/Validate.java");
+    if has_java() {
+        let program = source("Validate.java");
         let text = bench.run(&format!("java -XX:TieredStopAtLevel=1 {} cases", program.display()));
         assert!(text.contains("stolen REVOKED") && text.contains("good good") && text.contains("later good"), "{text}");
     }
@@ -154,6 +152,26 @@ fn readers_that_know_no_delta_lists_go_by_the_complete_one() {
                 .try_run("certtool --verify --load-ca-certificate root.pem --load-crl lists.pem --infile chain.pem");
             assert_eq!(ok, expected, "{text}");
         }
+    }
+}
+
+#[test]
+fn pkilint_finds_nothing_in_changes_and_in_what_they_change() {
+    let Some(python) = python() else { return };
+    for (kind, sharded) in [(KeyAlgorithm::EcdsaP256, true), (KeyAlgorithm::Rsa2048, false)] {
+        let (site, bench) = (site(kind, sharded), Bench::new());
+        let points: &[&str] = if sharded { &[CRL] } else { &[] };
+        let (stolen, held) = (site.machine("a.example.com"), site.machine("b.example.com"));
+        let removed = [held.serial.clone()];
+        bench.write("base.crl", site.list(points, 10, &[(&held, Reason::CertificateHold)], None));
+        let changes = [(&stolen, Reason::KeyCompromise)];
+        bench.write("delta.crl", site.list(points, 20, &changes, Some(&Delta { base: 10, removed: &removed })));
+        bench.write("none.crl", site.list(points, 20, &[], Some(&Delta { base: 10, removed: &[] })));
+        bench.write("root.der", site.root.certificate().der());
+        bench.write("leaf.der", stolen.der());
+        bench.write("cases", "case|0|root.der|base.crl,delta.crl,none.crl|leaf.der\n");
+        let text = bench.run(&format!("{} {} cases", python.display(), source("lint.py").display()));
+        assert!(text.contains("lint_crl: 3 files"), "{text}");
     }
 }
 

@@ -2,7 +2,6 @@
 //! pkilint, which reads them against the letter of RFC 5280. OpenSSL and GnuTLS are asked elsewhere (`issue.rs`).
 
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -11,6 +10,10 @@ use sallyport_ca::crl::{Contents, Reason, Revoked, Status};
 use sallyport_ca::ocsp::{Request, Responder, Validity};
 use sallyport_ca::seal::SealKey;
 use sallyport_ca::*;
+
+use self::tools::{has_java, has_nss, python, rng, source};
+
+mod tools;
 
 /// A day before now: NSS and pkilint go by the clock of the machine.
 fn now() -> UnixTime {
@@ -22,15 +25,6 @@ fn now() -> UnixTime {
 const DAY: i64 = 86_400;
 const ROOT_CRL: &str = "http://vpn.example.com/ca/root.crl";
 const CRL: &str = "http://vpn.example.com/ca/1/0.crl";
-
-fn rng() -> SystemRandom {
-    SystemRandom::new()
-}
-
-fn skipped(why: &str) {
-    // Past the capture of a passing test's output, so that ./test can report it.
-    let _ = std::io::stderr().write_all(format!("\nskipped: {why}\n").as_bytes());
-}
 
 /// A chain and what shall be said of it.
 struct Case {
@@ -158,14 +152,10 @@ fn answers(command: &mut Command) -> Vec<String> {
     answers
 }
 
-fn source(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/validators").join(name)
-}
-
 #[test]
 fn java_agrees_with_chains_and_lists() {
-    if !Command::new("javac").arg("-version").output().is_ok_and(|out| out.status.success()) {
-        return skipped("no JDK to validate chains with (openjdk-17-jdk-headless)");
+    if !has_java() {
+        return;
     }
     let dir = tempfile::tempdir().unwrap();
     let file = written(dir.path());
@@ -182,26 +172,12 @@ fn java_agrees_with_chains_and_lists() {
     }
 }
 
-/// The Python that has cryptography and pkilint: `.ci/run` makes it.
-fn python() -> Option<PathBuf> {
-    let beside = || Path::new(env!("CARGO_TARGET_TMPDIR")).join("../validators");
-    let bin = std::env::var_os("SALLYPORT_VALIDATORS").map_or_else(beside, PathBuf::from).join("bin");
-    if bin.join("lint_pkix_cert").is_file() {
-        return Some(bin);
-    }
-    skipped(
-        "no Python with cryptography and pkilint (python3 -m venv target/validators; target/validators/bin/pip install -r \
-         ca/tests/validators/requirements.txt)",
-    );
-    None
-}
-
 #[test]
 fn pythons_cryptography_agrees_with_chains() {
-    let Some(bin) = python() else { return };
+    let Some(python) = python() else { return };
     let dir = tempfile::tempdir().unwrap();
     let file = written(dir.path());
-    let answers = answers(Command::new(bin.join("python")).arg(source("validate.py")).arg(file));
+    let answers = answers(Command::new(python).arg(source("validate.py")).arg(file));
     for (case, answer) in cases().iter().zip(answers) {
         let good = matches!(case.verdict, Verdict::Good | Verdict::Revoked | Verdict::AuthorityRevoked);
         assert_eq!(answer == format!("{} good", case.name), good, "{answer}");
@@ -217,8 +193,8 @@ fn run(program: &str, args: &[&str], dir: &Path) -> (bool, String) {
 /// understand. So its users, libreswan among them, need lists without.
 #[test]
 fn nss_agrees_with_chains_and_whole_lists_for_ipsec() {
-    if Command::new("certutil").arg("--help").output().is_err() {
-        return skipped("no NSS tools to validate chains with (libnss3-tools)");
+    if !has_nss() {
+        return;
     }
     // What is revoked stays so in a database: one for each root and each pair of lists.
     let mut databases: BTreeMap<(&[u8], bool, UnixTime), Vec<&Case>> = BTreeMap::new();
@@ -281,20 +257,17 @@ fn ask_nss(cases: &[&Case]) {
 
 #[test]
 fn pkilint_finds_nothing_in_certificates_and_lists() {
-    let Some(bin) = python() else { return };
+    let Some(python) = python() else { return };
     let dir = tempfile::tempdir().unwrap();
     let file = written(dir.path());
-    let (ok, text) = run(
-        bin.join("python").to_str().unwrap(),
-        &[source("lint.py").to_str().unwrap(), file.to_str().unwrap()],
-        dir.path(),
-    );
+    let (ok, text) =
+        run(python.to_str().unwrap(), &[source("lint.py").to_str().unwrap(), file.to_str().unwrap()], dir.path());
     assert!(ok && text.lines().count() == 2, "{text}");
 }
 
 #[test]
 fn pkilint_finds_nothing_in_answers_of_ocsp() {
-    let Some(bin) = python() else { return };
+    let Some(python) = python() else { return };
     let dir = tempfile::tempdir().unwrap();
     let mut files = Vec::new();
     let seal_key = SealKey::generate(&rng()).unwrap();
@@ -333,7 +306,6 @@ fn pkilint_finds_nothing_in_answers_of_ocsp() {
         say = [lint.main(['lint', '-s', 'WARNING', '--document-format', 'DER', f]) for f in sys.argv[1:]]; print(say)";
     let mut words = vec!["-c", script];
     words.extend(files.iter().map(String::as_str));
-    let python = bin.join("python");
     let (ok, text) = run(python.to_str().unwrap(), &words, dir.path());
     assert!(ok && text.contains("[0, 0, 0, 0]"), "{text}");
     let (ok, text) = run(python.to_str().unwrap(), &["-c", script, "short.der"], dir.path());

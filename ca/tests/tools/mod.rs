@@ -30,10 +30,51 @@ pub fn key(algorithm: KeyAlgorithm) -> &'static KeyPair {
 pub fn has(program: &str) -> bool {
     let there = Command::new(program).arg("--version").output().is_ok();
     if !there {
-        // Past the capture of a passing test's output, so that ./test can report it.
-        let _ = std::io::stderr().write_all(format!("\nskipped: no {program} command\n").as_bytes());
+        skipped(&format!("no {program} command"));
     }
     there
+}
+
+/// Says that a test is skipped, past the capture of a passing test's output, so that ./test can report it.
+pub fn skipped(why: &str) {
+    let _ = std::io::stderr().write_all(format!("\nskipped: {why}\n").as_bytes());
+}
+
+/// Whether NSS's tools are there; says that the test is skipped where they are not.
+pub fn has_nss() -> bool {
+    let there = Command::new("certutil").arg("--help").output().is_ok();
+    if !there {
+        skipped("no NSS tools to validate chains with (libnss3-tools)");
+    }
+    there
+}
+
+/// The same for Java.
+pub fn has_java() -> bool {
+    let there = Command::new("javac").arg("-version").output().is_ok_and(|out| out.status.success());
+    if !there {
+        skipped("no JDK to validate chains with (openjdk-17-jdk-headless)");
+    }
+    there
+}
+
+/// The Python that has cryptography and pkilint, which `.ci/run` makes; says that the test is skipped where it is not there.
+pub fn python() -> Option<PathBuf> {
+    let beside = || Path::new(env!("CARGO_TARGET_TMPDIR")).join("../validators");
+    let bin = std::env::var_os("SALLYPORT_VALIDATORS").map_or_else(beside, PathBuf::from).join("bin");
+    if bin.join("lint_pkix_cert").is_file() {
+        return Some(bin.join("python"));
+    }
+    skipped(
+        "no Python with cryptography and pkilint (python3 -m venv target/validators; target/validators/bin/pip install -r \
+         ca/tests/validators/requirements.txt)",
+    );
+    None
+}
+
+/// A program of ours that runs one of the validators.
+pub fn source(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/validators").join(name)
 }
 
 /// A folder to run programs in.
