@@ -231,6 +231,34 @@ fn a_gateway_that_was_given_up_must_register_again() {
 }
 
 #[test]
+fn a_gateway_that_is_silent_for_fourteen_days_is_waited_for_no_more_until_it_comes_back() {
+    const DAY: u64 = 24 * 3_600 * 1_000;
+    for (level, forgets) in [(7, false), (8, true)] {
+        let mut b = Bench::new();
+        b.raise(level);
+        let (slot, epoch) = b.register("gw1", 1);
+        let due = GatewayCertificateRow { due_ms: 1, ..GatewayCertificateRow::default() };
+        let row = GatewayIdentityRow { certificates: vec![due], ..GatewayIdentityRow::default() };
+        b.state.gateway_identities.insert("gw1".into(), row);
+        let waited_for = |b: &Bench| b.state.overdue_gateways(b.state.now_ms()).any(|name| name == "gw1");
+        b.now += 30 * DAY;
+        b.add_user("cleo", AddUser::default());
+        assert!(waited_for(&b) && !b.state.is_gone("gw1"), "it was heard of all the time");
+        b.done(Action::LoseGateway(LoseGateway { slot, epoch }));
+        let lost = b.state.now_ms();
+        b.now = lost + 14 * DAY - 2;
+        b.add_user("dan", AddUser::default());
+        assert_eq!(b.state.now_ms(), lost + 14 * DAY - 1);
+        assert!(waited_for(&b) && !b.state.is_gone("gw1"), "a moment before");
+        b.add_user("eve", AddUser::default());
+        // Below level 8 nobody knows since when it is silent.
+        assert_eq!((b.state.is_gone("gw1"), waited_for(&b)), (forgets, !forgets), "level {level}");
+        b.register("gw1", 2);
+        assert!(waited_for(&b) && !b.state.is_gone("gw1"), "it is back, and still late");
+    }
+}
+
+#[test]
 fn slots_are_reused_and_epochs_are_not() {
     let mut b = Bench::empty();
     let (one, first) = b.register("a", 1);

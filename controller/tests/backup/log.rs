@@ -1,7 +1,7 @@
 //! A gateway as the witness of the audit log, over a restore.
 
 use sallyport_ca::Certificate;
-use sallyport_ca::merkle::{Answer, Evidence, Fault, Followed, Follower, head_keys};
+use sallyport_ca::merkle::{Answer, Evidence, Fault, Followed, Follower, SignedTreeHead, head_keys};
 use sallyport_proto::v1;
 use sallyport_proto::v1::operator_client::OperatorClient;
 use tonic::transport::Channel;
@@ -67,6 +67,7 @@ impl Witness {
         assert_eq!(evidence.known, known);
         assert_eq!((evidence.known.verify(&keys), evidence.shown.verify(&keys)), (Ok(()), Ok(())), "both were signed");
 
+        self.cannot_accept(operator, &answer, &known).await;
         let request = v1::AcceptLogRequest { heads: vec![known.to_bytes()], reason: "a drill".into(), named: false };
         operator.accept_log(request).await.expect("accepts");
         assert_eq!(self.ask(gateway).await.0, Followed::Replaced(Box::new(known)));
@@ -84,5 +85,36 @@ impl Witness {
         let backup =
             entries.iter().find(|entry| entry.kind() == v1::LogKind::KeyUsed).expect("the backup says so itself");
         assert!(backup.name == "every key" && !backup.actor.is_empty(), "{backup:?}");
+    }
+
+    /// What an operator is refused: and nothing of it leaves a trace, whatever else stands beside it.
+    async fn cannot_accept(
+        &self,
+        operator: &mut OperatorClient<Channel>,
+        answer: &v1::WitnessLogResponse,
+        lost: &SignedTreeHead,
+    ) {
+        use tonic::Code::{FailedPrecondition, InvalidArgument};
+        let made_up = {
+            let mut head = lost.clone();
+            head.head.size += 1;
+            head.to_bytes()
+        };
+        let of_the_log = answer.head.clone();
+        let cut = of_the_log[..of_the_log.len() - 1].to_vec();
+        let long = "x".repeat(100_000);
+        for (bytes, reason, named, code, says) in [
+            (made_up, "", false, FailedPrecondition, "name it if it is right (audit accept --head)"),
+            (of_the_log.clone(), "", false, FailedPrecondition, "there is nothing to accept"),
+            (of_the_log, "", true, FailedPrecondition, "there is nothing to accept"),
+            (Vec::new(), "", true, InvalidArgument, "an empty one"),
+            (cut, "", true, InvalidArgument, "heads"),
+            (lost.to_bytes(), long.as_str(), false, InvalidArgument, "reason: at most"),
+        ] {
+            // With one beside it that could be accepted.
+            let request = v1::AcceptLogRequest { heads: vec![lost.to_bytes(), bytes], reason: reason.into(), named };
+            let refused = operator.accept_log(request).await.expect_err(says);
+            assert!(refused.code() == code && refused.message().contains(says), "{says}: {refused:?}");
+        }
     }
 }
